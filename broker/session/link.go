@@ -1,0 +1,143 @@
+package session
+
+import (
+	"errors"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// The two halves of a session meet in the types of this file: the connection's
+// half (package broker), which speaks MQTT, and the replicated half (package
+// cluster), which remembers. Neither imports the other.
+//
+// Rules for every done function and every method of Sink: they may be called
+// from any goroutine, at any time after the call that passed them, also before
+// it returns; they must not block and must not call back into the Link that
+// called them while holding a lock that a Link method's caller may hold. Each
+// done is called exactly once. A done with a nil error means: committed by a
+// quorum and fsynced (design: "an acknowledgement means done").
+
+// Errors of the replicated half, as a connection has to tell them apart.
+var (
+	// ErrUnavailable: no quorum, no lease, or a shard was away for longer than
+	// the bound. CONNECT gets 0x88 (3.1.1: 0x03); a connection that waited is
+	// closed with 0x88 and nothing it waited for is acknowledged.
+	ErrUnavailable = errors.New("the cluster has no quorum for this at the moment")
+	// ErrNotOwner: another connection has the session now (0x8E), or this
+	// node's process was fenced. The connection closes.
+	ErrNotOwner = errors.New("another connection owns the session")
+	// ErrQuota: a limit of the session or its shard is reached (0x97).
+	ErrQuota = errors.New("quota exceeded")
+	// ErrIDInUse: a QoS 2 Packet Identifier is in use by another message (0x91).
+	ErrIDInUse = errors.New("packet identifier in use")
+	// ErrClosed: the Link was closed, or the node is stopping.
+	ErrClosed = errors.New("connection closed")
+)
+
+// OpenRequest asks for the ownership of a Client Identifier's session.
+type OpenRequest struct {
+	Client     string
+	CleanStart bool
+	// ExpirySeconds is the Session Expiry Interval: 0 asks for a transient
+	// session, 0xFFFFFFFF never expires (3.1.1: Clean Session 0).
+	ExpirySeconds uint32
+	// Window is min(Receive Maximum, max in flight) of the connection, ≥ 1.
+	Window uint16
+	Will   *shoalpb.Will
+}
+
+// Opened is what the shard decided about an OpenRequest.
+type Opened struct {
+	// Present is the Session Present flag.
+	Present bool
+	// Durable is the class of the session: durable ones are reached through
+	// their shard and Link.Subscribe; transient ones live in the memory of the
+	// connection's node and use Cluster.AddRoute.
+	Durable bool
+	// SentHi is the highest seq that may have been sent by former connections:
+	// on the first sending by this one DUP is 1 exactly for seq <= SentHi.
+	SentHi uint64
+}
+
+// Link is an open connection's door to its session's shard. It is made by
+// Cluster.Open and used by one connection. Methods do not block; messages and
+// slices passed in belong to the Link from then on.
+type Link interface {
+	// Publish routes a message of QoS 1, or of QoS 2 from a transient
+	// publisher, and calls done when every shard has committed it and every
+	// node with transient subscribers has accepted it (PUBACK, PUBREC).
+	// Messages of one Link are routed in the order of the calls.
+	Publish(m *shoalpb.Message, done func(error))
+	// Received records a QoS 2 message of a durable publisher. done(nil) means
+	// PUBREC with success, also for a repeat; ErrIDInUse means PUBREC 0x91.
+	Received(id uint16, dup bool, m *shoalpb.Message, done func(error))
+	// Released ends the exchange that Received began. done(known, nil) means
+	// PUBCOMP; known false means Reason Code 0x92.
+	Released(id uint16, done func(known bool, err error))
+	// Subscribe adds or replaces subscriptions of a durable session. done comes
+	// when they are committed and visible on every node (SUBACK); existed tells
+	// for each whether the filter was subscribed before.
+	Subscribe(subs []*shoalpb.Subscription, done func(existed []bool, err error))
+	// Unsubscribe removes subscriptions of a durable session (UNSUBACK).
+	Unsubscribe(filters []string, done func(existed []bool, err error))
+	// Ack finishes the entry seq of a durable session: PUBACK, PUBCOMP, or
+	// PUBREC >= 0x80 came. It is not confirmed.
+	Ack(seq uint64)
+	// Release records that PUBREC came for seq; done(nil) allows PUBREL.
+	Release(seq uint64, done func(error))
+	// Fetch starts deliveries to the Sink, after seq (0 for all). Called once,
+	// when CONNACK is on its way. Transient sessions need no Fetch.
+	Fetch()
+	// Close ends the connection's ownership. Idempotent; what is unnumbered is
+	// dropped, pending done functions get ErrClosed, none comes after Close
+	// returned except those already running.
+	Close(r CloseRequest)
+}
+
+// CloseRequest tells how a connection ended.
+type CloseRequest struct {
+	// ExpirySeconds is the Session Expiry Interval of DISCONNECT, nil if
+	// unchanged.
+	ExpirySeconds *uint32
+	// DiscardWill: DISCONNECT with Reason Code 0x00 ([MQTT-3.1.2-10]).
+	DiscardWill bool
+}
+
+// Sink is the connection as its Link sees it.
+type Sink interface {
+	// Deliver hands over entries of a durable session's queue, ascending in
+	// Seq within and over calls, except that after a change of the shard's
+	// leader entries may come again: the Sink ignores a Seq it has. Entries
+	// with Seq 0 are QoS 0. The Sink holds at most what the window allows
+	// times two: the shard does not send more than max(2 × window, 64)
+	// unfinished entries.
+	Deliver(entries []Delivery)
+	// Superseded tells that another connection owns the session: send
+	// DISCONNECT 0x8E and close. Link.Close follows from the connection.
+	Superseded()
+	// Lost tells that the node lost its lease for too long or was fenced:
+	// close (0x88), without waiting for anything.
+	Lost(err error)
+}
+
+// Delivery is one entry of a durable session's queue.
+type Delivery struct {
+	// Seq numbers the entries of a session; the Packet Identifier is
+	// PacketID(Seq). 0 for QoS 0.
+	Seq uint64
+	// QoS is min(published, granted).
+	QoS uint8
+	// Released: PUBREC was received; PUBREL is owed instead of PUBLISH.
+	Released bool
+	// Retain is the RETAIN flag to send.
+	Retain bool
+	// Identifiers are the Subscription Identifiers of all matching
+	// subscriptions, none if empty.
+	Identifiers []uint32
+	// Message is shared and read only.
+	Message *shoalpb.Message
+}
+
+// PacketID is the outbound Packet Identifier of the queue entry seq (≥ 1): any
+// node resends an entry with the same one.
+func PacketID(seq uint64) uint16 { return uint16((seq-1)%65535) + 1 }
