@@ -1,0 +1,169 @@
+package session
+
+// Inbound is what a client has sent with QoS 1 and 2 on one connection and has
+// not been answered for.
+//
+// It counts the client's PUBLISH packets against the Receive Maximum we
+// announced, as the client counts them ([MQTT-3.3.4-7], §4.9), and remembers
+// the Packet Identifiers of QoS 2 exchanges from PUBLISH to PUBCOMP. QoS 1
+// identifiers are not remembered: a repeated PUBLISH is a message of its own
+// ([MQTT-4.3.2-5]), answered and counted by itself.
+type Inbound struct {
+	receiveMaximum int
+	used           int
+	// resumed is how many exchanges of former connections may still return
+	// quota. A client begins each connection with its full quota, and PUBCOMP
+	// raises it up to that full quota also when the PUBLISH went out before.
+	resumed int
+	resume  bool
+	ids     map[uint16]inboundStage
+}
+
+type inboundStage uint8
+
+const (
+	received  inboundStage = iota // PUBREC has not left
+	recorded                      // PUBREC has left
+	finishing                     // PUBREL came, PUBCOMP has not left
+	asked                         // so, of an exchange begun on a former connection
+)
+
+// InboundResult says what a PUBLISH or a PUBREL asks for.
+type InboundResult uint8
+
+const (
+	// InboundNew: a message to route; Answered follows.
+	InboundNew InboundResult = iota
+	// InboundRepeat: the message has been taken and its PUBREC has left: send
+	// PUBREC again, do not route it again ([MQTT-4.3.3-10]), no Answered.
+	InboundRepeat
+	// InboundWait: a repeat whose first answer (PUBREC or PUBCOMP) has not left
+	// and will do for both: nothing to do.
+	InboundWait
+	// InboundInUse: the identifier's exchange is between PUBREL and PUBCOMP:
+	// answer PUBREC with 0x91, no Answered.
+	InboundInUse
+	// InboundExceeded: more than Receive Maximum: DISCONNECT with 0x93.
+	InboundExceeded
+
+	// InboundKnown: the exchange can end; PUBCOMP and Completed follow.
+	InboundKnown
+	// InboundUnknown: answer PUBCOMP with 0x92, no Completed.
+	InboundUnknown
+	// InboundAsk: unknown here, but the session was resumed: its shard knows
+	// whether the exchange exists. PUBCOMP (0x00 or 0x92) and Completed follow.
+	InboundAsk
+)
+
+// NewInbound begins the connection of a new session. receiveMaximum is the one
+// announced in CONNACK, ≥ 1; MQTT 3.1.1 clients know none: 65,535.
+func NewInbound(receiveMaximum uint16) *Inbound {
+	return &Inbound{receiveMaximum: int(receiveMaximum)}
+}
+
+// NewResumedInbound begins a connection to a durable session that was present:
+// exchanges of former connections are known to its shard only, so Pubrel
+// answers InboundAsk in place of InboundUnknown.
+func NewResumedInbound(receiveMaximum uint16) *Inbound {
+	in := NewInbound(receiveMaximum)
+	in.resume, in.resumed = true, in.receiveMaximum
+	return in
+}
+
+// Unfinished is the number of PUBLISH packets that use the Receive Maximum.
+func (in *Inbound) Unfinished() int { return in.used }
+
+// Publish takes note of a PUBLISH of QoS 1 or 2. DUP decides nothing: within a
+// connection the identifier alone tells a repeat ([MQTT-4.3.3-10]), and a
+// repeat over connections is for the shard to find.
+func (in *Inbound) Publish(qos uint8, id uint16, dup bool) InboundResult {
+	if qos == 2 {
+		if s, known := in.ids[id]; known {
+			return repeated(s)
+		}
+	}
+	if in.used >= in.receiveMaximum {
+		return InboundExceeded
+	}
+	in.used++
+	if qos == 2 {
+		in.note(id, received)
+	}
+	return InboundNew
+}
+
+func repeated(s inboundStage) InboundResult {
+	switch s {
+	case received:
+		return InboundWait
+	case recorded:
+		return InboundRepeat
+	}
+	return InboundInUse
+}
+
+// Answered says that the PUBACK or PUBREC of a PUBLISH that was InboundNew
+// leaves; failed means a Reason Code ≥ 0x80. PUBACK returns the quota, and so
+// does a failed PUBREC, which also frees the identifier.
+func (in *Inbound) Answered(qos uint8, id uint16, failed bool) {
+	if qos != 2 {
+		in.used = max(in.used-1, 0)
+		return
+	}
+	s, known := in.ids[id]
+	switch {
+	case !known || s == asked:
+	case failed:
+		in.forget(id)
+	case s == received:
+		in.ids[id] = recorded
+	}
+}
+
+// Pubrel takes note of a PUBREL ([MQTT-4.3.3-11]).
+func (in *Inbound) Pubrel(id uint16) InboundResult {
+	s, known := in.ids[id]
+	switch {
+	case known && s >= finishing:
+		return InboundWait
+	case known:
+		in.ids[id] = finishing
+		return InboundKnown
+	case in.resume:
+		in.note(id, asked)
+		return InboundAsk
+	}
+	return InboundUnknown
+}
+
+// Completed says that the PUBCOMP of a PUBREL that was InboundKnown or
+// InboundAsk leaves: the quota returns and the identifier is free
+// ([MQTT-4.3.3-12]).
+func (in *Inbound) Completed(id uint16) {
+	switch s, known := in.ids[id]; {
+	case !known || s < finishing:
+	case s == finishing:
+		in.forget(id)
+	default:
+		delete(in.ids, id)
+		// Each exchange of a former connection returns quota once, and there
+		// were no more than we allow: invented ones must not widen the window.
+		if in.resumed > 0 {
+			in.resumed--
+			in.used = max(in.used-1, 0)
+		}
+	}
+}
+
+func (in *Inbound) note(id uint16, s inboundStage) {
+	if in.ids == nil {
+		in.ids = make(map[uint16]inboundStage)
+	}
+	in.ids[id] = s
+}
+
+// forget ends an exchange of this connection and returns its quota.
+func (in *Inbound) forget(id uint16) {
+	delete(in.ids, id)
+	in.used = max(in.used-1, 0)
+}
