@@ -1,0 +1,80 @@
+// Package config is the configuration of a node: one table of keys, read from
+// flags, environment, a YAML file and defaults, in that order of precedence.
+//
+// It owns the names, defaults and checks of all keys. Every value passes the
+// same parser wherever it came from, and every error says where the value was
+// found, what is wrong with it and what to write instead. Load looks at the
+// file system (to find out whether named files exist) but changes nothing.
+//
+// Secrets are never values: a key whose name ends in -file names a file that
+// holds one. So the effective configuration can be printed as it is.
+package config
+
+import (
+	"log/slog"
+)
+
+// Config is the effective configuration of a node, complete and checked.
+type Config struct {
+	// NodeID is the stable name of the node within its cluster.
+	NodeID string
+	// DataDir holds everything that the node keeps.
+	DataDir string
+	// MQTTAddr is the TCP listener for clients, host:port.
+	MQTTAddr string
+	// AllowAnonymous lets clients in without authentication.
+	AllowAnonymous bool
+	// HTTPAddr is the listener for health, metrics and status; empty is none.
+	HTTPAddr string
+	// GossipAddr is the listener of memberlist (TCP and UDP).
+	GossipAddr string
+	// RPCAddr is the listener for raft and streams between nodes.
+	RPCAddr string
+	// AdvertiseHost is the name or address under which other nodes dial this one.
+	AdvertiseHost string
+	// Join lists gossip addresses or DNS names of other nodes.
+	Join []string
+	// BootstrapExpect is the number of nodes at the cluster's birth.
+	BootstrapExpect int
+	// Shards is the number of shards, set at birth.
+	Shards int
+	// ClusterCA, ClusterCert and ClusterKey are PEM files for mutual TLS between
+	// nodes: all or none.
+	ClusterCA, ClusterCert, ClusterKey string
+	// GossipKeyFile holds the key that encrypts gossip; empty is none.
+	GossipKeyFile string
+	// LogLevel is the least level that is logged.
+	LogLevel slog.Level
+	// LogFormat is "text" or "json".
+	LogFormat string
+
+	// origin tells by key where its value came from.
+	origin map[string]source
+}
+
+// source is the place where a value was found.
+type source struct {
+	kind  sourceKind
+	where string // as an error names it: "--node-id", "SHOAL_NODE_ID", "shoal.yaml:3: node-id"
+	value string
+}
+
+type sourceKind int
+
+// Sources in ascending precedence.
+const (
+	fromDefault sourceKind = iota
+	fromFile
+	fromEnv
+	fromFlag
+)
+
+// Origin says where the value of a key came from: "default", a file with its
+// line, an environment variable or a flag.
+func (c *Config) Origin(name string) string {
+	s, ok := c.origin[name]
+	if !ok || s.kind == fromDefault {
+		return "default"
+	}
+	return s.where
+}

@@ -1,0 +1,230 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// load runs Load as a command line would.
+func load(t *testing.T, environ []string, args ...string) (*Config, error) {
+	t.Helper()
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	AddFlags(fs)
+	if err := fs.Parse(args); err != nil {
+		t.Fatalf("parse %q: %v", args, err)
+	}
+	return Load(fs, environ)
+}
+
+// write puts a file into the working directory of the test, so that errors
+// name it by a short path.
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
+	c, err := load(t, nil, "--node-id=a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"node-id": "a", "data-dir": "./data", "mqtt-addr": "127.0.0.1:1883", "allow-anonymous": "true",
+		"http-addr": "127.0.0.1:18083", "gossip-addr": "127.0.0.1:7946", "rpc-addr": "127.0.0.1:7947",
+		"advertise-host": "127.0.0.1", "join": "", "bootstrap-expect": "1", "shards": "6",
+		"cluster-ca": "", "cluster-cert": "", "cluster-key": "", "gossip-key-file": "",
+		"log-level": "info", "log-format": "text",
+	}
+	got := c.Values()
+	for name, v := range want {
+		if got[name] != v {
+			t.Errorf("%s is %q, want %q", name, got[name], v)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d keys, want %d", len(got), len(want))
+	}
+}
+
+func TestFlagBeatsEnvironmentBeatsFileBeatsDefault(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, "s.yaml", "# three of these are overridden\nnode-id: file\nshards: 2\nlog-level: debug\njoin: [b, 'c:7000']\n")
+	env := []string{"SHOAL_CONFIG=s.yaml", "SHOAL_NODE_ID=env", "SHOAL_SHARDS=3", "SHOAL_LOG_FORMAT=", "HOME=/"}
+	c, err := load(t, env, "--node-id=flag")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][2]string{
+		"node-id":          {"flag", "--node-id"},
+		"shards":           {"3", "SHOAL_SHARDS"},
+		"log-level":        {"debug", "s.yaml:4: log-level"},
+		"join":             {"b,c:7000", "s.yaml:5: join"},
+		"bootstrap-expect": {"1", "default"},
+		"log-format":       {"text", "default"},
+	} {
+		if v, from := c.Values()[name], c.Origin(name); v != want[0] || from != want[1] {
+			t.Errorf("%s is %q from %q, want %q from %q", name, v, from, want[0], want[1])
+		}
+	}
+}
+
+func TestConfigFlagBeatsItsVariable(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, "flag.yaml", "node-id: right\n")
+	c, err := load(t, []string{"SHOAL_CONFIG=absent.yaml"}, "--config=flag.yaml")
+	if err != nil || c.NodeID != "right" {
+		t.Fatalf("got %+v, %v", c, err)
+	}
+}
+
+func TestWhatIsPrintedIsReadBack(t *testing.T) {
+	t.Chdir(t.TempDir())
+	c, err := load(t, []string{"SHOAL_ADVERTISE_HOST=10.0.0.1"}, "--node-id=0123", "--http-addr=off", "--join=b:1,c", "--log-level=warn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := c.WriteYAML(&out); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "advertise-host: 10.0.0.1 # SHOAL_ADVERTISE_HOST\n") {
+		t.Errorf("no origin in\n%s", out.String())
+	}
+	write(t, "p.yaml", out.String())
+	again, err := load(t, nil, "--config=p.yaml")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for name, v := range c.Values() {
+		if again.Values()[name] != v {
+			t.Errorf("%s: %q became %q", name, v, again.Values()[name])
+		}
+	}
+}
+
+func TestDerivedValues(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		args []string
+		key  string
+		want string
+	}{
+		{nil, "node-id", host},
+		{[]string{"--node-id=a", "--rpc-addr=0.0.0.0:1"}, "advertise-host", "a"},
+		{[]string{"--node-id=a", "--rpc-addr=:1"}, "advertise-host", "a"},
+		{[]string{"--node-id=a", "--rpc-addr=[::]:1"}, "advertise-host", "a"},
+		{[]string{"--node-id=a", "--rpc-addr=10.1.2.3:1"}, "advertise-host", "10.1.2.3"},
+		{[]string{"--mqtt-addr=[::1]:1883"}, "allow-anonymous", "true"},
+		{[]string{"--mqtt-addr=localhost:1883"}, "allow-anonymous", "true"},
+		{[]string{"--mqtt-addr=:1883", "--allow-anonymous"}, "allow-anonymous", "true"},
+	} {
+		c, err := load(t, nil, tc.args...)
+		if err != nil {
+			t.Errorf("%q: %v", tc.args, err)
+			continue
+		}
+		if got := c.Values()[tc.key]; got != tc.want {
+			t.Errorf("%q: %s is %q, want %q", tc.args, tc.key, got, tc.want)
+		}
+	}
+}
+
+// Each bad input, with the whole message: where, what, what to do.
+func TestBadInput(t *testing.T) {
+	const number5 = "want a whole number from 1 to 5"
+	for _, tc := range []struct {
+		name string
+		env  []string
+		file string
+		args []string
+		want string
+	}{
+		{name: "flag", args: []string{"--bootstrap-expect=three"}, want: `--bootstrap-expect: "three": ` + number5},
+		{name: "environment", env: []string{"SHOAL_BOOTSTRAP_EXPECT=0"}, want: `SHOAL_BOOTSTRAP_EXPECT: "0": ` + number5},
+		{name: "file", file: "\nbootstrap-expect: 6\n", want: `bad.yaml:2: bootstrap-expect: "6": ` + number5},
+		{name: "shards", args: []string{"--shards=65"}, want: `--shards: "65": want a whole number from 1 to 64`},
+		{name: "unknown in file", file: "node-id: a\nmqtt-adr: x\n", want: `bad.yaml:2: unknown key "mqtt-adr"; the nearest known one is "mqtt-addr"`},
+		{name: "unknown in environment", env: []string{"SHOAL_GOSSIP_KEY=x"}, want: `environment: unknown key "SHOAL_GOSSIP_KEY"; the nearest known one is "SHOAL_GOSSIP_ADDR"`},
+		{name: "section", file: "mqtt:\n  addr: x\n", want: `bad.yaml:1: unknown key "mqtt"; the nearest known one is "join"`},
+		{name: "nested value", file: "join:\n  a: b\n", want: `bad.yaml:1: join: want a plain value or a list of them`},
+		{name: "nested list", file: "join: [[a]]\n", want: `bad.yaml:1: join: want a list of plain values`},
+		{name: "twice", file: "shards: 1\nshards: 2\n", want: `bad.yaml:2: shards: given twice`},
+		{name: "no value", file: "shards:\n", want: `bad.yaml:1: shards: has no value; leave the line out for the default`},
+		{name: "empty number", file: "shards: ''\n", want: `bad.yaml:1: shards: "": want a whole number from 1 to 64`},
+		{name: "no mapping", file: "- a\n", want: `bad.yaml:1: want lines of the form "key: value"`},
+		{name: "two documents", file: "shards: 1\n---\nshards: 2\n", want: `read configuration: bad.yaml: more than one document`},
+		{name: "no YAML", file: "a: b: c\n", want: `read configuration: bad.yaml: yaml: mapping values are not allowed in this context`},
+		{name: "no file", args: []string{"--config=absent.yaml"}, want: `read configuration: open absent.yaml: no such file or directory`},
+		{name: "node id", args: []string{"--node-id=a/b"}, want: `--node-id: "a/b": want 1 to 128 letters, digits, '.', '_' or '-', a letter or digit at both ends`},
+		{name: "no port", args: []string{"--mqtt-addr=1883"}, want: `--mqtt-addr: "1883": want host:port, such as 127.0.0.1:1883`},
+		{name: "port", args: []string{"--rpc-addr=127.0.0.1:65536"}, want: `--rpc-addr: "127.0.0.1:65536": port "65536": want a number from 0 to 65535`},
+		{name: "host", args: []string{"--gossip-addr=a b:1"}, want: `--gossip-addr: "a b:1": host "a b": want a host name or an IP address, without a port`},
+		{name: "advertise", args: []string{"--advertise-host=a:1"}, want: `--advertise-host: "a:1": want a host name or an IP address, without a port`},
+		{name: "join", args: []string{"--join=a,,b"}, want: `--join: "a,,b": "": want a host name or host:port, such as node-1:7946`},
+		{name: "level", env: []string{"SHOAL_LOG_LEVEL=loud"}, want: `SHOAL_LOG_LEVEL: "loud": want debug, info, warn or error`},
+		{name: "format", args: []string{"--log-format=xml"}, want: `--log-format: "xml": want text or json`},
+		{name: "bool", args: []string{"--allow-anonymous=yes"}, want: `--allow-anonymous: "yes": want true or false`},
+		{name: "open to the network", args: []string{"--mqtt-addr=0.0.0.0:1883"}, want: `--mqtt-addr: "0.0.0.0:1883": this listener would let anyone in from beyond this host; bind to 127.0.0.1, or say that it is meant with --allow-anonymous`},
+		{name: "nobody could connect", env: []string{"SHOAL_ALLOW_ANONYMOUS=false"}, want: `SHOAL_ALLOW_ANONYMOUS: "false": no other way to let clients in is built yet; bind to 127.0.0.1 and leave the key out`},
+		{name: "data dir is a file", args: []string{"--data-dir=plain"}, want: `--data-dir: "plain": is a file; want a directory`},
+		{name: "key file absent", args: []string{"--gossip-key-file=absent"}, want: `--gossip-key-file: "absent": stat absent: no such file or directory`},
+		{name: "key file is a directory", args: []string{"--gossip-key-file=."}, want: `--gossip-key-file: ".": want a regular file`},
+		{name: "half of TLS", args: []string{"--cluster-ca=plain", "--cluster-key=plain"}, want: `--cluster-key: --cluster-cert is missing: TLS between nodes wants cluster-ca, cluster-cert and cluster-key together`},
+		{name: "same port twice", args: []string{"--rpc-addr=127.0.0.1:7946"}, want: `--rpc-addr: "127.0.0.1:7946": gossip-addr listens there already`},
+		{name: "everything at once", file: "shard: 1\n", args: []string{"--log-format=", "--shards=no"},
+			want: "bad.yaml:1: unknown key \"shard\"; the nearest known one is \"shards\"\n" +
+				"--shards: \"no\": want a whole number from 1 to 64\n--log-format: \"\": want text or json"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			write(t, "plain", "")
+			if tc.file != "" {
+				write(t, "bad.yaml", tc.file)
+				tc.args = append(tc.args, "--config=bad.yaml")
+			}
+			if !slices.ContainsFunc(tc.args, func(a string) bool { return strings.HasPrefix(a, "--node-id") }) {
+				tc.args = append(tc.args, "--node-id=a")
+			}
+			_, err := load(t, tc.env, tc.args...)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if err.Error() != tc.want {
+				t.Errorf("got\n%v\nwant\n%s", err, tc.want)
+			}
+			left, err := filepath.Glob("*")
+			if err != nil || len(left) > 2 {
+				t.Errorf("the directory holds %q, %v", left, err)
+			}
+		})
+	}
+}
+
+func TestForeignVariablesAreLeftAlone(t *testing.T) {
+	env := []string{
+		"SHOAL_SERVICE_HOST=10.0.0.1", "SHOAL_SERVICE_PORT=1883", "SHOAL_SERVICE_PORT_MQTT=1883", "SHOAL_PORT=tcp://10.0.0.1:1883",
+		"SHOAL_PORT_1883_TCP=tcp://10.0.0.1:1883", "SHOAL_PORT_1883_TCP_ADDR=10.0.0.1", "SHOAL_CHAOS=long",
+	}
+	if _, err := load(t, env, "--node-id=a"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEnvName(t *testing.T) {
+	for key, want := range map[string]string{"node-id": "SHOAL_NODE_ID", "limits.max-packet": "SHOAL_LIMITS__MAX_PACKET"} {
+		if got := EnvName(key); got != want {
+			t.Errorf("EnvName(%q) is %q, want %q", key, got, want)
+		}
+	}
+}

@@ -1,0 +1,243 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// key is one row of the table: a name shared by flag, environment variable and
+// YAML, and how to read and print its value.
+type key struct {
+	name     string
+	fallback string // the default, in the form a user would write
+	usage    string
+	isBool   bool // the flag needs no value
+	parse    func(*Config, string) error
+	format   func(*Config) string
+}
+
+// keys is the table, in the order in which help and the effective
+// configuration show it.
+var keys = []key{
+	text("node-id", "", "stable name of this node (default: the host name)", nodeID, func(c *Config) *string { return &c.NodeID }),
+	text("data-dir", "./data", "directory of everything this node keeps", dataDir, func(c *Config) *string { return &c.DataDir }),
+	text("mqtt-addr", "127.0.0.1:1883", "MQTT listener", address, func(c *Config) *string { return &c.MQTTAddr }),
+	{
+		name: "allow-anonymous", isBool: true,
+		usage: "let clients in without authentication (default: true while the MQTT listener is on loopback)",
+		parse: func(c *Config, v string) (err error) {
+			c.AllowAnonymous, err = parseBool(v)
+			return err
+		},
+		format: func(c *Config) string { return strconv.FormatBool(c.AllowAnonymous) },
+	},
+	{
+		name: "http-addr", fallback: "127.0.0.1:18083",
+		usage: "HTTP listener for health, metrics and status, or \"off\"",
+		parse: func(c *Config, v string) error {
+			if v == off {
+				c.HTTPAddr = ""
+				return nil
+			}
+			c.HTTPAddr = v
+			return address(v)
+		},
+		format: func(c *Config) string {
+			if c.HTTPAddr == "" {
+				return off
+			}
+			return c.HTTPAddr
+		},
+	},
+	text("gossip-addr", "127.0.0.1:7946", "gossip listener (TCP and UDP)", address, func(c *Config) *string { return &c.GossipAddr }),
+	text("rpc-addr", "127.0.0.1:7947", "listener for raft and streams between nodes", address, func(c *Config) *string { return &c.RPCAddr }),
+	text("advertise-host", "", "host name or address under which other nodes dial this one (default: the host of --rpc-addr, or the node id when that is all interfaces)", hostName, func(c *Config) *string { return &c.AdvertiseHost }),
+	{
+		name: "join", usage: "gossip addresses or DNS names of other nodes, comma-separated",
+		parse:  func(c *Config, v string) error { return parseJoin(c, v) },
+		format: func(c *Config) string { return strings.Join(c.Join, ",") },
+	},
+	number("bootstrap-expect", "1", "nodes at the birth of the cluster; ignored once born", 1, maxNodes, func(c *Config) *int { return &c.BootstrapExpect }),
+	number("shards", "6", "raft groups that share the sessions; set at the birth of the cluster", 1, maxShards, func(c *Config) *int { return &c.Shards }),
+	text("cluster-ca", "", "PEM file of the authority that signed the nodes' certificates", readable, func(c *Config) *string { return &c.ClusterCA }),
+	text("cluster-cert", "", "PEM file of this node's certificate", readable, func(c *Config) *string { return &c.ClusterCert }),
+	text("cluster-key", "", "PEM file of this node's private key", readable, func(c *Config) *string { return &c.ClusterKey }),
+	text("gossip-key-file", "", "file with the key that encrypts gossip", readable, func(c *Config) *string { return &c.GossipKeyFile }),
+	{
+		name: "log-level", fallback: "info", usage: "least level to log: debug, info, warn or error",
+		parse:  func(c *Config, v string) error { return parseLevel(c, v) },
+		format: func(c *Config) string { return strings.ToLower(c.LogLevel.String()) },
+	},
+	text("log-format", "text", "text or json", oneOf("text", "json"), func(c *Config) *string { return &c.LogFormat }),
+}
+
+const (
+	off = "off"
+	// maxNodes: every node has a replica of the directory, and more than five
+	// voters cost more than they protect.
+	maxNodes = 5
+	// maxShards: each shard is a raft group with a state file on every replica
+	// and a pipeline that idles at some cost; throughput is flat long before.
+	maxShards = 64
+)
+
+// keyByName is nil for an unknown name.
+func keyByName(name string) *key {
+	for i := range keys {
+		if keys[i].name == name {
+			return &keys[i]
+		}
+	}
+	return nil
+}
+
+func text(name, fallback, usage string, check func(string) error, field func(*Config) *string) key {
+	return key{
+		name: name, fallback: fallback, usage: usage,
+		parse: func(c *Config, v string) error {
+			*field(c) = v
+			return check(v)
+		},
+		format: func(c *Config) string { return *field(c) },
+	}
+}
+
+func number(name, fallback, usage string, low, high int, field func(*Config) *int) key {
+	return key{
+		name: name, fallback: fallback, usage: usage,
+		parse: func(c *Config, v string) error {
+			n, err := strconv.Atoi(v)
+			if err != nil || n < low || n > high {
+				return fmt.Errorf("want a whole number from %d to %d", low, high)
+			}
+			*field(c) = n
+			return nil
+		},
+		format: func(c *Config) string { return strconv.Itoa(*field(c)) },
+	}
+}
+
+func parseBool(v string) (bool, error) {
+	switch v {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, errors.New("want true or false")
+}
+
+func parseLevel(c *Config, v string) error {
+	if err := oneOf("debug", "info", "warn", "error")(v); err != nil {
+		return err
+	}
+	return c.LogLevel.UnmarshalText([]byte(v))
+}
+
+func parseJoin(c *Config, v string) error {
+	c.Join = nil
+	if v == "" {
+		return nil
+	}
+	for _, part := range strings.Split(v, ",") {
+		part = strings.TrimSpace(part)
+		if err := joinTarget(part); err != nil {
+			return fmt.Errorf("%q: %w", part, err)
+		}
+		c.Join = append(c.Join, part)
+	}
+	return nil
+}
+
+// joinTarget accepts a host or host:port.
+func joinTarget(v string) error {
+	if hostName(v) == nil {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(v)
+	if err != nil || host == "" || address(v) != nil {
+		return errors.New("want a host name or host:port, such as node-1:7946")
+	}
+	return hostName(host)
+}
+
+// A node id is part of raft's server id (node/disk) and of the gossip name
+// (node@random), and often a DNS name.
+var nodeIDPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$`)
+
+func nodeID(v string) error {
+	if !nodeIDPattern.MatchString(v) {
+		return errors.New("want 1 to 128 letters, digits, '.', '_' or '-', a letter or digit at both ends")
+	}
+	return nil
+}
+
+var hostPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?$`)
+
+func hostName(v string) error {
+	if net.ParseIP(v) != nil || hostPattern.MatchString(v) {
+		return nil
+	}
+	return errors.New("want a host name or an IP address, without a port")
+}
+
+func address(v string) error {
+	host, port, err := net.SplitHostPort(v)
+	if err != nil {
+		return errors.New("want host:port, such as 127.0.0.1:1883")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("port %q: want a number from 0 to 65535", port)
+	}
+	if host == "" {
+		return nil
+	}
+	if err := hostName(host); err != nil {
+		return fmt.Errorf("host %q: %w", host, err)
+	}
+	return nil
+}
+
+func dataDir(v string) error {
+	if v == "" {
+		return errors.New("want a directory")
+	}
+	if st, err := os.Stat(v); err == nil && !st.IsDir() {
+		return errors.New("is a file; want a directory")
+	}
+	return nil
+}
+
+func readable(v string) error {
+	if v == "" {
+		return nil
+	}
+	st, err := os.Stat(v)
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return errors.New("want a regular file")
+	}
+	f, err := os.Open(v)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func oneOf(words ...string) func(string) error {
+	return func(v string) error {
+		for _, w := range words {
+			if v == w {
+				return nil
+			}
+		}
+		return errors.New("want " + strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1])
+	}
+}

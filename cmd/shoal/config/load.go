@@ -1,0 +1,196 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/spf13/pflag"
+)
+
+// FileFlag names the flag (and SHOAL_CONFIG) of the YAML file. It is no key of
+// the file itself.
+const FileFlag = "config"
+
+// AddFlags defines a flag for every key, and --config.
+func AddFlags(fs *pflag.FlagSet) {
+	fs.String(FileFlag, "", "YAML file with any of these keys")
+	for _, k := range keys {
+		usage := k.usage
+		if k.fallback != "" {
+			usage += fmt.Sprintf(" (default %s)", k.fallback)
+		}
+		f := fs.VarPF(&given{isBool: k.isBool}, k.name, "", usage)
+		if k.isBool {
+			f.NoOptDefVal = "true"
+		}
+	}
+}
+
+// given is a flag's value as it was written; the table parses it, so that a
+// value is read the same way wherever it comes from.
+type given struct {
+	text   string
+	isBool bool
+}
+
+func (g *given) Set(v string) error { g.text = v; return nil }
+func (g *given) String() string     { return g.text }
+
+func (g *given) Type() string {
+	if g.isBool {
+		return "bool"
+	}
+	return "string"
+}
+
+// Load puts the effective configuration together from flags that AddFlags
+// defined, an environment in the form of os.Environ, the file that these name,
+// and defaults. The error joins all problems that were found.
+func Load(fs *pflag.FlagSet, environ []string) (*Config, error) {
+	values, path, errs := readEnv(environ)
+	if f := fs.Lookup(FileFlag); f != nil && f.Changed {
+		path = f.Value.String()
+	}
+	if path != "" {
+		inFile, err := readFile(path)
+		errs = append(errs, err)
+		for name, s := range inFile {
+			if values[name].kind < s.kind {
+				values[name] = s
+			}
+		}
+	}
+	for _, k := range keys {
+		if f := fs.Lookup(k.name); f != nil && f.Changed {
+			values[k.name] = source{fromFlag, "--" + k.name, f.Value.String()}
+		}
+	}
+	c := &Config{origin: values}
+	errs = append(errs, c.parse()...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return c, errors.Join(c.check()...)
+}
+
+// parse fills the fields from c.origin and the defaults.
+func (c *Config) parse() (errs []error) {
+	for _, k := range keys {
+		s := c.origin[k.name]
+		if s.value == "" && k.fallback == "" {
+			delete(c.origin, k.name) // not given, or given as "none"
+			continue
+		}
+		if s.kind == fromDefault {
+			s = source{fromDefault, k.name + " (default)", k.fallback}
+			c.origin[k.name] = s
+		}
+		if err := k.parse(c, s.value); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %q: %w", s.where, s.value, err))
+		}
+	}
+	return errs
+}
+
+// check derives what depends on other keys and refuses what does not fit
+// together.
+func (c *Config) check() []error {
+	return append([]error{
+		c.deriveNodeID(),
+		c.deriveAdvertiseHost(),
+		c.checkAnonymous(),
+		c.checkClusterTLS(),
+	}, c.checkPorts()...)
+}
+
+func (c *Config) deriveNodeID() error {
+	if c.NodeID != "" {
+		return nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("node-id: read host name: %w; set --node-id", err)
+	}
+	if err := nodeID(name); err != nil {
+		return fmt.Errorf("node-id: the host name %q cannot be one: %w; set --node-id", name, err)
+	}
+	c.NodeID = name
+	return nil
+}
+
+func (c *Config) deriveAdvertiseHost() error {
+	if c.AdvertiseHost != "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(c.RPCAddr)
+	if err != nil {
+		return err
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = c.NodeID
+	}
+	c.AdvertiseHost = host
+	return nil
+}
+
+// checkAnonymous keeps a broker without authentication from being opened to a
+// network by accident.
+func (c *Config) checkAnonymous() error {
+	s, said := c.origin["allow-anonymous"]
+	switch {
+	case !said:
+		c.AllowAnonymous = Loopback(c.MQTTAddr)
+		if !c.AllowAnonymous {
+			m := c.origin["mqtt-addr"]
+			return fmt.Errorf("%s: %q: this listener would let anyone in from beyond this host; bind to 127.0.0.1, or say that it is meant with --allow-anonymous", m.where, m.value)
+		}
+	case !c.AllowAnonymous:
+		return fmt.Errorf("%s: \"false\": no other way to let clients in is built yet; bind to 127.0.0.1 and leave the key out", s.where)
+	}
+	return nil
+}
+
+func (c *Config) checkClusterTLS() error {
+	set, missing := "", ""
+	for _, name := range []string{"cluster-ca", "cluster-cert", "cluster-key"} {
+		if s, ok := c.origin[name]; ok {
+			set = s.where
+		} else {
+			missing = name
+		}
+	}
+	if set != "" && missing != "" {
+		return fmt.Errorf("%s: --%s is missing: TLS between nodes wants cluster-ca, cluster-cert and cluster-key together", set, missing)
+	}
+	return nil
+}
+
+// checkPorts refuses two listeners on one address, where the kernel would name
+// only the second.
+func (c *Config) checkPorts() (errs []error) {
+	seen := map[string]string{}
+	for _, name := range []string{"mqtt-addr", "http-addr", "gossip-addr", "rpc-addr"} {
+		addr := keyByName(name).format(c)
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil || port == "0" {
+			continue // off, or a port of the kernel's choice
+		}
+		if other, ok := seen[addr]; ok {
+			errs = append(errs, fmt.Errorf("%s: %q: %s listens there already", c.origin[name].where, addr, other))
+		}
+		seen[addr] = name
+	}
+	return errs
+}
+
+// Loopback tells whether only this host can reach the address.
+func Loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
