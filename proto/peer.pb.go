@@ -865,7 +865,9 @@ type LeaseReply struct {
 	// visible is the lowest directory index that all leased nodes have applied.
 	Visible uint64 `protobuf:"varint,7,opt,name=visible,proto3" json:"visible,omitempty"`
 	// term of the directory's leader.
-	Term          uint64 `protobuf:"varint,8,opt,name=term,proto3" json:"term,omitempty"`
+	Term uint64 `protobuf:"varint,8,opt,name=term,proto3" json:"term,omitempty"`
+	// boot is the echo of the request's.
+	Boot          uint64 `protobuf:"varint,9,opt,name=boot,proto3" json:"boot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -952,6 +954,13 @@ func (x *LeaseReply) GetVisible() uint64 {
 func (x *LeaseReply) GetTerm() uint64 {
 	if x != nil {
 		return x.Term
+	}
+	return 0
+}
+
+func (x *LeaseReply) GetBoot() uint64 {
+	if x != nil {
+		return x.Boot
 	}
 	return 0
 }
@@ -1622,7 +1631,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x04boot\x18\x02 \x01(\x04R\x04boot\x12\x12\n" +
 	"\x04sent\x18\x03 \x01(\x04R\x04sent\x12\x14\n" +
 	"\x05renew\x18\x04 \x01(\bR\x05renew\x12\x18\n" +
-	"\aapplied\x18\x05 \x01(\x04R\aapplied\"\xcf\x01\n" +
+	"\aapplied\x18\x05 \x01(\x04R\aapplied\"\xe3\x01\n" +
 	"\n" +
 	"LeaseReply\x12\x1d\n" +
 	"\n" +
@@ -1633,7 +1642,8 @@ const file_peer_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06fenced\x18\x06 \x01(\bR\x06fenced\x12\x18\n" +
 	"\avisible\x18\a \x01(\x04R\avisible\x12\x12\n" +
-	"\x04term\x18\b \x01(\x04R\x04term\"D\n" +
+	"\x04term\x18\b \x01(\x04R\x04term\x12\x12\n" +
+	"\x04boot\x18\t \x01(\x04R\x04boot\"D\n" +
 	"\x0fAnnounceRequest\x12\x12\n" +
 	"\x04info\x18\x01 \x01(\fR\x04info\x12\x1d\n" +
 	"\n" +

@@ -1,0 +1,171 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// entryFormat is the format of log entries this build writes and reads.
+const entryFormat = 1
+
+// Field numbers of Entry and Proposal, for entries that are put together from
+// encoded parts: the bytes a peer sends are the bytes proposed.
+const (
+	fieldEntryFormat    = 1
+	fieldEntryProposals = 3
+	fieldProposalBatch  = 1
+)
+
+var errNotLeader = errors.New("not the group's leader")
+
+// proposal is one thing to commit, encoded.
+type proposal struct {
+	// data is an encoded Batch if batch is set, else an encoded Proposal.
+	data  []byte
+	batch bool
+	// done is called once, from the batcher's goroutines, in the order of
+	// proposing; it must not block. An error means that the outcome is unknown.
+	done func(result, error)
+}
+
+func (p *proposal) size() int { return len(p.data) + 16 }
+
+// batcher is the one door to a group's log. It gathers what waits into one
+// entry, keeps entriesInFlight of them, uses no timer, and completes in order.
+type batcher struct {
+	in    chan *proposal
+	slots chan struct{}
+	out   chan flight
+}
+
+type flight struct {
+	future raft.ApplyFuture
+	err    error
+	props  []*proposal
+}
+
+func newBatcher() *batcher {
+	return &batcher{
+		in:    make(chan *proposal, proposeQueue),
+		slots: make(chan struct{}, entriesInFlight),
+		out:   make(chan flight, entriesInFlight),
+	}
+}
+
+// propose queues p, waiting while the queue is full. It reports false, without
+// calling done, when ctx ends first.
+func (b *batcher) propose(ctx context.Context, p *proposal) bool {
+	select {
+	case b.in <- p:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// run gathers and applies until ctx ends. current gives the raft instance.
+func (b *batcher) run(ctx context.Context, current func() *raft.Raft) {
+	var next *proposal // taken, but too large for the entry before
+	for {
+		select {
+		case b.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		if next == nil {
+			select {
+			case next = <-b.in:
+			case <-ctx.Done():
+				return
+			}
+		}
+		var props []*proposal
+		props, next = b.gather(next)
+		b.out <- applyEntry(current(), props)
+	}
+}
+
+// gather takes what waits, from first on, up to the bounds of an entry.
+func (b *batcher) gather(first *proposal) (props []*proposal, next *proposal) {
+	props = []*proposal{first}
+	bytes := first.size()
+	for {
+		select {
+		case p := <-b.in:
+			bytes += p.size()
+			if bytes > entryBytes {
+				return props, p
+			}
+			props = append(props, p)
+		default:
+			return props, nil
+		}
+	}
+}
+
+func applyEntry(r *raft.Raft, props []*proposal) flight {
+	if r == nil || r.State() != raft.Leader {
+		return flight{err: errNotLeader, props: props}
+	}
+	return flight{future: r.Apply(appendEntry(nil, props), 0), props: props}
+}
+
+// appendEntry encodes an Entry around already encoded proposals.
+func appendEntry(dst []byte, props []*proposal) []byte {
+	total := 2
+	for _, p := range props {
+		total += p.size()
+	}
+	dst = append(make([]byte, 0, len(dst)+total), dst...)
+	dst = protowire.AppendTag(dst, fieldEntryFormat, protowire.VarintType)
+	dst = protowire.AppendVarint(dst, entryFormat)
+	for _, p := range props {
+		dst = protowire.AppendTag(dst, fieldEntryProposals, protowire.BytesType)
+		if !p.batch {
+			dst = protowire.AppendBytes(dst, p.data)
+			continue
+		}
+		inner := protowire.SizeTag(fieldProposalBatch) + protowire.SizeBytes(len(p.data))
+		dst = protowire.AppendVarint(dst, uint64(inner))
+		dst = protowire.AppendTag(dst, fieldProposalBatch, protowire.BytesType)
+		dst = protowire.AppendBytes(dst, p.data)
+	}
+	return dst
+}
+
+// complete answers proposals in order until ctx ends, then fails the rest.
+func (b *batcher) complete(ctx context.Context) {
+	for {
+		select {
+		case f := <-b.out:
+			f.answer()
+			<-b.slots
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (f flight) answer() {
+	err := f.err
+	var results []result
+	if err == nil {
+		if err = f.future.Error(); err == nil {
+			var ok bool
+			if results, ok = f.future.Response().([]result); !ok || len(results) != len(f.props) {
+				err = fmt.Errorf("apply entry: %v", f.future.Response())
+			}
+		}
+	}
+	for i, p := range f.props {
+		if err != nil {
+			p.done(result{}, err)
+		} else {
+			p.done(results[i], nil)
+		}
+	}
+}

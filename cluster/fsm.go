@@ -1,0 +1,139 @@
+package cluster
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/raft"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+	"github.com/shoalmq/shoal/storage"
+)
+
+// fsm is raft's view of a group's machine. Its methods run on raft's apply
+// goroutine, one at a time, except Persist and Release.
+type fsm struct{ g *group }
+
+var _ raft.BatchingFSM = (*fsm)(nil)
+
+// Apply applies one entry; raft uses ApplyBatch.
+func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch applies committed entries under one lock and hands on their
+// effects after it. The response to a command is its []result.
+func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	out := make([]any, len(logs))
+	entries := make([]*shoalpb.Entry, len(logs))
+	for i, l := range logs {
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		e, err := decodeEntry(l.Data)
+		if err != nil {
+			f.stop(l.Index, err)
+		}
+		entries[i] = e
+	}
+	f.apply(logs, entries, out)
+	f.g.m.publish() // only this goroutine replaces g.m
+	return out
+}
+
+func (f *fsm) apply(logs []*raft.Log, entries []*shoalpb.Entry, out []any) {
+	f.g.mu.Lock()
+	defer f.g.mu.Unlock()
+	for i, l := range logs {
+		if entries[i] == nil {
+			continue
+		}
+		results, err := f.g.m.apply(l.Index, entries[i])
+		if err != nil {
+			f.g.mu.Unlock()
+			f.stop(l.Index, err)
+			f.g.mu.Lock()
+		}
+		out[i] = results
+	}
+}
+
+// stop ends the node: a committed entry is never skipped or half understood.
+// It does not return, so that nothing is applied after it; the process exits
+// through fatal.
+func (f *fsm) stop(index uint64, err error) {
+	f.g.fatal(fmt.Errorf("apply entry %d of %s: %w", index, f.g.name, err))
+	select {}
+}
+
+func decodeEntry(data []byte) (*shoalpb.Entry, error) {
+	e := &shoalpb.Entry{}
+	if err := e.UnmarshalVT(data); err != nil {
+		return nil, fmt.Errorf("decode: %w", err)
+	}
+	return e, nil
+}
+
+// Snapshot freezes the machine at the last applied index.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	f.g.mu.Lock()
+	defer f.g.mu.Unlock()
+	return &persist{g: f.g, c: f.g.m.freeze()}, nil
+}
+
+// Restore replaces the machine by what an install has put into the state file.
+func (f *fsm) Restore(rc io.ReadCloser) error {
+	if err := rc.Close(); err != nil {
+		return err
+	}
+	m, err := f.g.m.fresh(f.g.state.Scan) // only this goroutine replaces g.m
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", f.g.name, err)
+	}
+	f.g.mu.Lock()
+	f.g.m = m
+	f.g.mu.Unlock()
+	f.g.lastCheckpoint.Store(m.applied())
+	f.g.log.Info("state installed by the leader", "index", m.applied())
+	go f.g.reopen()
+	return nil
+}
+
+// persist writes a frozen machine into the state file.
+type persist struct {
+	g *group
+	c checkpoint
+}
+
+// Persist writes the checkpoint in one transaction with its marker.
+func (p *persist) Persist(sink raft.SnapshotSink) error {
+	file, ok := sink.(interface {
+		Checkpoint(write func(storage.Rows) error) error
+	})
+	if !ok {
+		return fmt.Errorf("checkpoint %s: sink of type %T", p.g.name, sink)
+	}
+	lock := func(f func()) {
+		p.g.mu.Lock()
+		defer p.g.mu.Unlock()
+		f()
+	}
+	err := file.Checkpoint(func(rows storage.Rows) error { return p.c.write(rows, lock) })
+	p.finish(err)
+	if err != nil {
+		return err
+	}
+	return sink.Close()
+}
+
+func (p *persist) finish(err error) {
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	if p.c.done != nil {
+		p.c.done(err)
+		p.c.done = nil
+	}
+}
+
+// Release ends a checkpoint that raft did not persist.
+func (p *persist) Release() { p.finish(errNotPersisted) }
+
+var errNotPersisted = fmt.Errorf("checkpoint was not persisted")

@@ -1,0 +1,318 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/shoalmq/shoal/cluster/raftnet"
+	"github.com/shoalmq/shoal/storage"
+)
+
+// group is this node's replica of one raft group: group 0 is the directory,
+// 1 to P are the shards.
+type group struct {
+	id    uint32
+	name  string
+	log   *slog.Logger
+	fatal func(error)
+
+	mu sync.RWMutex // guards m and what it holds: apply exclusively, reads shared
+	m  machine
+
+	raftNow atomic.Pointer[raft.Raft]
+	trans   atomic.Pointer[raftnet.Transport]
+	logs    *storage.GroupLog
+	state   *storage.StateFile
+	mux     *raftnet.Mux
+	self    raft.ServerID
+
+	batcher *batcher
+	tasks   *tasks
+	// term is the term this node leads and is ready to serve, 0 if it does not.
+	term atomic.Uint64
+	// lead starts what runs while this node leads the group; it ends with the
+	// context it is given and is waited for by the returned function.
+	lead func(ctx context.Context, term uint64) (wait func())
+	// lastCheckpoint is the index of the last completed checkpoint.
+	lastCheckpoint atomic.Uint64
+	dirtySince     atomic.Int64
+
+	// life guards the change of raft instances and closed.
+	life   sync.Mutex
+	closed bool
+	// unwatch ends watchLeadership of the current instance.
+	unwatch func()
+}
+
+// openGroup restores the group's state and starts its raft instance. If
+// founders is not nil and the group has no state, it is bootstrapped with them.
+func openGroup(g *group, founders []raft.Server, fresh func(scanFunc) (machine, error)) error {
+	marker, has := g.state.Marker()
+	if err := storage.CheckStart(g.logs, marker, has); err != nil {
+		return fmt.Errorf("open %s: %w", g.name, err)
+	}
+	m, err := fresh(g.state.Scan)
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", g.name, err)
+	}
+	g.m = m
+	g.lastCheckpoint.Store(marker.Index)
+	g.batcher = newBatcher()
+	g.state.OnInstall(g.installed)
+	if err := g.startRaft(founders); err != nil {
+		return fmt.Errorf("start raft of %s: %w", g.name, err)
+	}
+	g.tasks.run(func(ctx context.Context) { g.batcher.run(ctx, g.raftNow.Load) })
+	g.tasks.run(g.batcher.complete)
+	return nil
+}
+
+func (g *group) config(notify chan bool) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = g.self
+	c.HeartbeatTimeout = heartbeatTimeout
+	c.ElectionTimeout = electionTimeout
+	c.LeaderLeaseTimeout = leaderLease
+	c.CommitTimeout = commitTimeout
+	c.MaxAppendEntries = 64
+	c.TrailingLogs = trailingEntries
+	// Checkpoints are asked for by checkpointer, by what has changed.
+	c.SnapshotInterval = time.Hour
+	c.SnapshotThreshold = 1 << 40
+	c.NoSnapshotRestoreOnStart = true
+	c.RestoreCommittedLogs = true
+	c.NoLegacyTelemetry = true
+	c.ShutdownOnRemove = false
+	c.NotifyCh = notify
+	c.Logger = raftLogger(g.log)
+	return c
+}
+
+// startRaft opens the raft instance; also again after an install.
+func (g *group) startRaft(founders []raft.Server) error {
+	notify := make(chan bool, 16)
+	c := g.config(notify)
+	trans := g.mux.Group(g.id)
+	snaps := g.state.SnapshotStore()
+	if founders != nil {
+		has, err := raft.HasExistingState(g.logs, g.logs, snaps)
+		if err != nil {
+			return err
+		}
+		if !has {
+			if err := raft.BootstrapCluster(c, g.logs, g.logs, snaps, trans, raft.Configuration{Servers: founders}); err != nil {
+				return fmt.Errorf("bootstrap: %w", err)
+			}
+		}
+	}
+	r, err := raft.NewRaft(c, &fsm{g}, g.logs, g.logs, snaps, trans)
+	if err != nil {
+		return err
+	}
+	g.trans.Store(trans)
+	g.raftNow.Store(r)
+	watch := newTasks(g.tasks.ctx)
+	g.unwatch = watch.wait
+	watch.run(func(ctx context.Context) { g.watchLeadership(ctx, r, notify) })
+	return nil
+}
+
+// watchLeadership turns raft's notices into leads, one after the other, until
+// r ends. It always drains notify: raft blocks writing to it.
+func (g *group) watchLeadership(ctx context.Context, r *raft.Raft, notify <-chan bool) {
+	var stop func()
+	end := func() {
+		if stop != nil {
+			g.term.Store(0)
+			stop()
+			stop = nil
+		}
+	}
+	defer end()
+	for {
+		select {
+		case leads := <-notify:
+			end()
+			if leads {
+				stop = g.startLead(ctx, r)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// startLead begins a lead in the background: it serves once everything that
+// was committed before is applied here.
+func (g *group) startLead(parent context.Context, r *raft.Raft) (stop func()) {
+	t := newTasks(parent)
+	t.run(func(ctx context.Context) {
+		term := r.CurrentTerm()
+		if err := r.Barrier(0).Error(); err != nil || ctx.Err() != nil || r.CurrentTerm() != term {
+			return
+		}
+		g.log.Info("leads", "term", term)
+		wait := g.lead(ctx, term)
+		g.term.Store(term)
+		if ctx.Err() != nil {
+			g.term.Store(0)
+		}
+		<-ctx.Done()
+		wait()
+	})
+	return t.wait
+}
+
+// leads reports whether this node leads the group and is ready to serve it.
+func (g *group) leads() bool { return g.term.Load() != 0 }
+
+// leader is the node that this replica takes for the leader, "" if none.
+func (g *group) leader() string {
+	r := g.raftNow.Load()
+	if r == nil {
+		return ""
+	}
+	_, id := r.LeaderWithID()
+	return nodeOf(string(id))
+}
+
+// confirm waits until a quorum has answered requests of this term that were
+// sent after the call, so that no other leader can have committed before it.
+func (g *group) confirm(ctx context.Context) error {
+	r, term := g.raftNow.Load(), g.term.Load()
+	if term == 0 {
+		return errNotLeader
+	}
+	f := r.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return err
+	}
+	var voters []raft.ServerAddress
+	for _, s := range f.Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			voters = append(voters, s.Address)
+		}
+	}
+	nudge := func() { r.VerifyLeader() }
+	return g.trans.Load().Confirm(ctx, term, voters, raft.ServerAddress(g.self), nudge)
+}
+
+// propose queues an encoded proposal; see batcher.
+func (g *group) propose(ctx context.Context, p *proposal) bool {
+	return g.batcher.propose(ctx, p)
+}
+
+// read calls f with the machine held still.
+func (g *group) read(f func(m machine)) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	f(g.m)
+}
+
+func (g *group) applied() uint64 {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.m.applied()
+}
+
+// installed is called by the state file when a leader's copy has replaced it:
+// the log is emptied unless it holds the marker's entry, and raft is started
+// anew, because its own memory of the log is not that of a follower that jumped
+// (hashicorp/raft issues 697 and 704).
+func (g *group) installed(m storage.Marker) error {
+	var e raft.Log
+	if err := g.logs.GetLog(m.Index, &e); err == nil && e.Term == m.Term {
+		return nil
+	}
+	return g.logs.Empty()
+}
+
+// reopen restarts raft after an install.
+func (g *group) reopen() {
+	g.life.Lock()
+	defer g.life.Unlock()
+	if g.closed {
+		return
+	}
+	if err := g.stopRaft(); err != nil {
+		g.log.Warn("stop raft after an install", "err", err)
+	}
+	if err := g.startRaft(nil); err != nil {
+		g.fatal(fmt.Errorf("restart raft of %s after an install: %w", g.name, err))
+	}
+}
+
+// checkpoint writes what has changed to the state file and truncates the log.
+func (g *group) checkpoint() error {
+	r := g.raftNow.Load()
+	applied := g.applied()
+	if applied <= g.lastCheckpoint.Load() {
+		return nil
+	}
+	err := r.Snapshot().Error()
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		err = nil
+	}
+	if err == nil {
+		g.lastCheckpoint.Store(applied)
+		g.dirtySince.Store(0)
+	}
+	return err
+}
+
+// checkpointDue tells whether enough has changed since the last checkpoint.
+func (g *group) checkpointDue(now time.Time) bool {
+	var applied uint64
+	var refs, bytes int
+	g.read(func(m machine) {
+		applied = m.applied()
+		refs, bytes = m.dirty()
+	})
+	behind := applied - min(applied, g.lastCheckpoint.Load())
+	if behind == 0 {
+		return false
+	}
+	since := g.dirtySince.Load()
+	if since == 0 {
+		g.dirtySince.Store(now.UnixNano())
+		return false
+	}
+	return refs >= checkpointRefs || bytes >= checkpointBytes || behind >= checkpointEntries ||
+		now.UnixNano()-since >= int64(checkpointIdle)
+}
+
+// close stops the group: first what leads, then raft; stores stay open.
+func (g *group) close() error {
+	g.life.Lock()
+	defer g.life.Unlock()
+	g.closed = true
+	err := g.stopRaft()
+	g.tasks.wait()
+	return err
+}
+
+// stopRaft ends the current instance. Leads end first: they wait for
+// proposals that only raft's end answers, so both are told before either is
+// waited for.
+func (g *group) stopRaft() error {
+	f := g.raftNow.Load().Shutdown()
+	err := f.Error()
+	g.unwatch()
+	return err
+}
+
+// transfer gives the leadership away if this node has it.
+func (g *group) transfer() error {
+	r := g.raftNow.Load()
+	if r == nil || r.State() != raft.Leader {
+		return nil
+	}
+	return r.LeadershipTransfer().Error()
+}

@@ -1,0 +1,241 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/shoalmq/shoal/cluster/lease"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// leaseClient holds this node's lease and learns the visible index from the
+// directory's leader.
+type leaseClient struct {
+	n *Node
+	// until is when the lease ends, on bootTime's clock.
+	until atomic.Int64
+	// granted wakes those who wait for a valid lease.
+	granted signal
+	// applied wakes the reporting of the applied index.
+	applied signal
+
+	mu     sync.Mutex
+	holder lease.Holder
+	reason string // why the last renewal failed
+}
+
+func newLeaseClient(n *Node) *leaseClient {
+	return &leaseClient{n: n, granted: newSignal(), applied: newSignal(), reason: "no lease asked for yet"}
+}
+
+// expiry is the end of the lease. Work on the directory copy loads it first and
+// compares it with the clock when done: the lease then held all the time.
+func (c *leaseClient) expiry() time.Duration { return time.Duration(c.until.Load()) }
+
+func (c *leaseClient) valid() bool { return bootTime() < c.expiry() }
+
+func (c *leaseClient) why() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reason
+}
+
+func (c *leaseClient) fail(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reason = reason
+}
+
+// drop forgets the lease: it belonged to a boot that is over.
+func (c *leaseClient) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holder = lease.Holder{}
+	c.until.Store(0)
+}
+
+func (c *leaseClient) grant(sentAt time.Duration) {
+	c.mu.Lock()
+	c.holder.Granted(sentAt, bootTime())
+	c.until.Store(int64(c.holder.Expiry()))
+	c.reason = ""
+	c.mu.Unlock()
+	c.granted.set()
+}
+
+// leaseStream carries requests to the directory's leader and replies back.
+type leaseStream interface {
+	Send(*shoalpb.LeaseRequest) error
+	Recv() (*shoalpb.LeaseReply, error)
+}
+
+// run keeps asking, whoever leads.
+func (c *leaseClient) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		inner, cancel := context.WithCancel(ctx)
+		stream, err := c.dial(inner)
+		if err == nil {
+			err = c.talk(inner, cancel, stream)
+		}
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			c.fail(err.Error())
+			pause(ctx, retryDelay)
+		}
+	}
+}
+
+func (c *leaseClient) dial(ctx context.Context) (leaseStream, error) {
+	g := c.n.group(0)
+	if g == nil {
+		return nil, errors.New("this node has no copy of the directory yet")
+	}
+	if g.leads() {
+		return newLocalLease(ctx, c.n), nil
+	}
+	leader := g.leader()
+	if leader == "" || leader == c.n.config.NodeID {
+		return nil, errors.New("the directory has no leader")
+	}
+	peer, err := c.n.peer(leader)
+	if err != nil {
+		return nil, err
+	}
+	return peer.Lease(ctx)
+}
+
+// talk renews and reports on one stream until it breaks or its end does not
+// lead any more.
+func (c *leaseClient) talk(ctx context.Context, cancel context.CancelFunc, stream leaseStream) error {
+	errs := make(chan error, 1)
+	go func() {
+		defer cancel()
+		errs <- c.listen(stream)
+	}()
+	defer func() { cancel(); <-errs }()
+	tick := time.NewTicker(lease.Renew)
+	defer tick.Stop()
+	renew := true
+	for {
+		p := c.n.proc.Load()
+		if p != nil {
+			req := &shoalpb.LeaseRequest{
+				Node: c.n.config.NodeID, Boot: p.boot, Sent: uint64(bootTime()), Renew: renew, Applied: c.n.directoryApplied(),
+			}
+			if err := stream.Send(req); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-tick.C:
+			renew = true
+		case <-c.applied:
+			renew = !c.valid()
+		case err := <-errs:
+			errs <- err
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// listen takes replies.
+func (c *leaseClient) listen(stream leaseStream) error {
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		p := c.n.proc.Load()
+		switch {
+		case r.NotLeader:
+			return errors.New("the directory's leader has changed")
+		case r.Fenced:
+			if p != nil && r.Boot == p.boot {
+				c.n.fenced.set()
+			}
+		case r.Granted && p != nil && r.Boot == p.boot:
+			c.grant(time.Duration(r.Sent))
+		case r.Reason != "":
+			c.fail(r.Reason)
+		}
+		if r.Visible > 0 {
+			c.n.visible.advance(r.Visible)
+		}
+	}
+}
+
+// localLease is the stream of a node that leads the directory to itself.
+type localLease struct {
+	n    *Node
+	ctx  context.Context
+	seat *seat
+}
+
+func newLocalLease(ctx context.Context, n *Node) *localLease {
+	return &localLease{n: n, ctx: ctx, seat: newSeat()}
+}
+
+func (l *localLease) Send(r *shoalpb.LeaseRequest) error {
+	s := l.n.leases.Load()
+	if s == nil {
+		return errNotLeader
+	}
+	s.take(r, l.seat)
+	return nil
+}
+
+func (l *localLease) Recv() (*shoalpb.LeaseReply, error) {
+	s := l.n.leases.Load()
+	if s == nil {
+		return nil, errNotLeader
+	}
+	select {
+	case r := <-l.seat.replies:
+		return r, nil
+	case <-s.over:
+		return nil, errNotLeader
+	case <-l.ctx.Done():
+		return nil, l.ctx.Err()
+	}
+}
+
+// serveLease is the peer's side of a lease stream.
+func (n *Node) serveLease(stream grpc.BidiStreamingServer[shoalpb.LeaseRequest, shoalpb.LeaseReply]) error {
+	s := n.leases.Load()
+	if s == nil {
+		return stream.Send(&shoalpb.LeaseReply{NotLeader: true})
+	}
+	seat := newSeat()
+	defer s.leave(seat)
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	go func() {
+		defer cancel()
+		for {
+			r, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			s.take(r, seat)
+		}
+	}()
+	for {
+		select {
+		case r := <-seat.replies:
+			if err := stream.Send(r); err != nil {
+				return err
+			}
+		case <-s.over:
+			return stream.Send(&shoalpb.LeaseReply{NotLeader: true})
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

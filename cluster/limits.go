@@ -1,0 +1,84 @@
+package cluster
+
+import "time"
+
+// Limits of the replicated side, each with its reason.
+const (
+	// batchCommands and batchBytes bound one batch of a stream: large enough
+	// to pay a commit's fixed cost (≈ 1.3 ms of CPU over three nodes) once for
+	// many commands, small enough not to delay raft's heartbeats.
+	batchCommands = 256
+	batchBytes    = 256 << 10
+
+	// entryBytes bounds one raft entry: hashicorp/raft suggests at most 512 KiB.
+	// A larger message travels alone.
+	entryBytes = 512 << 10
+
+	// entriesInFlight is how many entries of a group are proposed and not yet
+	// applied. Two keep the disk busy while the next batch fills; more only make
+	// batches smaller.
+	entriesInFlight = 2
+
+	// batchesInFlight is the same for the batches of one stream.
+	batchesInFlight = 2
+
+	// proposeQueue bounds the proposals that wait for a group's batcher; beyond
+	// it the sender of a stream waits, whose own queues are bounded by what
+	// connections may have unfinished.
+	proposeQueue = 256
+
+	// openTimeout is how long a CONNECT may wait for its shard (P9: it is
+	// answered within 2 s).
+	openTimeout = 1800 * time.Millisecond
+
+	// awayTimeout is how long a shard may be away before those who wait for it
+	// are closed: longer than an election, a lapse and a fence together.
+	awayTimeout = 15 * time.Second
+
+	// retryDelay paces what is tried again while a leader is unknown.
+	retryDelay = 20 * time.Millisecond
+
+	// feedQueue bounds QoS 0 deliveries waiting for one node at a shard's
+	// leader; the oldest are dropped and counted.
+	feedQueue = 8192
+
+	// forwardVolatile bounds QoS 0 publishes waiting for one node.
+	forwardVolatile = 8192
+
+	// feedSessionEntries is how many entries of one session go into one reply;
+	// a session holds at most max(2 × window, 64) anyway.
+	feedSessionEntries = 256
+
+	// feedReplyBytes bounds one reply.
+	feedReplyBytes = 256 << 10
+
+	// outboxBatchBytes bounds one batch out of an outbox.
+	outboxBatchBytes = 256 << 10
+
+	// A checkpoint of a group is due when this much has changed since the last,
+	// or when it has been quiet for a while: 64 k references a flush cost 2.5 µs
+	// a message, 4 k cost 17.
+	checkpointRefs    = 64 << 10
+	checkpointBytes   = 32 << 20
+	checkpointEntries = 8192
+	checkpointIdle    = 10 * time.Second
+
+	// trailingEntries of the log stay after a checkpoint for followers that are
+	// a little behind.
+	trailingEntries = 1024
+
+	// logCacheBytes bounds the tail cache of each group's log.
+	logCacheBytes = 8 << 20
+)
+
+// Raft's timers: a failover takes about one second, and eight spinning
+// processes on two cores cause no false election (at 300 ms they caused 24).
+const (
+	heartbeatTimeout = 500 * time.Millisecond
+	electionTimeout  = 500 * time.Millisecond
+	leaderLease      = 250 * time.Millisecond
+	// commitTimeout is how often an idle leader tells its followers the commit
+	// index; with raft's default of 50 ms two thirds of an idle cluster's calls
+	// are these.
+	commitTimeout = 500 * time.Millisecond
+)

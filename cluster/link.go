@@ -1,0 +1,355 @@
+package cluster
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/shoalmq/shoal/broker/session"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// link is one connection's door to its session's shard.
+type link struct {
+	p       *process
+	client  string
+	shard   uint32
+	sink    session.Sink
+	conn    uint64 // set before the link is handed out
+	durable bool
+
+	mu     sync.Mutex
+	closed bool
+	// blocked: publishes go to waiting, in order, because former owners have
+	// not drained, or the lease has lapsed, or others wait already.
+	blocked bool
+	held    bool // by former owners
+	waiting []*publish
+	// unsettled counts publishes that were routed and not wholly answered. The
+	// connection has drained when it is closed and this is 0.
+	unsettled int
+	drained   bool
+	queues    map[uint32]*commandQueue
+	// acks gathers what Ack got until a batch takes it; nil if none waits.
+	acks    []uint64
+	pending map[uint16]*release
+}
+
+var _ session.Link = (*link)(nil)
+
+// release is a Released whose targets have not all answered.
+type release struct {
+	done  func(known bool, err error)
+	asked time.Time
+}
+
+// publish is one message of QoS ≥ 1 on its way into the streams.
+type publish struct {
+	m    *shoalpb.Message
+	done func(error)
+	// received: a durable publisher's QoS 2 message, recorded in its shard.
+	received bool
+	id       uint16
+	dup      bool
+}
+
+// Publish implements session.Link.
+func (l *link) Publish(m *shoalpb.Message, done func(error)) {
+	l.submit(&publish{m: m, done: done})
+}
+
+// Received implements session.Link.
+func (l *link) Received(id uint16, dup bool, m *shoalpb.Message, done func(error)) {
+	l.submit(&publish{m: m, done: done, received: true, id: id, dup: dup})
+}
+
+// submit routes p, or makes it wait behind what waits. It is called by one
+// goroutine at a time, the connection's reader.
+func (l *link) submit(p *publish) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		p.done(session.ErrClosed)
+		return
+	}
+	if l.blocked {
+		l.waiting = append(l.waiting, p)
+		l.mu.Unlock()
+		return
+	}
+	l.unsettled++
+	l.mu.Unlock()
+	if l.route(p) {
+		return
+	}
+	l.mu.Lock()
+	l.unsettled--
+	l.blocked = true
+	l.waiting = append(l.waiting, p)
+	l.mu.Unlock()
+	l.p.lapsed(l)
+}
+
+// resume routes what waits, unless former owners still hold it or the lease is
+// gone. Called when either changes, from one goroutine of the process.
+func (l *link) resume() {
+	for {
+		l.mu.Lock()
+		if l.held || l.closed || !l.blocked {
+			l.mu.Unlock()
+			return
+		}
+		if len(l.waiting) == 0 {
+			l.waiting, l.blocked = nil, false
+			l.mu.Unlock()
+			return
+		}
+		p := l.waiting[0]
+		l.waiting[0] = nil
+		l.waiting = l.waiting[1:]
+		l.unsettled++
+		l.mu.Unlock()
+		if !l.route(p) {
+			l.mu.Lock()
+			l.unsettled--
+			l.waiting = append([]*publish{p}, l.waiting...)
+			l.mu.Unlock()
+			l.p.lapsed(l)
+			return
+		}
+	}
+}
+
+// unhold ends the hold by former owners.
+func (l *link) unhold() {
+	l.mu.Lock()
+	l.held = false
+	l.mu.Unlock()
+	l.p.resumes.add(l)
+}
+
+// queue is the link's queue of publishes to a group. Called with mu held.
+func (l *link) queue(group uint32) *commandQueue {
+	q := l.queues[group]
+	if q == nil {
+		if l.queues == nil {
+			l.queues = make(map[uint32]*commandQueue, 2)
+		}
+		q = &commandQueue{dead: l.closed}
+		l.queues[group] = q
+	}
+	return q
+}
+
+// settle ends one routed publish.
+func (l *link) settle(done func(error), err error) {
+	l.mu.Lock()
+	l.unsettled--
+	closed, drained := l.closed, l.takeDrained()
+	l.mu.Unlock()
+	if drained {
+		l.sendDrained()
+	}
+	if !closed {
+		done(err)
+	}
+}
+
+// takeDrained reports once that the closed connection has drained. Called with
+// mu held.
+func (l *link) takeDrained() bool {
+	if !l.closed || l.unsettled > 0 || l.drained {
+		return false
+	}
+	l.drained = true
+	return true
+}
+
+func (l *link) sendDrained() {
+	l.p.control(l.shard, &shoalpb.Command{Drained: &shoalpb.Drained{Client: l.client, Conn: l.conn}}, nil, nil)
+	l.p.forget(l)
+}
+
+// Close implements session.Link.
+func (l *link) Close(r session.CloseRequest) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return
+	}
+	l.closed = true
+	l.waiting, l.pending = nil, nil
+	queues := maps.Clone(l.queues) // later ones are born dead
+	l.mu.Unlock()
+	l.p.feed(l.shard).detach(l)
+	for group, q := range queues {
+		for _, c := range l.p.sources[group].drop(q) {
+			c.finish(nil, session.ErrClosed)
+		}
+	}
+	l.mu.Lock()
+	drained := l.takeDrained()
+	l.mu.Unlock()
+	l.p.control(l.shard, &shoalpb.Command{Close: &shoalpb.Close{
+		Client: l.client, Conn: l.conn, Drained: drained,
+		ExpiryS: r.ExpirySeconds, DiscardWill: r.DiscardWill,
+	}}, nil, nil)
+	if drained {
+		l.p.forget(l)
+	}
+}
+
+// Released implements session.Link.
+func (l *link) Released(id uint16, done func(known bool, err error)) {
+	l.sendReleased(id, func(a *shoalpb.Answer, err error) {
+		switch {
+		case err != nil:
+			done(false, err)
+		case a == nil:
+			done(true, nil)
+		case a.Code == shoalpb.Code_CODE_PENDING:
+			l.awaitRelease(id, done)
+		case a.Code == shoalpb.Code_CODE_UNKNOWN_ID:
+			done(false, nil)
+		default:
+			done(false, answerError(a))
+		}
+	})
+}
+
+func (l *link) sendReleased(id uint16, done func(a *shoalpb.Answer, err error)) {
+	l.p.control(l.shard, &shoalpb.Command{Released: &shoalpb.Released{Client: l.client, Conn: l.conn, Id: uint32(id)}}, l,
+		func(_ uint64, a *shoalpb.Answer, err error) {
+			if !l.isClosed() {
+				done(a, err)
+			}
+		})
+}
+
+// awaitRelease keeps done for the notice that the exchange is complete.
+func (l *link) awaitRelease(id uint16, done func(known bool, err error)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pending == nil {
+		l.pending = make(map[uint16]*release)
+	}
+	l.pending[id] = &release{done: done, asked: time.Now()}
+}
+
+// completed takes a notice: the targets of id have all answered.
+func (l *link) completed(id uint16) {
+	l.mu.Lock()
+	r := l.pending[id]
+	delete(l.pending, id)
+	l.mu.Unlock()
+	if r != nil {
+		r.done(true, nil)
+	}
+}
+
+// askAgain asks for what notices may have lost: releases that have waited since
+// before limit.
+func (l *link) askAgain(limit time.Time) {
+	l.mu.Lock()
+	var ids []uint16
+	for id, r := range l.pending {
+		if r.asked.Before(limit) {
+			r.asked = time.Now()
+			ids = append(ids, id)
+		}
+	}
+	l.mu.Unlock()
+	for _, id := range ids {
+		l.sendReleased(id, func(a *shoalpb.Answer, err error) {
+			if err == nil && (a == nil || a.Code == shoalpb.Code_CODE_UNKNOWN_ID) {
+				l.completed(id)
+			}
+		})
+	}
+}
+
+// Subscribe implements session.Link.
+func (l *link) Subscribe(subs []*shoalpb.Subscription, done func(existed []bool, err error)) {
+	l.p.control(l.shard, &shoalpb.Command{Subscribe: &shoalpb.Subscribe{Client: l.client, Conn: l.conn, Subscriptions: subs}}, l,
+		func(_ uint64, a *shoalpb.Answer, err error) {
+			if err == nil {
+				err = answerError(a)
+			}
+			if err == nil && a.GetSubscribe() == nil {
+				err = session.ErrUnavailable
+			}
+			if err != nil {
+				done(nil, err)
+				return
+			}
+			answer := a.Subscribe
+			l.p.n.visible.await(routeSource{group: l.shard}, answer.Route, func(err error) { done(answer.Existed, err) })
+		})
+}
+
+// Unsubscribe implements session.Link.
+func (l *link) Unsubscribe(filters []string, done func(existed []bool, err error)) {
+	l.p.control(l.shard, &shoalpb.Command{Unsubscribe: &shoalpb.Unsubscribe{Client: l.client, Conn: l.conn, Filters: filters}}, l,
+		func(_ uint64, a *shoalpb.Answer, err error) {
+			if err == nil {
+				err = answerError(a)
+			}
+			done(a.GetUnsubscribe().GetExisted(), err)
+		})
+}
+
+// Ack implements session.Link: acks of one connection that no batch has taken
+// yet go into one command.
+func (l *link) Ack(seq uint64) {
+	l.mu.Lock()
+	l.acks = append(l.acks, seq)
+	first := len(l.acks) == 1
+	l.mu.Unlock()
+	if first {
+		l.p.sources[l.shard].enqueueControl(&command{encode: l.takeAcks})
+	}
+}
+
+func (l *link) takeAcks() []byte {
+	l.mu.Lock()
+	seqs := l.acks
+	l.acks = nil
+	l.mu.Unlock()
+	return encodeCommand(&shoalpb.Command{Ack: &shoalpb.Ack{Client: l.client, Conn: l.conn, Seqs: seqs}})
+}
+
+// Release implements session.Link.
+func (l *link) Release(seq uint64, done func(error)) {
+	l.p.control(l.shard, &shoalpb.Command{Release: &shoalpb.Release{Client: l.client, Conn: l.conn, Seq: seq}}, l,
+		func(_ uint64, a *shoalpb.Answer, err error) {
+			if err == nil {
+				err = answerError(a)
+			}
+			if !l.isClosed() {
+				done(err)
+			}
+		})
+}
+
+// Fetch implements session.Link.
+func (l *link) Fetch() { l.p.feed(l.shard).attach(l) }
+
+func (l *link) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// answerError turns an exception into the error of the contract.
+func answerError(a *shoalpb.Answer) error {
+	switch a.GetCode() {
+	case shoalpb.Code_CODE_DONE, shoalpb.Code_CODE_KNOWN, shoalpb.Code_CODE_PENDING:
+		return nil
+	case shoalpb.Code_CODE_NOT_OWNER:
+		return session.ErrNotOwner
+	case shoalpb.Code_CODE_ID_IN_USE:
+		return session.ErrIDInUse
+	default:
+		return session.ErrQuota
+	}
+}

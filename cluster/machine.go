@@ -1,0 +1,125 @@
+package cluster
+
+import (
+	"github.com/shoalmq/shoal/cluster/directory"
+	"github.com/shoalmq/shoal/cluster/shard"
+	shoalpb "github.com/shoalmq/shoal/proto"
+	"github.com/shoalmq/shoal/storage"
+)
+
+// result is what became of one proposal.
+type result struct {
+	batch *shoalpb.BatchAnswer
+	// refused says why the directory did not take a proposal.
+	refused string
+}
+
+// machine is what a group replicates, behind one face for both kinds. All
+// methods but publish are called with group.mu held.
+type machine interface {
+	// apply applies one entry; an error means that the node must stop.
+	apply(index uint64, e *shoalpb.Entry) ([]result, error)
+	applied() uint64
+	freeze() checkpoint
+	// fresh returns a new machine of the same kind with the state that scan
+	// reads.
+	fresh(scan scanFunc) (machine, error)
+	// dirty is what a checkpoint would have to write.
+	dirty() (refs, bytes int)
+	digest() [32]byte
+	// publish hands on what the applies since the last call caused. Called by
+	// the apply goroutine after group.mu is released.
+	publish()
+}
+
+type scanFunc = func(bucket string, fn func(k, v []byte) error) error
+
+// checkpoint is a machine's state frozen at one index.
+type checkpoint struct {
+	write func(rows storage.Rows, lock func(func())) error
+	done  func(error)
+}
+
+// shardMachine is a shard's state with the effects for its leader.
+type shardMachine struct {
+	*shard.Machine
+	config shard.Config
+	eff    shard.Effects
+	// leading returns the lead if this node leads the shard, else nil.
+	leading func() *shardLead
+}
+
+func (s *shardMachine) apply(index uint64, e *shoalpb.Entry) ([]result, error) {
+	eff := &s.eff
+	if s.leading() == nil {
+		eff = nil
+	}
+	rs, err := s.Machine.Apply(index, e, eff)
+	out := make([]result, len(rs))
+	for i := range rs {
+		out[i].batch = rs[i].Batch
+	}
+	return out, err
+}
+
+func (s *shardMachine) applied() uint64          { return s.Machine.Applied() }
+func (s *shardMachine) digest() [32]byte         { return s.Machine.Digest() }
+func (s *shardMachine) dirty() (refs, bytes int) { return s.DirtyRefs(), s.DirtyBytes() }
+
+func (s *shardMachine) freeze() checkpoint {
+	c := s.Machine.Freeze()
+	return checkpoint{
+		write: func(rows storage.Rows, lock func(func())) error { return c.Write(rows, lock) },
+		done:  c.Done,
+	}
+}
+
+func (s *shardMachine) fresh(scan scanFunc) (machine, error) {
+	m := &shardMachine{Machine: shard.New(s.config), config: s.config, leading: s.leading}
+	return m, m.Restore(scan)
+}
+
+func (s *shardMachine) publish() {
+	if l := s.leading(); l != nil {
+		l.take(&s.eff)
+	}
+	s.eff.Reset()
+}
+
+// directoryMachine is this node's copy of the directory.
+type directoryMachine struct {
+	*directory.Machine
+	eff  directory.Effects
+	tell func(*directory.Effects)
+}
+
+func (d *directoryMachine) apply(index uint64, e *shoalpb.Entry) ([]result, error) {
+	rs, err := d.Machine.Apply(index, e, &d.eff)
+	out := make([]result, len(rs))
+	for i := range rs {
+		out[i] = result{batch: rs[i].Batch, refused: rs[i].Err}
+	}
+	return out, err
+}
+
+func (d *directoryMachine) applied() uint64          { return d.Machine.Applied() }
+func (d *directoryMachine) digest() [32]byte         { return d.Machine.Digest() }
+func (d *directoryMachine) dirty() (refs, bytes int) { return 0, 0 }
+
+func (d *directoryMachine) freeze() checkpoint {
+	c := d.Machine.Freeze()
+	return checkpoint{
+		write: func(rows storage.Rows, lock func(func())) error { return c.Write(rows, lock) },
+		done:  c.Done,
+	}
+}
+
+func (d *directoryMachine) fresh(scan scanFunc) (machine, error) {
+	m := &directoryMachine{Machine: directory.New(), tell: d.tell}
+	return m, m.Restore(scan)
+}
+
+func (d *directoryMachine) publish() {
+	d.tell(&d.eff)
+	d.eff.Reset()
+}

@@ -1,0 +1,142 @@
+package cluster
+
+import (
+	"context"
+	"io"
+
+	"google.golang.org/grpc"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// localPipe hands batches to a group that this node leads: function calls in
+// place of a connection.
+type localPipe struct {
+	g       *group
+	ctx     context.Context
+	cancel  context.CancelFunc
+	replies chan *shoalpb.AppendReply
+}
+
+func newLocalPipe(ctx context.Context, g *group) *localPipe {
+	p := &localPipe{g: g, replies: make(chan *shoalpb.AppendReply, 4*batchesInFlight)}
+	p.ctx, p.cancel = context.WithCancel(ctx)
+	return p
+}
+
+func (p *localPipe) Send(data []byte) error {
+	if !p.g.leads() {
+		return errNotLeader
+	}
+	ok := p.g.propose(p.ctx, &proposal{data: data, batch: true, done: p.answer})
+	if !ok {
+		return errPipeClosed
+	}
+	return nil
+}
+
+// answer is called in the order of Send and does not block: no more than
+// batchesInFlight are under way.
+func (p *localPipe) answer(r result, err error) {
+	select {
+	case p.replies <- appendReply(r, err):
+	case <-p.ctx.Done():
+	}
+}
+
+func appendReply(r result, err error) *shoalpb.AppendReply {
+	if err != nil {
+		return &shoalpb.AppendReply{Error: err.Error()}
+	}
+	return &shoalpb.AppendReply{Answer: r.batch}
+}
+
+func (p *localPipe) Recv() (*shoalpb.AppendReply, error) {
+	select {
+	case r := <-p.replies:
+		return r, nil
+	case <-p.ctx.Done():
+		return nil, io.EOF
+	}
+}
+
+func (p *localPipe) Close() { p.cancel() }
+
+// remotePipe carries batches to another node.
+type remotePipe struct {
+	group  uint32
+	stream grpc.BidiStreamingClient[shoalpb.AppendRequest, shoalpb.AppendReply]
+	cancel context.CancelFunc
+}
+
+func newRemotePipe(parent context.Context, c shoalpb.PeerClient, group uint32) (*remotePipe, error) {
+	ctx, cancel := context.WithCancel(parent)
+	stream, err := c.Append(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return &remotePipe{group: group, stream: stream, cancel: cancel}, nil
+}
+
+func (p *remotePipe) Send(data []byte) error {
+	return p.stream.Send(&shoalpb.AppendRequest{Group: p.group, Batch: data})
+}
+
+func (p *remotePipe) Recv() (*shoalpb.AppendReply, error) { return p.stream.Recv() }
+
+func (p *remotePipe) Close() { p.cancel() }
+
+// serveAppend answers one peer's batches, in order.
+func (n *Node) serveAppend(stream grpc.BidiStreamingServer[shoalpb.AppendRequest, shoalpb.AppendReply]) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	slots := make(chan chan *shoalpb.AppendReply, 64)
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		defer cancel()
+		for slot := range slots {
+			select {
+			case r := <-slot:
+				if stream.Send(r) != nil {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	defer func() { <-sent }()
+	defer close(slots)
+	for {
+		req, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		slot := make(chan *shoalpb.AppendReply, 1)
+		n.acceptBatch(ctx, req, slot)
+		select {
+		case slots <- slot:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// acceptBatch proposes one batch; its reply goes into slot.
+func (n *Node) acceptBatch(ctx context.Context, req *shoalpb.AppendRequest, slot chan *shoalpb.AppendReply) {
+	g := n.group(req.Group)
+	if g == nil || !g.leads() {
+		r := &shoalpb.AppendReply{NotLeader: true}
+		if g != nil {
+			r.Leader = g.leader()
+		}
+		slot <- r
+		return
+	}
+	g.propose(ctx, &proposal{
+		data: req.Batch, batch: true,
+		done: func(r result, err error) { slot <- appendReply(r, err) },
+	})
+}

@@ -1,0 +1,336 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shoalmq/shoal/broker/session"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// process is one boot of this node: everything that is numbered or known to
+// others by (node, boot). When the boot is fenced the process ends as a whole
+// and another takes its place.
+type process struct {
+	n       *Node
+	boot    uint64
+	tasks   *tasks
+	sources []*source     // by group
+	feeds   []*feedClient // by group; feeds[0] is unused
+	routes  *ownRoutes
+	resumes *resumer
+
+	mu       sync.Mutex
+	over     bool
+	links    map[string][]*link // open ones and those that have not drained
+	forwards map[processID]*forwarder
+}
+
+// processID names a process of a node.
+type processID struct {
+	node string
+	boot uint64
+}
+
+func newProcess(n *Node, boot uint64, shards int) *process {
+	p := &process{
+		n: n, boot: boot, tasks: newTasks(n.tasks.ctx),
+		links: make(map[string][]*link), forwards: make(map[processID]*forwarder),
+	}
+	p.routes = newOwnRoutes(p)
+	p.resumes = newResumer(p)
+	for id := range uint32(shards + 1) {
+		s := newSource(id)
+		s.name, s.log, s.boot, s.node = groupName(id), n.log, boot, n.config.NodeID
+		s.fence = n.fenceNumber
+		s.dial = func(ctx context.Context) (batchPipe, bool) { return n.dialGroup(ctx, id) }
+		s.fenced = n.fenced.set
+		s.full = func([]*shoalpb.Target) {}
+		p.sources = append(p.sources, s)
+		p.feeds = append(p.feeds, newFeedClient(p, id))
+	}
+	return p
+}
+
+func (p *process) start() {
+	for id, s := range p.sources {
+		p.tasks.run(s.run)
+		if id > 0 {
+			p.tasks.run(p.feeds[id].run)
+		}
+	}
+	p.tasks.run(p.resumes.run)
+	p.tasks.run(p.sweep)
+}
+
+// stop ends the process: its connections are told, what waits fails.
+func (p *process) stop(err error) {
+	p.mu.Lock()
+	p.over = true
+	var open []*link
+	for _, ls := range p.links {
+		open = append(open, ls...)
+	}
+	p.mu.Unlock()
+	p.tasks.stop()
+	for _, l := range open {
+		if !l.isClosed() {
+			l.sink.Lost(err)
+		}
+	}
+	p.tasks.wait()
+}
+
+// loseClients closes all connections: the lease is gone for too long.
+func (p *process) loseClients(err error) {
+	p.mu.Lock()
+	var open []*link
+	for _, ls := range p.links {
+		open = append(open, ls...)
+	}
+	p.mu.Unlock()
+	for _, l := range open {
+		if !l.isClosed() {
+			l.sink.Lost(err)
+		}
+	}
+}
+
+// sweep asks again, once a second, for what notices may have lost.
+func (p *process) sweep(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		limit := time.Now().Add(-time.Second)
+		for _, l := range p.pendingLinks() {
+			l.askAgain(limit)
+		}
+	}
+}
+
+func (p *process) pendingLinks() (pending []*link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, ls := range p.links {
+		for _, l := range ls {
+			l.mu.Lock()
+			if len(l.pending) > 0 {
+				pending = append(pending, l)
+			}
+			l.mu.Unlock()
+		}
+	}
+	return pending
+}
+
+// control queues a session command. done may be nil.
+func (p *process) control(group uint32, c *shoalpb.Command, owner *link, done func(uint64, *shoalpb.Answer, error)) {
+	p.sources[group].enqueueControl(&command{data: encodeCommand(c), owner: owner, done: done})
+}
+
+func (p *process) feed(group uint32) *feedClient { return p.feeds[group] }
+
+// forward is the stream to another process.
+func (p *process) forward(node string, boot uint64) *forwarder {
+	id := processID{node, boot}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.forwards[id]
+	if f == nil {
+		f = newForwarder(p, id)
+		p.forwards[id] = f
+		p.tasks.run(f.run)
+	}
+	return f
+}
+
+func (p *process) dropForward(id processID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.forwards, id)
+}
+
+func (p *process) remember(l *link) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		return false
+	}
+	p.links[l.client] = append(p.links[l.client], l)
+	return true
+}
+
+func (p *process) forget(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ls := p.links[l.client]
+	for i, other := range ls {
+		if other == l {
+			ls = append(ls[:i:i], ls[i+1:]...)
+			break
+		}
+	}
+	if len(ls) == 0 {
+		delete(p.links, l.client)
+	} else {
+		p.links[l.client] = ls
+	}
+}
+
+// find is the link of a connection, nil if there is none that has not drained.
+func (p *process) find(client string, conn uint64) *link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.links[client] {
+		if l.conn == conn {
+			return l
+		}
+	}
+	return nil
+}
+
+func (p *process) lapsed(l *link) { p.resumes.lapsed(l) }
+
+// takeover makes a former connection close and drain. One that this process
+// does not know (its Open was given up) has nothing to drain.
+func (p *process) takeover(client string, conn uint64) {
+	if l := p.find(client, conn); l != nil {
+		if !l.isClosed() {
+			l.sink.Superseded()
+		}
+		return
+	}
+	p.control(p.n.shardOf(client), &shoalpb.Command{Drained: &shoalpb.Drained{Client: client, Conn: conn}}, nil, nil)
+}
+
+// Open implements broker.Cluster.
+func (n *Node) Open(r session.OpenRequest, sink session.Sink, done func(session.Link, session.Opened, error)) {
+	p := n.proc.Load()
+	if err := n.Ready(); err != nil || p == nil {
+		done(nil, session.Opened{}, fmt.Errorf("%w: %v", session.ErrUnavailable, err))
+		return
+	}
+	l := &link{p: p, client: r.Client, shard: n.shardOf(r.Client), sink: sink}
+	o := &opening{l: l, done: done}
+	o.timer = time.AfterFunc(openTimeout, o.giveUp)
+	p.control(l.shard, &shoalpb.Command{Open: &shoalpb.Open{
+		Client: r.Client, CleanStart: r.CleanStart, ExpiryS: r.ExpirySeconds, Window: uint32(r.Window), Will: r.Will,
+	}}, l, o.answered)
+}
+
+// opening is an Open that is under way; it ends once, by its answer or by time.
+type opening struct {
+	l     *link
+	timer *time.Timer
+	done  func(session.Link, session.Opened, error)
+
+	mu   sync.Mutex
+	over bool
+}
+
+func (o *opening) end() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first := !o.over
+	o.over = true
+	return first
+}
+
+func (o *opening) giveUp() {
+	if o.end() {
+		o.done(nil, session.Opened{}, session.ErrUnavailable)
+	}
+}
+
+func (o *opening) answered(_ uint64, a *shoalpb.Answer, err error) {
+	o.timer.Stop()
+	opened := a.GetOpen()
+	if err == nil && opened == nil {
+		err = answerError(a)
+		if err == nil {
+			err = session.ErrUnavailable
+		}
+	}
+	if err != nil {
+		if o.end() {
+			o.done(nil, session.Opened{}, err)
+		}
+		return
+	}
+	l := o.l
+	l.conn, l.durable = opened.Conn, opened.Durable
+	if !l.p.remember(l) {
+		if o.end() {
+			o.done(nil, session.Opened{}, session.ErrUnavailable)
+		}
+		return
+	}
+	if !o.end() { // nobody waits any more: give the session back
+		l.Close(session.CloseRequest{DiscardWill: true})
+		return
+	}
+	if len(opened.Former) > 0 {
+		l.mu.Lock()
+		l.blocked, l.held = true, true
+		l.mu.Unlock()
+		l.p.tasks.run(func(ctx context.Context) { l.p.n.takeover(ctx, l, opened.Former) })
+	}
+	o.done(l, session.Opened{Present: opened.Present, Durable: opened.Durable, SentHi: opened.SentHi}, nil)
+}
+
+// resumer wakes links whose publishes wait: for the end of a hold, or for the
+// lease.
+type resumer struct {
+	p      *process
+	mu     sync.Mutex
+	ready  []*link
+	parked []*link
+	wake   signal
+}
+
+func newResumer(p *process) *resumer { return &resumer{p: p, wake: newSignal()} }
+
+func (r *resumer) add(l *link) {
+	r.mu.Lock()
+	r.ready = append(r.ready, l)
+	r.mu.Unlock()
+	r.wake.set()
+}
+
+// lapsed parks l until the lease is valid.
+func (r *resumer) lapsed(l *link) {
+	r.mu.Lock()
+	r.parked = append(r.parked, l)
+	r.mu.Unlock()
+	r.wake.set()
+}
+
+// run resumes links; granted tells that the lease may be valid again.
+func (r *resumer) run(ctx context.Context) {
+	for {
+		select {
+		case <-r.wake:
+		case <-r.p.n.lease.granted:
+		case <-ctx.Done():
+			return
+		}
+		r.mu.Lock()
+		list := r.ready
+		r.ready = nil
+		if r.p.n.lease.valid() {
+			list = append(list, r.parked...)
+			r.parked = nil
+		}
+		r.mu.Unlock()
+		for _, l := range list {
+			l.resume()
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package cluster
+
+import (
+	"hash/fnv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/shoalmq/shoal/cluster/directory"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// parts counts what has to answer before a publish is acknowledged.
+type parts struct {
+	l    *link
+	left atomic.Int32
+	done func(error)
+	mu   sync.Mutex
+	err  error
+}
+
+func (p *parts) part(err error) {
+	if err != nil {
+		p.mu.Lock()
+		p.err = err
+		p.mu.Unlock()
+	}
+	if p.left.Add(-1) > 0 {
+		return
+	}
+	p.mu.Lock()
+	err = p.err
+	p.mu.Unlock()
+	p.l.settle(p.done, err)
+}
+
+// answered is the done function of a command that is a part.
+func (p *parts) answered(_ uint64, a *shoalpb.Answer, err error) {
+	if err == nil {
+		err = answerError(a)
+	}
+	p.part(err)
+}
+
+// route matches p and puts it into the streams. It reports false, with nothing
+// done, if the lease did not hold from before the match until after it: another
+// node may have acknowledged a subscription that this match has not seen.
+func (l *link) route(p *publish) bool {
+	n := l.p.n
+	expiry := n.lease.expiry()
+	t := n.routes.match(p.m.Topic)
+	if bootTime() >= expiry {
+		return false
+	}
+	w := &parts{l: l, done: p.done}
+	w.left.Store(1)
+	if p.received {
+		l.routeReceived(p, t, w)
+	} else {
+		l.routePublish(p, t, w)
+	}
+	w.part(nil)
+	return true
+}
+
+func (l *link) routePublish(p *publish, t *directory.Targets, w *parts) {
+	var data []byte
+	for _, s := range t.Shards {
+		if s.QoS == 0 {
+			l.p.feed(s.Group).volatile(p.m)
+			continue
+		}
+		if data == nil {
+			data = encodeCommand(&shoalpb.Command{Append: &shoalpb.Append{Message: p.m}})
+		}
+		l.send(s.Group, data, w)
+	}
+	for _, t := range t.Nodes {
+		switch {
+		case t.Node == l.p.n.config.NodeID:
+			l.p.n.local.Deliver(p.m)
+		case t.QoS == 0:
+			l.p.forward(t.Node, t.Boot).volatile(p.m)
+		default:
+			w.left.Add(1)
+			l.p.forward(t.Node, t.Boot).enqueue(p.m, w.part)
+		}
+	}
+}
+
+// routeReceived sends the whole decision to the publisher's own shard, whose
+// outbox reaches the targets.
+func (l *link) routeReceived(p *publish, t *directory.Targets, w *parts) {
+	r := &shoalpb.Received{
+		Client: l.client, Conn: l.conn, Id: uint32(p.id), Hash: messageHash(p.m), Dup: p.dup, Message: p.m,
+	}
+	for _, s := range t.Shards {
+		if s.QoS == 0 {
+			l.p.feed(s.Group).volatile(p.m)
+			continue
+		}
+		r.Targets = append(r.Targets, &shoalpb.Target{Group: s.Group})
+	}
+	for _, t := range t.Nodes {
+		r.Targets = append(r.Targets, &shoalpb.Target{Node: t.Node, Boot: t.Boot})
+	}
+	l.send(l.shard, encodeCommand(&shoalpb.Command{Received: r}), w)
+}
+
+func (l *link) send(group uint32, data []byte, w *parts) {
+	w.left.Add(1)
+	l.mu.Lock()
+	q := l.queue(group)
+	l.mu.Unlock()
+	l.p.sources[group].enqueue(q, &command{data: data, owner: l, done: w.answered})
+}
+
+// PublishQoS0 implements broker.Cluster.
+func (n *Node) PublishQoS0(m *shoalpb.Message) {
+	p := n.proc.Load()
+	if p == nil || bootTime() >= n.lease.expiry() {
+		n.metrics.dropped.WithLabelValues("no_lease").Inc()
+		return
+	}
+	t := n.routes.match(m.Topic)
+	var kept *shoalpb.Message
+	keep := func() *shoalpb.Message {
+		if kept == nil {
+			kept = cloneMessage(m)
+		}
+		return kept
+	}
+	for _, s := range t.Shards {
+		p.feed(s.Group).volatile(keep())
+	}
+	for _, t := range t.Nodes {
+		if t.Node == n.config.NodeID {
+			n.local.Deliver(m)
+		} else {
+			p.forward(t.Node, t.Boot).volatile(keep())
+		}
+	}
+}
+
+// cloneMessage copies m and what it points to.
+func cloneMessage(m *shoalpb.Message) *shoalpb.Message {
+	c := &shoalpb.Message{
+		Topic: m.Topic, Qos: m.Qos, Retain: m.Retain, Publisher: m.Publisher, ExpiryMs: m.ExpiryMs,
+		Payload: append([]byte(nil), m.Payload...), Properties: append([]byte(nil), m.Properties...),
+	}
+	return c
+}
+
+// messageHash tells a repeat of a QoS 2 PUBLISH from another message.
+func messageHash(m *shoalpb.Message) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(m.Topic))
+	h.Write([]byte{0})
+	h.Write(m.Payload)
+	return h.Sum64()
+}
+
+func encodeCommand(c *shoalpb.Command) []byte {
+	data, err := c.MarshalVT()
+	if err != nil {
+		panic("encode command: " + err.Error()) // cannot fail: no required fields
+	}
+	return data
+}

@@ -1,0 +1,437 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/shoalmq/shoal/broker/session"
+	shoalpb "github.com/shoalmq/shoal/proto"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// command is one command of this process on its way to a group.
+type command struct {
+	// data is an encoded Command. It may be shared by several sources.
+	data []byte
+	// encode, if set, gives data when a batch takes the command.
+	encode func() []byte
+	// owner is the link whose close drops the command while it has no number,
+	// nil for commands that are never dropped.
+	owner *link
+	// n is its number, 0 until it is in a batch.
+	n uint64
+	// queued is when it was handed over, for awayTimeout.
+	queued time.Time
+	// done is called once without locks: with the answer (nil for done), or with
+	// an error if the command was dropped or waited too long. After a timeout
+	// the command may still be applied; done is not called again.
+	done func(n uint64, a *shoalpb.Answer, err error)
+}
+
+func (c *command) finish(a *shoalpb.Answer, err error) {
+	if done := c.done; done != nil {
+		c.done = nil
+		done(c.n, a, err)
+	}
+}
+
+// source is the stream of this process to one group: it numbers commands when
+// it builds a batch, keeps what is not answered, and sends it again to whoever
+// leads. Control commands (sessions, acks) go before publishes; publishes are
+// taken in turn from the links that have some.
+type source struct {
+	target uint32
+	name   string
+	log    *slog.Logger
+	boot   uint64
+	node   string
+	fence  func() uint64                               // fence number of the own directory copy
+	dial   func(ctx context.Context) (batchPipe, bool) // to the group's leader
+	fenced func()                                      // the boot is fenced
+	full   func(targets []*shoalpb.Target)             // outboxes that are full
+
+	mu      sync.Mutex
+	control []*command
+	queues  []*commandQueue // links with waiting publishes, in turn
+	waiting int
+	closed  bool
+	wake    signal
+
+	// Owned by run:
+	next     uint64   // number of the next command
+	answered uint64   // all numbers up to it are answered
+	flights  []*batch // numbered and unanswered, in order
+	sent     int      // of flights, sent on the current pipe
+}
+
+// commandQueue is one link's waiting publishes to one group.
+type commandQueue struct {
+	list   []*command
+	queued bool // in source.queues
+	// dead: a publish was taken back, so nothing may come after it: the
+	// publisher sends all of it again, in order, on its next connection.
+	dead bool
+}
+
+type batch struct {
+	first    uint64
+	data     []byte
+	commands []*command
+}
+
+func (b *batch) last() uint64 { return b.first + uint64(len(b.commands)) - 1 }
+
+// batchPipe carries encoded batches to one leader and their replies back, in
+// order. Recv is called from one goroutine, Send from another.
+type batchPipe interface {
+	Send(batch []byte) error
+	Recv() (*shoalpb.AppendReply, error)
+	Close()
+}
+
+func newSource(target uint32) *source { return &source{target: target, wake: newSignal(), next: 1} }
+
+// control queues a session command or an ack.
+func (s *source) enqueueControl(c *command) {
+	c.queued = time.Now()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		c.finish(nil, session.ErrNotOwner)
+		return
+	}
+	s.control = append(s.control, c)
+	s.waiting++
+	s.mu.Unlock()
+	s.wake.set()
+}
+
+// enqueue queues a publish of the link that q belongs to.
+func (s *source) enqueue(q *commandQueue, c *command) {
+	c.queued = time.Now()
+	s.mu.Lock()
+	if s.closed || q.dead {
+		s.mu.Unlock()
+		c.finish(nil, session.ErrNotOwner)
+		return
+	}
+	q.list = append(q.list, c)
+	if !q.queued {
+		q.queued = true
+		s.queues = append(s.queues, q)
+	}
+	s.waiting++
+	s.mu.Unlock()
+	s.wake.set()
+}
+
+// drop takes back what of q has no number yet.
+func (s *source) drop(q *commandQueue) []*command {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dropped := q.list
+	q.list, q.dead = nil, true
+	s.waiting -= len(dropped)
+	return dropped
+}
+
+// take removes up to a batch of commands: control first, then one publish of
+// each link in turn.
+func (s *source) take() []*command {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting == 0 {
+		return nil
+	}
+	out := make([]*command, 0, min(s.waiting, batchCommands))
+	size := 0
+	fits := func(c *command) bool {
+		return len(out) == 0 || (len(out) < batchCommands && size+len(c.data) <= batchBytes)
+	}
+	for len(s.control) > 0 && fits(s.control[0]) {
+		size += len(s.control[0].data)
+		out = append(out, s.control[0])
+		s.control[0] = nil
+		s.control = s.control[1:]
+	}
+	for len(s.queues) > 0 {
+		q := s.queues[0]
+		if len(q.list) > 0 {
+			c := q.list[0]
+			if !fits(c) {
+				break
+			}
+			size += len(c.data)
+			out = append(out, c)
+			q.list[0] = nil
+			q.list = q.list[1:]
+		}
+		s.queues[0] = nil
+		s.queues = s.queues[1:]
+		if len(q.list) > 0 {
+			s.queues = append(s.queues, q)
+		} else {
+			q.queued = false
+		}
+	}
+	s.waiting -= len(out)
+	return out
+}
+
+// build numbers commands and encodes their batch.
+func (s *source) build(commands []*command) *batch {
+	b := &batch{first: s.next, commands: commands}
+	for _, c := range commands {
+		if c.encode != nil {
+			c.data = c.encode()
+		}
+	}
+	head := shoalpb.Batch{
+		Node: s.node, Boot: s.boot, TargetLife: 1, Target: s.target,
+		First: b.first, Fence: s.fence(), Answered: s.answered,
+	}
+	b.data = appendBatch(&head, commands)
+	for _, c := range commands {
+		c.n = s.next
+		s.next++
+	}
+	return b
+}
+
+// fieldBatchCommands is Batch.commands.
+const fieldBatchCommands = 10
+
+func appendBatch(head *shoalpb.Batch, commands []*command) []byte {
+	size := head.SizeVT()
+	for _, c := range commands {
+		size += len(c.data) + 6
+	}
+	dst := make([]byte, head.SizeVT(), size)
+	if _, err := head.MarshalToSizedBufferVT(dst); err != nil {
+		panic("encode batch header: " + err.Error()) // cannot fail: no required fields
+	}
+	for _, c := range commands {
+		dst = protowire.AppendTag(dst, fieldBatchCommands, protowire.BytesType)
+		dst = protowire.AppendBytes(dst, c.data)
+	}
+	return dst
+}
+
+// run sends until ctx ends; then everything that waits fails.
+func (s *source) run(ctx context.Context) {
+	defer s.fail(session.ErrNotOwner)
+	for ctx.Err() == nil {
+		if len(s.flights) == 0 && !s.wait(ctx) {
+			return
+		}
+		pipe, ok := s.dial(ctx)
+		if !ok {
+			s.expire()
+			pause(ctx, retryDelay)
+			continue
+		}
+		s.serve(ctx, pipe)
+		pipe.Close()
+		s.expire()
+	}
+}
+
+// wait blocks until a command waits.
+func (s *source) wait(ctx context.Context) bool {
+	for {
+		s.mu.Lock()
+		n := s.waiting
+		s.mu.Unlock()
+		if n > 0 {
+			return true
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// serve sends batches on pipe and takes its replies until either ends. What is
+// unanswered is sent again first: the target knows what it has.
+func (s *source) serve(parent context.Context, pipe batchPipe) {
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel()
+	replies := make(chan *shoalpb.AppendReply, batchesInFlight)
+	go func() {
+		defer cancel()
+		receive(ctx, pipe, replies)
+	}()
+	s.sent = 0
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if err := s.fill(pipe); err != nil {
+			return
+		}
+		select {
+		case r := <-replies:
+			if !s.reply(ctx, r) {
+				return
+			}
+		case <-s.wake:
+		case <-tick.C:
+			s.expire()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func receive(ctx context.Context, pipe batchPipe, replies chan<- *shoalpb.AppendReply) {
+	for {
+		r, err := pipe.Recv()
+		if err != nil {
+			return
+		}
+		select {
+		case replies <- r:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// fill sends until batchesInFlight are on the way or nothing waits.
+func (s *source) fill(pipe batchPipe) error {
+	for s.sent < batchesInFlight {
+		if s.sent == len(s.flights) {
+			commands := s.take()
+			if len(commands) == 0 {
+				return nil
+			}
+			s.flights = append(s.flights, s.build(commands))
+		}
+		if err := pipe.Send(s.flights[s.sent].data); err != nil {
+			return err
+		}
+		s.sent++
+	}
+	return nil
+}
+
+// reply takes the answer to the oldest batch that was sent. False means: start
+// again on a new pipe.
+func (s *source) reply(ctx context.Context, r *shoalpb.AppendReply) bool {
+	a := r.Answer
+	if r.NotLeader || r.Error != "" || a == nil || s.sent == 0 {
+		pause(ctx, retryDelay)
+		return false
+	}
+	s.full(a.Full)
+	switch a.Refusal {
+	case shoalpb.Refusal_REFUSAL_NONE:
+		s.complete(a)
+		return true
+	case shoalpb.Refusal_REFUSAL_FENCED:
+		s.fenced()
+		<-ctx.Done()
+	case shoalpb.Refusal_REFUSAL_GAP:
+		if a.Last+1 < s.flights[0].first {
+			s.log.Error("the group has forgotten what it answered: an older state came back", "group", s.name, "last", a.Last, "oldest", s.flights[0].first)
+		}
+		pause(ctx, retryDelay)
+	default:
+		pause(ctx, retryDelay)
+	}
+	return false
+}
+
+// complete answers the oldest batch.
+func (s *source) complete(a *shoalpb.BatchAnswer) {
+	b := s.flights[0]
+	s.flights = s.flights[1:]
+	s.sent--
+	s.answered = b.last()
+	more := a.Answers
+	for _, c := range b.commands {
+		var answer *shoalpb.Answer
+		if len(more) > 0 && more[0].N == c.n {
+			answer, more = more[0], more[1:]
+		}
+		c.finish(answer, nil)
+	}
+}
+
+// expire fails commands that have waited longer than awayTimeout. Numbered
+// ones stay in their batches: they may have been applied.
+func (s *source) expire() {
+	limit := time.Now().Add(-awayTimeout)
+	for _, b := range s.flights {
+		for _, c := range b.commands {
+			if c.queued.Before(limit) {
+				c.finish(nil, session.ErrUnavailable)
+			}
+		}
+	}
+	for _, c := range s.takeOld(limit) {
+		c.finish(nil, session.ErrUnavailable)
+	}
+}
+
+// takeOld removes unnumbered commands of links that were queued before limit.
+// Commands without an owner wait for ever.
+func (s *source) takeOld(limit time.Time) (old []*command) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, q := range s.queues {
+		if len(q.list) > 0 && q.list[0].queued.Before(limit) {
+			old = append(old, q.list...)
+			q.list, q.dead = nil, true
+		}
+	}
+	kept := s.control[:0]
+	for _, c := range s.control {
+		if c.owner != nil && c.queued.Before(limit) {
+			old = append(old, c)
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	s.control = kept
+	s.waiting -= len(old)
+	return old
+}
+
+// fail ends the source: everything that waits gets err.
+func (s *source) fail(err error) {
+	s.mu.Lock()
+	s.closed = true
+	waiting := s.control
+	for _, q := range s.queues {
+		waiting = append(waiting, q.list...)
+		q.list, q.queued = nil, false
+	}
+	s.control, s.queues, s.waiting = nil, nil, 0
+	s.mu.Unlock()
+	for _, b := range s.flights {
+		for _, c := range b.commands {
+			c.finish(nil, err)
+		}
+	}
+	s.flights = nil
+	for _, c := range waiting {
+		c.finish(nil, err)
+	}
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+var errPipeClosed = errors.New("pipe closed")
