@@ -15,4 +15,9 @@ const (
 	// one: as fast as hashing a level, and eight pointers instead of a map,
 	// which an inner node with one child (most of them) must not pay for.
 	fewChildren = 8
+
+	// maxRun is the length of the ordered pieces that a wide node keeps its
+	// children in: inserting moves at most 2 KB of pointers, and a node with a
+	// million children has about ten thousand pieces to search in.
+	maxRun = 256
 )

@@ -138,7 +138,7 @@ func (n *node[V]) remove(filter string) bool {
 
 // empty reports whether a node has neither a value nor anything below it.
 func (n *node[V]) empty() bool {
-	return !n.set && n.plus == nil && n.hash == nil && n.children.len() == 0
+	return !n.set && n.plus == nil && n.hash == nil && n.children.empty()
 }
 
 // cut takes the child c off n.

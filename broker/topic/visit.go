@@ -35,58 +35,29 @@ func (n *node[V]) match(rest string, more, wild bool, yield func(v V) bool) bool
 	return true
 }
 
-// MatchNames is the look-up in the other direction, for a Trie of Topic Names:
-// it visits each name that the Topic Filter matches, with its value, as long as
-// yield returns true, level by level in ascending order of the levels' bytes.
-// Wildcards at the start do not match names that begin with '$'
-// ([MQTT-4.7.2-1]). Work is at most the nodes whose path matches a beginning of
-// the filter, and all nodes below '#'.
-func (t *Trie[V]) MatchNames(filter string, yield func(name string, v V) bool) {
-	t.root.matchNames(filter, yield, true)
-}
-
-// matchNames visits the names below n that the levels of filter match; top is
-// true at the root. It reports whether to go on.
-func (n *node[V]) matchNames(filter string, yield func(string, V) bool, top bool) bool {
-	level, rest, more := strings.Cut(filter, separator)
-	switch level {
-	case "#":
-		if top {
-			return n.children.each(func(c *node[V]) bool { return reserved(c.level) || c.all(yield) })
-		}
-		return n.all(yield)
-	case "+":
-		return n.children.each(func(c *node[V]) bool {
-			return top && reserved(c.level) || c.matchNamesOrSelf(rest, more, yield)
-		})
-	}
-	c := n.children.find(level)
-	return c == nil || c.matchNamesOrSelf(rest, more, yield)
-}
-
-// matchNamesOrSelf goes on below n, or ends at n if the filter is used up.
-func (n *node[V]) matchNamesOrSelf(rest string, more bool, yield func(string, V) bool) bool {
-	if more {
-		return n.matchNames(rest, yield, false)
-	}
-	return !n.set || yield(n.key, n.value)
-}
-
 // All visits every filter with its value, as long as yield returns true, level
-// by level: of two filters that part at a level, "+" comes first, "#" last, and
-// text between them in ascending order of bytes.
-func (t *Trie[V]) All(yield func(filter string, v V) bool) { t.root.all(yield) }
+// by level: a filter comes before those that continue it, and where two part,
+// "+" comes first, "#" last, and text between them in ascending order of bytes.
+func (t *Trie[V]) All(yield func(filter string, v V) bool) { t.root.all(cursor{}, yield) }
 
-// all visits n and everything below it. It reports whether to go on.
-func (n *node[V]) all(yield func(string, V) bool) bool {
-	if n.set && !yield(n.key, n.value) {
+// all visits n and everything below it that comes after c. It reports whether
+// to go on.
+func (n *node[V]) all(c cursor, yield func(string, V) bool) bool {
+	if !n.self(c, yield) {
 		return false
 	}
-	if n.plus != nil && !n.plus.all(yield) {
+	if c.place != below && n.plus != nil && !n.plus.all(cursor{}, yield) {
 		return false
 	}
-	if !n.children.each(func(c *node[V]) bool { return c.all(yield) }) {
+	if !n.children.each(c.level(), func(child *node[V]) bool {
+		return child.all(c.at(child.level), yield)
+	}) {
 		return false
 	}
-	return n.hash == nil || n.hash.all(yield)
+	return n.hash == nil || n.hash.all(cursor{}, yield)
+}
+
+// self visits n alone, unless c excludes it.
+func (n *node[V]) self(c cursor, yield func(string, V) bool) bool {
+	return !n.set || c.place != before || yield(n.key, n.value)
 }
