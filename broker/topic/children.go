@@ -125,22 +125,22 @@ func (w *wide[V]) remove(level string) {
 	r := w.run(level)
 	i, _ := search(w.runs[r], level)
 	w.runs[r] = slices.Delete(w.runs[r], i, i+1)
-	switch {
-	case len(w.runs[r]) == 0 && len(w.byLevel) > 0:
+	if len(w.runs[r]) == 0 {
 		w.runs = slices.Delete(w.runs, r, r+1)
-	case r > 0:
-		w.join(r - 1)
-	case len(w.runs) > 1:
-		w.join(r)
+		return
 	}
+	w.join(r)
+	w.join(r - 1)
 }
 
-// join makes one run of the runs r and r+1 if it is a short one.
+// join makes one run of the runs r and r+1, if they exist and are short. So of
+// two neighbours at least one is not.
 func (w *wide[V]) join(r int) {
-	if len(w.runs[r])+len(w.runs[r+1]) <= maxRun/2 {
-		w.runs[r] = append(w.runs[r], w.runs[r+1]...)
-		w.runs = slices.Delete(w.runs, r+1, r+2)
+	if r < 0 || r+1 >= len(w.runs) || len(w.runs[r])+len(w.runs[r+1]) > maxRun/2 {
+		return
 	}
+	w.runs[r] = append(w.runs[r], w.runs[r+1]...)
+	w.runs = slices.Delete(w.runs, r+1, r+2)
 }
 
 // search returns where level is in ascending nodes, or where it belongs.

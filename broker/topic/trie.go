@@ -6,9 +6,9 @@ import "strings"
 // Trie is empty and ready.
 //
 // Filters and names must be valid; MaxLevels bounds the depth of every
-// recursion here. Set and Delete take O(levels). A filter costs about 150 bytes
-// and its own text besides V, plus as much for every level that no other filter
-// shares; Delete frees what it leaves empty.
+// recursion here. Set and Delete take O(levels). Each level that a filter does
+// not share with another costs about 100 bytes and its text, so a filter costs
+// 100 to 400 bytes besides its own text and V; Delete frees what it leaves empty.
 //
 // A Trie is not safe for concurrent use: calls that only read may run at the
 // same time as each other, but not as Set or Delete. A yield function must not

@@ -118,10 +118,8 @@ func checkNode(t *rapid.T, n *node[int], root bool) {
 		if len(runs) != len(w.byLevel) || len(runs) == 0 {
 			t.Fatalf("%d in order, %d by level", len(runs), len(w.byLevel))
 		}
-		for _, run := range w.runs {
-			if len(run) == 0 || len(run) > maxRun {
-				t.Fatalf("a run of %d", len(run))
-			}
+		if !wellCut(w) {
+			t.Fatalf("node %q has a bad run", n.level)
 		}
 	}
 	n.children.each("", func(c *node[int]) bool {
@@ -131,6 +129,16 @@ func checkNode(t *rapid.T, n *node[int], root bool) {
 		checkNode(t, c, false)
 		return true
 	})
+}
+
+// wellCut: no run is empty or too long, no two neighbours are both short.
+func wellCut(w *wide[int]) bool {
+	for i, run := range w.runs {
+		if len(run) == 0 || len(run) > maxRun || i > 0 && len(run)+len(w.runs[i-1]) <= maxRun/2 {
+			return false
+		}
+	}
+	return true
 }
 
 func TestTrieAgainstModel(t *testing.T) {
@@ -180,7 +188,7 @@ func TestMatchNamesAgainstModel(t *testing.T) {
 		}
 		slices.SortFunc(names, compareKeys)
 		names = slices.Compact(names)
-		filter := rapid.OneOf(anyFilter, anyName).Draw(t, "filter")
+		filter := rapid.OneOf(anyFilter, rapid.SampledFrom(append(names, "a"))).Draw(t, "filter")
 		var want []string
 		for _, n := range names {
 			if MatchOne(filter, n) {
@@ -240,8 +248,8 @@ func TestWideNode(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var c children[int]
 	model := make(map[string]bool)
-	for round := range 6 {
-		for range 3000 {
+	for round := range 7 {
+		for range 9000 {
 			level := fmt.Sprint(r.IntN(4000))
 			if grow := round%2 == 0; grow && !model[level] {
 				c.insert(&node[int]{level: level})
@@ -256,8 +264,17 @@ func TestWideNode(t *testing.T) {
 		if !slices.Equal(got, slices.Sorted(maps.Keys(model))) {
 			t.Fatalf("round %d: %d levels of %d, or out of order", round, len(got), len(model))
 		}
-		if c.wide != nil && len(c.wide.runs) > 8+8*len(model)/maxRun {
+		if c.wide != nil && !wellCut(c.wide) {
 			t.Errorf("round %d: %d runs for %d levels", round, len(c.wide.runs), len(model))
+		}
+	}
+	for i, level := range slices.Sorted(maps.Keys(model)) {
+		if i%10 != 0 {
+			c.remove(level)
+			delete(model, level)
+		}
+		if c.wide != nil && !wellCut(c.wide) {
+			t.Fatalf("%d removed in order: %d runs for %d levels", i, len(c.wide.runs), len(model))
 		}
 	}
 	for level := range model {
