@@ -1,0 +1,24 @@
+package directory
+
+const (
+	// Slots is the number of slots that keys hash to. It is part of the format:
+	// 1024 lets a cluster of 100 shards be balanced within 10 %.
+	Slots = 1024
+
+	// MaxShards bounds the shards of a cluster: with more shards than slots some
+	// would be empty.
+	MaxShards = Slots
+
+	// Replicas is how many replicas a shard has, fewer while the cluster is
+	// smaller: with three, any one node may die.
+	Replicas = 3
+
+	// sweepPage is how many routes of dead processes each entry clears away. It
+	// keeps the longest apply at about a millisecond; a dead node with a million
+	// routes is cleared away by a thousand entries.
+	sweepPage = 1024
+
+	// checkpointPage is how many routes a checkpoint encodes per turn of the
+	// lock: about a millisecond for which matching waits.
+	checkpointPage = 1024
+)

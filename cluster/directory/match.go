@@ -1,0 +1,50 @@
+package directory
+
+import "slices"
+
+// Targets is where one publish goes. Reuse it: once grown, Match does not
+// allocate.
+type Targets struct {
+	// Shards have durable subscribers, Nodes are processes with transient
+	// ones; each comes once, in no particular order.
+	Shards []ShardTarget
+	Nodes  []NodeTarget
+	sum    []planes
+}
+
+// ShardTarget is a shard and the highest QoS of its subscribers that match.
+type ShardTarget struct {
+	Group uint32
+	QoS   uint8
+}
+
+// NodeTarget is a process and the highest QoS of its subscribers that match.
+type NodeTarget struct {
+	Node string
+	Boot uint64
+	QoS  uint8
+}
+
+// Match fills t with all that a publish to the Topic Name goes to.
+func (m *Machine) Match(topic string, t *Targets) {
+	r := &m.routes
+	t.Shards, t.Nodes = t.Shards[:0], t.Nodes[:0]
+	t.sum = slices.Grow(t.sum[:0], len(r.alive))[:len(r.alive)]
+	clear(t.sum)
+	r.trie.Match(topic, func(s *targetSet) bool {
+		s.merge(t.sum)
+		return true
+	})
+	for i := range t.sum {
+		t.sum[i].each(r.alive[i], func(bit int, qos uint8) {
+			if o := r.owner[64*i+bit]; o.Node == "" {
+				t.Shards = append(t.Shards, ShardTarget{o.Group, qos})
+			} else {
+				t.Nodes = append(t.Nodes, NodeTarget{o.Node, o.Boot, qos})
+			}
+		})
+	}
+}
+
+// Generation changes whenever Match may answer otherwise than before.
+func (m *Machine) Generation() uint64 { return m.routes.generation }

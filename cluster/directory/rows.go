@@ -1,0 +1,110 @@
+package directory
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// The buckets of a state file.
+const (
+	bucketCluster   = "cluster"   // one row: DirectoryRow
+	bucketNodes     = "nodes"     // node → NodeRow
+	bucketPlacement = "placement" // group, 4 bytes big endian → PlacementRow
+	bucketRoutes    = "routes"    // Topic Filter → RouteRow
+	bucketStreams   = "streams"   // one row: StreamsRow
+)
+
+// rowFormat is the version of all rows.
+const rowFormat = 1
+
+// onlyKey is the key of buckets with one row.
+var onlyKey = []byte("state")
+
+type row struct {
+	bucket     string
+	key, value []byte // value nil: no such row
+}
+
+// smallRows returns all rows but those of routes: there are few of them.
+func (m *Machine) smallRows(applied uint64) []row {
+	rows := []row{
+		{bucketStreams, onlyKey, m.in.AppendRow(nil)},
+		{bucketCluster, onlyKey, encode(&shoalpb.DirectoryRow{
+			Format: rowFormat, Applied: applied, ClusterId: m.clusterID, Shards: m.shards, Version: m.version, Slots: m.slots,
+		})},
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.nodes)) {
+		n := m.nodes[name]
+		value := encode(&shoalpb.NodeRow{Format: rowFormat, Info: n.Info, Up: n.Up, Fence: n.Fence})
+		rows = append(rows, row{bucketNodes, []byte(name), value})
+	}
+	for i, replicas := range m.placement {
+		key := binary.BigEndian.AppendUint32(nil, uint32(i+1))
+		rows = append(rows, row{bucketPlacement, key, encode(&shoalpb.PlacementRow{Format: rowFormat, Replicas: replicas})})
+	}
+	return rows
+}
+
+// encode returns those of a filter's targets that are alive as a RouteRow, nil if
+// there are none. Equal routes give equal rows, whatever the ids.
+func (r *routes) encode(s *targetSet, alive []uint64) []byte {
+	if s == nil {
+		return nil
+	}
+	var targets []*shoalpb.RouteTarget
+	s.each(alive, func(id int, qos uint8) {
+		o := r.owner[id]
+		targets = append(targets, &shoalpb.RouteTarget{Group: o.Group, Node: o.Node, Boot: o.Boot, Qos: uint32(qos)})
+	})
+	if targets == nil {
+		return nil
+	}
+	slices.SortFunc(targets, func(a, b *shoalpb.RouteTarget) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Boot, b.Boot), cmp.Compare(a.Group, b.Group))
+	})
+	return encode(&shoalpb.RouteRow{Format: rowFormat, Targets: targets})
+}
+
+type vtMessage interface {
+	MarshalVT() ([]byte, error)
+}
+
+// encode cannot fail: there are no required fields and no invalid strings.
+func encode(v vtMessage) []byte {
+	data, err := v.MarshalVT()
+	if err != nil {
+		panic(fmt.Sprintf("encode %T: %v", v, err))
+	}
+	return data
+}
+
+// Digest returns a hash of the replicated state. It is the same on all replicas
+// that applied the same entries; it does not contain Applied, as raft's own
+// entries pass some replicas by. It walks all routes.
+func (m *Machine) Digest() [32]byte {
+	h := sha256.New()
+	var buf []byte
+	add := func(r row) {
+		buf = buf[:0]
+		for _, part := range [][]byte{[]byte(r.bucket), r.key, r.value} {
+			buf = append(binary.AppendUvarint(buf, uint64(len(part))), part...)
+		}
+		h.Write(buf)
+	}
+	for _, r := range m.smallRows(0) {
+		add(r)
+	}
+	m.routes.trie.All(func(filter string, s *targetSet) bool {
+		if value := m.routes.encode(s, m.routes.alive); value != nil {
+			add(row{bucketRoutes, []byte(filter), value})
+		}
+		return true
+	})
+	return [32]byte(h.Sum(nil))
+}
