@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// client is one MQTT connection of pub or sub, the same for all protocol
+// versions. Its methods are called from one goroutine.
+type client interface {
+	// publish returns when the server has acknowledged; at QoS 0, when written.
+	publish(ctx context.Context, topic string, payload []byte, qos byte) error
+	// subscribe returns when every filter was granted.
+	subscribe(ctx context.Context, filters []string, qos byte) error
+	// lost gets one error when the connection ends before disconnect.
+	lost() <-chan error
+	// disconnect ends the connection in the way of the protocol.
+	disconnect() error
+}
+
+// message is one that a subscriber received.
+type message struct {
+	topic       string
+	payload     []byte
+	qos         byte
+	retain, dup bool
+}
+
+// receiver is what a subscriber does with messages, in order, from one
+// goroutine. A message is acknowledged after take returned nil, and done says
+// that its acknowledgement is on its way.
+type receiver struct {
+	take func(message) error
+	done func()
+}
+
+// answerTimeout bounds the wait for each answer: longer than a cluster needs to
+// find new leaders after a node died.
+const answerTimeout = 30 * time.Second
+
+// clientFlags are the flags that pub and sub have in common, named as
+// mosquitto_pub and mosquitto_sub name them.
+type clientFlags struct {
+	host     string
+	port     uint16
+	id       string
+	user     string
+	password string
+	version  string
+	resume   bool
+	expiry   int64
+	debug    bool
+	qos      uint8
+	topics   []string
+}
+
+func (f *clientFlags) add(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.Bool("help", false, "show this help") // takes -h away from cobra
+	fs.StringVarP(&f.host, "host", "h", "127.0.0.1", "host to connect to")
+	fs.Uint16VarP(&f.port, "port", "p", 1883, "port to connect to")
+	fs.StringVarP(&f.id, "id", "i", "", "Client Identifier (default: a random one)")
+	fs.StringVarP(&f.user, "username", "u", "", "user name")
+	fs.StringVarP(&f.password, "pw", "P", "", "password")
+	fs.StringVarP(&f.version, "protocol-version", "V", "5", "5, 311 or 31 (also mqttv5, mqttv311, mqttv31)")
+	fs.BoolVarP(&f.resume, "disable-clean-session", "c", false, "resume the session, and keep it after the end (wants -i)")
+	fs.Int64VarP(&f.expiry, "session-expiry-interval", "x", -1, "seconds to keep the session after the end, MQTT 5 only (default: 0, with -c for ever)")
+	fs.BoolVarP(&f.debug, "debug", "d", false, "show the protocol's steps on standard error")
+	fs.Uint8VarP(&f.qos, "qos", "q", 0, "QoS: 0, 1 or 2")
+	fs.StringArrayVarP(&f.topics, "topic", "t", nil, "topic")
+}
+
+// protocol is the protocol's version number on the wire.
+func (f *clientFlags) protocol() byte {
+	switch strings.TrimPrefix(f.version, "mqttv") {
+	case "5":
+		return 5
+	case "311", "3.1.1":
+		return 4
+	case "31", "3.1":
+		return 3
+	}
+	return 0
+}
+
+func (f *clientFlags) check() error {
+	switch {
+	case len(f.topics) == 0:
+		return errors.New("-t is missing: which topic?")
+	case f.qos > 2:
+		return fmt.Errorf("-q %d: want 0, 1 or 2", f.qos)
+	case f.protocol() == 0:
+		return fmt.Errorf("-V %q: want 5, 311 or 31", f.version)
+	case f.resume && f.id == "":
+		return errors.New("-c wants -i: a session is resumed by its Client Identifier")
+	case f.expiry < -1 || f.expiry > math.MaxUint32:
+		return fmt.Errorf("-x %d: want seconds from 0 to %d", f.expiry, uint32(math.MaxUint32))
+	case f.expiry >= 0 && f.protocol() != 5:
+		return errors.New("-x is known to MQTT 5 only")
+	case f.password != "" && f.user == "" && f.protocol() != 5:
+		return errors.New("-P wants -u: before MQTT 5 there is no password without a user name")
+	}
+	if f.id == "" {
+		f.id = "shoal-" + strings.ToLower(rand.Text()[:12])
+	}
+	return nil
+}
+
+// expirySeconds is the Session Expiry Interval to ask for.
+func (f *clientFlags) expirySeconds() uint32 {
+	switch {
+	case f.expiry >= 0:
+		return uint32(f.expiry)
+	case f.resume:
+		return math.MaxUint32
+	}
+	return 0
+}
+
+// dial connects with the version that was asked for.
+func (f *clientFlags) dial(ctx context.Context, r receiver) (client, error) {
+	addr := net.JoinHostPort(f.host, strconv.Itoa(int(f.port)))
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	if f.protocol() == 5 {
+		return dialV5(ctx, f, conn, r)
+	}
+	return dialV3(ctx, f, conn, r)
+}

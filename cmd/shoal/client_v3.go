@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/url"
+	"os"
+	"sync/atomic"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+)
+
+// clientV3 speaks MQTT 3.1.1 and 3.1.
+type clientV3 struct {
+	paho mqtt.Client
+	gone chan error
+}
+
+// disconnectMillis bounds the wait for DISCONNECT to be written.
+const disconnectMillis = 5000
+
+func dialV3(ctx context.Context, f *clientFlags, conn net.Conn, r receiver) (client, error) {
+	if f.debug {
+		mqtt.DEBUG = log.New(os.Stderr, f.id+": ", log.Lmicroseconds)
+	}
+	c := &clientV3{gone: make(chan error, 1)}
+	var failed atomic.Bool // a message was not taken: acknowledge no more
+	o := mqtt.NewClientOptions().
+		AddBroker("tcp://" + conn.RemoteAddr().String()).
+		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return conn, nil }).
+		SetClientID(f.id).SetUsername(f.user).SetPassword(f.password).
+		SetCleanSession(!f.resume).
+		SetProtocolVersion(uint(f.protocol())).
+		SetAutoReconnect(false).SetConnectRetry(false).
+		SetOrderMatters(true).SetAutoAckDisabled(true).
+		SetConnectTimeout(answerTimeout).SetWriteTimeout(answerTimeout).
+		SetConnectionLostHandler(func(_ mqtt.Client, err error) { c.gone <- fmt.Errorf("connection lost: %w", err) }).
+		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
+			if failed.Load() {
+				return
+			}
+			if r.take(message{m.Topic(), m.Payload(), m.Qos(), m.Retained(), m.Duplicate()}) != nil {
+				failed.Store(true)
+				return
+			}
+			m.Ack()
+			r.done()
+		})
+	c.paho = mqtt.NewClient(o)
+	if err := wait(ctx, c.paho.Connect()); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return c, nil
+}
+
+func (c *clientV3) lost() <-chan error { return c.gone }
+
+func (c *clientV3) publish(ctx context.Context, topic string, payload []byte, qos byte) error {
+	if err := wait(ctx, c.paho.Publish(topic, qos, false, payload)); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	return nil
+}
+
+func (c *clientV3) subscribe(ctx context.Context, filters []string, qos byte) error {
+	wanted := map[string]byte{}
+	for _, f := range filters {
+		wanted[f] = qos
+	}
+	token := c.paho.SubscribeMultiple(wanted, nil)
+	err := wait(ctx, token)
+	if s, ok := token.(*mqtt.SubscribeToken); ok {
+		for filter, code := range s.Result() {
+			if code >= 0x80 {
+				return fmt.Errorf("subscribe to %q: refused with 0x%02X", filter, code)
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	return nil
+}
+
+func (c *clientV3) disconnect() error {
+	c.paho.Disconnect(disconnectMillis)
+	return nil
+}
+
+// wait returns the outcome of a token.
+func wait(ctx context.Context, t mqtt.Token) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	select {
+	case <-t.Done():
+		return t.Error()
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return fmt.Errorf("no answer within %v", answerTimeout)
+		}
+		return ctx.Err()
+	}
+}

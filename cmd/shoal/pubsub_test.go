@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/listeners"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// These tests run pub and sub against somebody else's broker, so that a
+// mistake of ours on both sides cannot cancel itself out.
+
+// host lets everybody in and tells of each subscription.
+type host struct {
+	mochi.HookBase
+	subscribed chan struct{}
+}
+
+func (*host) Provides(b byte) bool {
+	return b == mochi.OnConnectAuthenticate || b == mochi.OnACLCheck || b == mochi.OnSubscribed
+}
+func (*host) OnConnectAuthenticate(*mochi.Client, packets.Packet) bool { return true }
+func (*host) OnACLCheck(*mochi.Client, string, bool) bool              { return true }
+func (h *host) OnSubscribed(*mochi.Client, packets.Packet, []byte)     { h.subscribed <- struct{}{} }
+
+func startBroker(t *testing.T) (port string, subscribed <-chan struct{}) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{subscribed: make(chan struct{}, 10)}
+	s := mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err := errors.Join(s.AddHook(h, nil), s.AddListener(listeners.NewNet("test", l)), s.Serve()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	_, port, err = net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port, h.subscribed
+}
+
+// buffer is a bytes.Buffer for a writer and a reader.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// shoal runs one command line to its end.
+func shoal(ctx context.Context, in io.Reader, args ...string) (string, error) {
+	var out buffer
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(&out)
+	err := root.ExecuteContext(ctx)
+	return out.String(), err
+}
+
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+type outcome struct {
+	out string
+	err error
+}
+
+// background runs one command line beside the test.
+func background(ctx context.Context, args ...string) <-chan outcome {
+	result := make(chan outcome, 1)
+	go func() {
+		out, err := shoal(ctx, nil, args...)
+		result <- outcome{out, err}
+	}()
+	return result
+}
+
+func hasCode(err error, code int) bool {
+	e := (*exitError)(nil)
+	return errors.As(err, &e) && e.code == code
+}
+
+func TestPubAndSubAcrossVersions(t *testing.T) {
+	for _, version := range []string{"5", "311", "mqttv31"} {
+		for _, qos := range []string{"0", "1", "2"} {
+			t.Run("V"+version+" QoS "+qos, func(t *testing.T) {
+				t.Parallel()
+				ctx := testContext(t)
+				port, subscribed := startBroker(t)
+				sub := background(ctx, "sub", "-p", port, "-V", version, "-q", qos, "-t", "a/+", "-t", "b", "-v", "-C", "4")
+				<-subscribed
+				for _, pub := range [][]string{{"-m", "one"}, {"-n"}, {"-l"}} {
+					pub = append([]string{"pub", "-p", port, "-V", version, "-q", qos, "-t", "a/b"}, pub...)
+					if _, err := shoal(ctx, strings.NewReader("two\nthree\n"), pub...); err != nil {
+						t.Fatalf("%q: %v", pub, err)
+					}
+				}
+				want := "a/b one\na/b \na/b two\na/b three\n"
+				if got := <-sub; got.err != nil || got.out != want {
+					t.Errorf("got %q, %v, want %q", got.out, got.err, want)
+				}
+			})
+		}
+	}
+}
+
+func TestSubPrintsJSON(t *testing.T) {
+	ctx := testContext(t)
+	port, subscribed := startBroker(t)
+	sub := background(ctx, "sub", "-p", port, "-q", "1", "-t", "t", "-C", "2", "-o", "json")
+	<-subscribed
+	for _, m := range []string{"<text>", "\xff\xfe"} {
+		if _, err := shoal(ctx, nil, "pub", "-p", port, "-q", "1", "-t", "t", "-m", m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := `{"topic":"t","qos":1,"retain":false,"dup":false,"payload":"<text>"}
+{"topic":"t","qos":1,"retain":false,"dup":false,"payload_base64":"//4="}
+`
+	if got := <-sub; got.err != nil || got.out != want {
+		t.Errorf("got %s, %v, want %s", got.out, got.err, want)
+	}
+}
+
+func TestSubEndsWhenItCannotPrint(t *testing.T) {
+	for _, version := range []string{"5", "311"} {
+		ctx := testContext(t)
+		port, subscribed := startBroker(t)
+		root := rootCommand()
+		root.SetArgs([]string{"sub", "-p", port, "-V", version, "-t", "t"})
+		r, w := io.Pipe()
+		r.Close()
+		root.SetOut(w)
+		result := make(chan error, 1)
+		go func() { result <- root.ExecuteContext(ctx) }()
+		<-subscribed
+		if _, err := shoal(ctx, nil, "pub", "-p", port, "-t", "t", "-m", "x"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-result; err == nil || err.Error() != "print message: io: read/write on closed pipe" {
+			t.Errorf("V%s: %v", version, err)
+		}
+	}
+}
+
+func TestHowSubEnds(t *testing.T) {
+	port, subscribed := startBroker(t)
+	ctx, cancel := context.WithCancel(testContext(t))
+	interrupted := background(ctx, "sub", "-p", port, "-t", "t")
+	<-subscribed
+	cancel()
+	if got := <-interrupted; got.err != nil {
+		t.Errorf("interrupted: %v", got.err)
+	}
+	if _, err := shoal(testContext(t), nil, "sub", "-p", port, "-t", "t", "-W", "1"); !hasCode(err, exitTimeout) {
+		t.Errorf("out of time: %v", err)
+	}
+}
+
+func TestPubAndSubUsage(t *testing.T) {
+	for _, tc := range []struct{ args, want string }{
+		{"pub -m x", "-t is missing: which topic?"},
+		{"pub -t t", "want one of -m message, -n (empty message) and -l (lines of standard input)"},
+		{"pub -t t -m x -l", "want one of -m message, -n (empty message) and -l (lines of standard input)"},
+		{"pub -t a/# -m x", `-t "a/#": a message cannot be published to a wildcard`},
+		{"pub -t a -t b -m x", "-t may be given once"},
+		{"pub -t t -m x -q 3", "-q 3: want 0, 1 or 2"},
+		{"pub -t t -m x -V 4", `-V "4": want 5, 311 or 31`},
+		{"pub -t t -m x -p 70000", `invalid argument "70000" for "-p, --port" flag: strconv.ParseUint: parsing "70000": value out of range (see shoal pub --help)`},
+		{"sub -t t -c", "-c wants -i: a session is resumed by its Client Identifier"},
+		{"sub -t t -x 5 -V 311", "-x is known to MQTT 5 only"},
+		{"sub -t t -x -2", "-x -2: want seconds from 0 to 4294967295"},
+		{"sub -t t -P secret -V 311", "-P wants -u: before MQTT 5 there is no password without a user name"},
+		{"sub -t t -o yaml", `invalid argument "yaml" for "-o, --output" flag: want text or json (see shoal sub --help)`},
+		{"sub -t t stray", `unknown command "stray" for "shoal sub"`},
+	} {
+		_, err := shoal(t.Context(), nil, strings.Fields(tc.args)...)
+		if !hasCode(err, exitUsage) || err.Error() != tc.want {
+			t.Errorf("shoal %s: %v\nwant %s", tc.args, err, tc.want)
+		}
+	}
+}
+
+// refuser answers CONNECT with a fixed CONNACK.
+func refuser(t *testing.T, connack []byte) (port string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Read(make([]byte, 1024))
+			c.Write(connack)
+			c.Close()
+		}
+	}()
+	_, port, err = net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func TestRefusedConnections(t *testing.T) {
+	ctx := testContext(t)
+	v5, v3 := refuser(t, []byte{0x20, 3, 0, 0x88, 0}), refuser(t, []byte{0x20, 2, 0, 3})
+	for _, tc := range []struct{ port, version, want string }{
+		{v5, "5", "connect: refused with 0x88: "},
+		{v3, "311", "connect: server Unavailable"},
+		{"1", "5", "connect: dial tcp 127.0.0.1:1: "},
+	} {
+		_, err := shoal(ctx, nil, "pub", "-p", tc.port, "-V", tc.version, "-t", "t", "-m", "x")
+		if err == nil || !strings.HasPrefix(err.Error(), tc.want) {
+			t.Errorf("%+v: %v", tc, err)
+		}
+	}
+}
