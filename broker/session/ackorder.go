@@ -24,11 +24,16 @@ func (a *AckOrder[R]) Push() Token {
 	return a.first + Token(a.slots.len()) - 1
 }
 
-// Done gives the result for a place, once. It reports whether Pop has something
-// to return because of it.
+// Done gives the result for a place; for one that has its result, or was
+// popped, it does nothing. It reports whether Pop has something to return
+// because of it.
 func (a *AckOrder[R]) Done(t Token, result R) bool {
-	*a.slots.at(int(t - a.first)) = slot[R]{result, true}
-	return t == a.first
+	i := t - a.first
+	if i >= Token(a.slots.len()) || a.slots.at(int(i)).done {
+		return false
+	}
+	*a.slots.at(int(i)) = slot[R]{result, true}
+	return i == 0
 }
 
 // Pop returns the result of the oldest place, if it has come.
