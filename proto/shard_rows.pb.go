@@ -371,7 +371,9 @@ func (x *BodyRow) GetAtMs() uint64 {
 type FilterRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// route is the outbox number of its latest route change.
-	Route         uint64 `protobuf:"varint,1,opt,name=route,proto3" json:"route,omitempty"`
+	Route uint64 `protobuf:"varint,1,opt,name=route,proto3" json:"route,omitempty"`
+	// filter, only if the key is its hash.
+	Filter        string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -411,6 +413,13 @@ func (x *FilterRow) GetRoute() uint64 {
 		return x.Route
 	}
 	return 0
+}
+
+func (x *FilterRow) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
 }
 
 // OutboxRow is one unanswered outbox entry: a body or a route change. Key: its
@@ -494,7 +503,9 @@ type SessionRow struct {
 	// dropped counts messages dropped at the queue limit.
 	Dropped uint64 `protobuf:"varint,15,opt,name=dropped,proto3" json:"dropped,omitempty"`
 	// received are the unfinished QoS 2 exchanges in order of arrival.
-	Received      []*ReceivedRow `protobuf:"bytes,16,rep,name=received,proto3" json:"received,omitempty"`
+	Received []*ReceivedRow `protobuf:"bytes,16,rep,name=received,proto3" json:"received,omitempty"`
+	// client, only if the key is its hash.
+	Client        string `protobuf:"bytes,17,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -639,6 +650,13 @@ func (x *SessionRow) GetReceived() []*ReceivedRow {
 		return x.Received
 	}
 	return nil
+}
+
+func (x *SessionRow) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
 }
 
 // ReceivedRow is one QoS 2 message whose exchange with its publisher is not
@@ -805,12 +823,13 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\x11received_replaced\x18\t \x01(\x04R\x10receivedReplaced\"K\n" +
 	"\aBodyRow\x12+\n" +
 	"\amessage\x18\x01 \x01(\v2\x11.shoal.v1.MessageR\amessage\x12\x13\n" +
-	"\x05at_ms\x18\x02 \x01(\x04R\x04atMs\"!\n" +
+	"\x05at_ms\x18\x02 \x01(\x04R\x04atMs\"9\n" +
 	"\tFilterRow\x12\x14\n" +
-	"\x05route\x18\x01 \x01(\x04R\x05route\"L\n" +
+	"\x05route\x18\x01 \x01(\x04R\x05route\x12\x16\n" +
+	"\x06filter\x18\x02 \x01(\tR\x06filter\"L\n" +
 	"\tOutboxRow\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\x04R\x04body\x12+\n" +
-	"\x05route\x18\x02 \x01(\v2\x15.shoal.v1.RouteChangeR\x05route\"\xfa\x03\n" +
+	"\x05route\x18\x02 \x01(\v2\x15.shoal.v1.RouteChangeR\x05route\"\x92\x04\n" +
 	"\n" +
 	"SessionRow\x12\x18\n" +
 	"\adurable\x18\x01 \x01(\bR\adurable\x12\x12\n" +
@@ -831,7 +850,8 @@ const file_shard_rows_proto_rawDesc = "" +
 	"openSentHi\x12\x14\n" +
 	"\x05queue\x18\x0e \x01(\fR\x05queue\x12\x18\n" +
 	"\adropped\x18\x0f \x01(\x04R\adropped\x121\n" +
-	"\breceived\x18\x10 \x03(\v2\x15.shoal.v1.ReceivedRowR\breceived\"\x91\x01\n" +
+	"\breceived\x18\x10 \x03(\v2\x15.shoal.v1.ReceivedRowR\breceived\x12\x16\n" +
+	"\x06client\x18\x11 \x01(\tR\x06client\"\x91\x01\n" +
 	"\vReceivedRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x12\n" +

@@ -1,0 +1,103 @@
+package shard
+
+import shoalpb "github.com/shoalmq/shoal/proto"
+
+// Effects is what applied entries make a leader tell nodes. All of it may be
+// lost: a node that did not hear asks. The messages and targets are shared and
+// read only. Apply adds to it; the owner resets it.
+type Effects struct {
+	// Ready names attached sessions with new deliverable entries, each once.
+	Ready []ReadyRef
+	// Volatile are deliveries of QoS 0 out of messages of a higher one.
+	Volatile []Volatile
+	// Completed are QoS 2 exchanges that may get their PUBCOMP.
+	Completed []Completed
+	// Superseded are connections that lost their session to another one.
+	Superseded []Superseded
+	// OwnersChanged are clients whose last former owner is gone.
+	OwnersChanged []string
+	// OutboxGrew are targets with new outbox entries, each once.
+	OutboxGrew []*shoalpb.Target
+}
+
+// ReadyRef is a session with new deliverable entries: see Machine.Entries.
+type ReadyRef struct {
+	Client  string
+	Conn    uint64
+	Node    string
+	Boot    uint64
+	session *session
+}
+
+// Volatile is one delivery of QoS 0 to an attached durable session.
+type Volatile struct {
+	Client string
+	Conn   uint64
+	Node   string
+	Boot   uint64
+	// Identifiers are the Subscription Identifiers; shared, read only.
+	Identifiers []uint32
+	// Retain is the RETAIN flag to send.
+	Retain  bool
+	Message *shoalpb.Message
+}
+
+// Completed is a released QoS 2 exchange whose targets have all answered.
+type Completed struct {
+	Node   string
+	Boot   uint64
+	Client string
+	Conn   uint64
+	// ID is the Packet Identifier.
+	ID uint32
+}
+
+// Superseded is a connection that lost its session.
+type Superseded struct {
+	Node   string
+	Boot   uint64
+	Client string
+	Conn   uint64
+}
+
+// Reset empties e for reuse.
+func (e *Effects) Reset() {
+	e.Ready = empty(e.Ready)
+	e.Volatile = empty(e.Volatile)
+	e.Completed = empty(e.Completed)
+	e.Superseded = empty(e.Superseded)
+	e.OwnersChanged = empty(e.OwnersChanged)
+	e.OutboxGrew = empty(e.OutboxGrew)
+}
+
+// empty keeps the array but nothing that it refers to.
+func empty[T any](s []T) []T {
+	clear(s)
+	return s[:0]
+}
+
+// ready notes that s has new deliverable entries. A session remembers its place
+// in the list, which is right if that place names it: so each comes once.
+func (m *Machine) ready(s *session) {
+	eff := m.now.eff
+	if eff == nil {
+		return
+	}
+	r := ReadyRef{Client: s.client, Conn: s.conn, Node: s.owner.node, Boot: s.owner.boot, session: s}
+	if int(s.readyAt) < len(eff.Ready) && eff.Ready[s.readyAt].session == s {
+		eff.Ready[s.readyAt] = r
+		return
+	}
+	s.readyAt = uint32(len(eff.Ready))
+	eff.Ready = append(eff.Ready, r)
+}
+
+// grew notes that o has a new entry.
+func (m *Machine) grew(o *outbox) {
+	eff := m.now.eff
+	if eff == nil || o.grewAt < len(eff.OutboxGrew) && eff.OutboxGrew[o.grewAt] == o.target {
+		return
+	}
+	o.grewAt = len(eff.OutboxGrew)
+	eff.OutboxGrew = append(eff.OutboxGrew, o.target)
+}

@@ -1,0 +1,218 @@
+package shard
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/shoalmq/shoal/broker/topic"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// subscription is one session's subscription to one filter.
+type subscription struct {
+	session *session
+	filter  *filter
+	ids     *identifiers // the Subscription Identifier, or nil
+	place   uint32       // in filter.subs
+	options options
+}
+
+// options are the Subscription Options in the bits of MQTT 5 §3.8.3.1.
+type options uint8
+
+const (
+	optQoS               options = 3
+	optNoLocal           options = 1 << 2
+	optRetainAsPublished options = 1 << 3
+	optRetainHandling            = 4 // shift
+)
+
+func optionsOf(s *shoalpb.Subscription) options {
+	o := options(s.Qos&3) | options(s.RetainHandling&3)<<optRetainHandling
+	if s.NoLocal {
+		o |= optNoLocal
+	}
+	if s.RetainAsPublished {
+		o |= optRetainAsPublished
+	}
+	return o
+}
+
+func (o options) qos() uint8 { return uint8(o & optQoS) }
+
+// row is the subscription as it was asked for.
+func (sub *subscription) row() *shoalpb.Subscription {
+	s := &shoalpb.Subscription{
+		Filter:            sub.filter.name,
+		Qos:               uint32(sub.options.qos()),
+		NoLocal:           sub.options&optNoLocal != 0,
+		RetainAsPublished: sub.options&optRetainAsPublished != 0,
+		RetainHandling:    uint32(sub.options>>optRetainHandling) & 3,
+	}
+	if sub.ids != nil {
+		s.Identifier = (*sub.ids)[0]
+	}
+	return s
+}
+
+// filter is a Topic Filter with durable subscribers in this shard.
+type filter struct {
+	name string
+	subs []*subscription // in no order
+	// perQoS counts subs by granted QoS.
+	perQoS [3]uint32
+	// route is the outbox number of the latest route change.
+	route uint64
+	tracked
+}
+
+// qos is the highest granted QoS.
+func (f *filter) qos() uint8 {
+	switch {
+	case f.perQoS[2] > 0:
+		return 2
+	case f.perQoS[1] > 0:
+		return 1
+	}
+	return 0
+}
+
+// find returns the place of a filter in the session's subscriptions.
+func (s *session) find(filter string) (int, bool) {
+	return slices.BinarySearchFunc(s.subs, filter, func(sub *subscription, f string) int {
+		return strings.Compare(sub.filter.name, f)
+	})
+}
+
+// subscribe adds or replaces subscriptions. All of them or, at a limit, none.
+func (m *Machine) subscribe(c *shoalpb.Subscribe) *shoalpb.Answer {
+	s := m.ownedDurable(c.Client, c.Conn)
+	if s == nil {
+		return notOwner()
+	}
+	if len(s.subs)+len(c.Subscriptions) > m.cfg.Subscriptions || slices.ContainsFunc(c.Subscriptions, refused) {
+		return refuse(shoalpb.Code_CODE_QUOTA)
+	}
+	a := &shoalpb.SubscribeAnswer{Existed: make([]bool, len(c.Subscriptions))}
+	for i, want := range c.Subscriptions {
+		var f *filter
+		f, a.Existed[i] = m.setSubscription(s, want)
+		a.Route = max(a.Route, f.route)
+	}
+	return &shoalpb.Answer{Subscribe: a}
+}
+
+// refused tells what a shard takes no subscription for: Shared Subscriptions,
+// and what the front end should have refused.
+func refused(s *shoalpb.Subscription) bool {
+	_, _, shared, err := topic.ParseShare(s.Filter)
+	return shared || err != nil
+}
+
+// setSubscription adds or replaces one subscription and tells whether it was
+// there.
+func (m *Machine) setSubscription(s *session, want *shoalpb.Subscription) (*filter, bool) {
+	m.touch(s)
+	options := optionsOf(want)
+	i, existed := s.find(want.Filter)
+	if existed {
+		sub := s.subs[i]
+		m.change(sub.filter, func(f *filter) {
+			f.perQoS[sub.options.qos()]--
+			f.perQoS[options.qos()]++
+			sub.options = options
+		})
+	} else {
+		m.change(m.filter(want.Filter), func(f *filter) {
+			s.subs = slices.Insert(s.subs, i, f.add(s, options))
+		})
+		m.gauges.subscriptions++
+	}
+	s.subs[i].identify(want.Identifier)
+	return s.subs[i].filter, existed
+}
+
+func (sub *subscription) identify(identifier uint32) {
+	sub.ids = nil
+	if identifier != 0 {
+		sub.ids = &identifiers{identifier}
+	}
+}
+
+// filter returns the record of a filter, a new one without subscribers if there
+// is none.
+func (m *Machine) filter(name string) *filter {
+	if f, ok := m.filters.Lookup(name); ok {
+		return f
+	}
+	f := &filter{name: strings.Clone(name)}
+	m.filters.Set(f.name, f)
+	return f
+}
+
+// change changes who subscribes f, and how. If that changes the shard's route
+// for f, the directory is told.
+func (m *Machine) change(f *filter, how func(*filter)) {
+	had, qos := len(f.subs) > 0, f.qos()
+	how(f)
+	has := len(f.subs) > 0
+	if has == had && f.qos() == qos {
+		return
+	}
+	m.touch(f)
+	f.route = m.pushRoute(&shoalpb.RouteChange{Filter: f.name, Present: has, Qos: uint32(f.qos())})
+	if !has {
+		m.forget(f)
+		m.filters.Delete(f.name)
+	}
+}
+
+// add makes a subscription of f.
+func (f *filter) add(s *session, o options) *subscription {
+	sub := &subscription{session: s, filter: f, place: uint32(len(f.subs)), options: o}
+	f.subs = append(f.subs, sub)
+	f.perQoS[o.qos()]++
+	return sub
+}
+
+// remove takes a subscription out of f.
+func (f *filter) remove(sub *subscription) {
+	last := len(f.subs) - 1
+	moved := f.subs[last]
+	f.subs[sub.place], moved.place = moved, sub.place
+	f.subs[last] = nil
+	f.subs = f.subs[:last]
+	f.perQoS[sub.options.qos()]--
+}
+
+func (m *Machine) unsubscribe(c *shoalpb.Unsubscribe) *shoalpb.Answer {
+	s := m.ownedDurable(c.Client, c.Conn)
+	if s == nil {
+		return notOwner()
+	}
+	a := &shoalpb.UnsubscribeAnswer{Existed: make([]bool, len(c.Filters))}
+	for n, name := range c.Filters {
+		var i int
+		if i, a.Existed[n] = s.find(name); !a.Existed[n] {
+			continue
+		}
+		m.touch(s)
+		sub := s.subs[i]
+		s.subs = slices.Delete(s.subs, i, i+1)
+		m.removeSubscription(sub)
+	}
+	return &shoalpb.Answer{Unsubscribe: a}
+}
+
+func (m *Machine) removeSubscription(sub *subscription) {
+	m.gauges.subscriptions--
+	m.change(sub.filter, func(f *filter) { f.remove(sub) })
+}
+
+// unsubscribeAll ends all subscriptions with their session.
+func (m *Machine) unsubscribeAll(s *session) {
+	for _, sub := range s.subs {
+		m.removeSubscription(sub)
+	}
+	s.subs = nil
+}

@@ -1,0 +1,52 @@
+package shard
+
+// Limits of a shard, each with its reason. Those that a Config can change must
+// be the same on all replicas: apply decides by them.
+const (
+	// defaultQueueEntries bounds the unfinished entries of one session: a
+	// client that is away for a day and gets one message a second. Newer
+	// messages are dropped and counted.
+	defaultQueueEntries = 100_000
+
+	// defaultSubscriptions bounds the subscriptions of one session, so that one
+	// row stays below a megabyte.
+	defaultSubscriptions = 10_000
+
+	// defaultOutboxEntries and defaultOutboxBytes are where an outbox is called
+	// full, so that nodes stop reading publishers that need its target. It is
+	// no hard bound: what already has a number is taken.
+	defaultOutboxEntries = 64 << 10
+	defaultOutboxBytes   = 64 << 20
+
+	// maxReceived bounds the unfinished QoS 2 exchanges of one publisher. The
+	// front end does not read beyond the Receive Maximum, which is far lower.
+	maxReceived = 1024
+
+	// minSendable is the least number of unfinished entries that may be sent
+	// ahead of what a client with a small window takes: enough to keep the
+	// connection busy while an acknowledgement is being committed.
+	minSendable = 64
+
+	// identifierSpan is how far the highest sendable seq may be above the
+	// lowest unfinished one: with 65,535 identifiers, the next one would be
+	// the same as that of the unfinished entry.
+	identifierSpan = 65_534
+
+	// maxCommands bounds the commands of one entry: a connection's number has
+	// positionBits for its place. Leaders make entries of up to 512.
+	positionBits = 20
+	maxCommands  = 1<<positionBits - 1
+
+	// spareQueues and spareQueueEntries bound the emptied queues that are kept
+	// for the next session that gets a message.
+	spareQueues       = 1024
+	spareQueueEntries = 64
+
+	// maxNameKey is the longest name that is its own key in the state file: a
+	// page of the B+tree should hold several.
+	maxNameKey = 512
+
+	// writeRows is how many rows a checkpoint encodes in one step of the lock:
+	// about 0.2 ms for rows of usual size.
+	writeRows = 128
+)

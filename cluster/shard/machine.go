@@ -1,0 +1,172 @@
+package shard
+
+import (
+	"fmt"
+
+	"github.com/shoalmq/shoal/broker/topic"
+	"github.com/shoalmq/shoal/cluster/stream"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// entryFormat is the version of Entry that this build understands.
+const entryFormat = 1
+
+// Config says which shard this is and its limits. It must be the same on all
+// replicas. A limit of 0 means the default.
+type Config struct {
+	// Group is the shard's number, from 1.
+	Group uint32
+	// Life is the life of the group: 1, raised by recovery from a lost
+	// majority.
+	Life uint32
+	// QueueEntries bounds the unfinished queue entries of one session.
+	QueueEntries int
+	// Subscriptions bounds the subscriptions of one session.
+	Subscriptions int
+	// OutboxEntries and OutboxBytes are where an outbox is called full.
+	OutboxEntries int
+	OutboxBytes   int
+}
+
+// Machine is the state of one shard. See the package comment for who may call
+// what when.
+type Machine struct {
+	cfg     Config
+	applied uint64
+	// clock is the shard's time in milliseconds: the sum of what entries moved
+	// it by.
+	clock   uint64
+	bodySeq uint64
+	in      *stream.In
+
+	sessions  map[string]*session
+	filters   topic.Trie[*filter]
+	outboxes  []*outbox // ascending by target
+	processes map[processKey]*process
+
+	counters *shoalpb.ShardCounters
+	gauges   gauges
+	file     file
+
+	// Scratch of Apply.
+	now     now
+	matcher *matcher
+	spare   []*queue
+}
+
+// now is what the running Apply works on.
+type now struct {
+	eff   *Effects
+	batch *shoalpb.Batch
+	// conn is the number of a connection opened by the command at place 0 of
+	// batch.
+	conn uint64
+}
+
+// Result is what became of one proposal.
+type Result struct {
+	// Batch answers a Batch; nil for other proposals. It is shared with the
+	// state: read only.
+	Batch *shoalpb.BatchAnswer
+}
+
+// New returns an empty shard.
+func New(c Config) *Machine {
+	setDefault(&c.QueueEntries, defaultQueueEntries)
+	setDefault(&c.Subscriptions, defaultSubscriptions)
+	setDefault(&c.OutboxEntries, defaultOutboxEntries)
+	setDefault(&c.OutboxBytes, defaultOutboxBytes)
+	return &Machine{
+		cfg:       c,
+		in:        stream.NewIn(c.Group, c.Life),
+		sessions:  map[string]*session{},
+		processes: map[processKey]*process{},
+		counters:  &shoalpb.ShardCounters{},
+		file:      file{generation: 1},
+		matcher:   newMatcher(),
+	}
+}
+
+func setDefault(limit *int, value int) {
+	if *limit == 0 {
+		*limit = value
+	}
+}
+
+// Applied is the index of the last entry in the state.
+func (m *Machine) Applied() uint64 { return m.applied }
+
+// FenceNumber is the number of the directory's fences that this shard knows.
+func (m *Machine) FenceNumber() uint64 { return m.in.FenceNumber() }
+
+// Apply applies the log entry e at index and returns one Result for each
+// proposal. Entries that are not newer than Applied are ignored. What a leader
+// has to tell nodes is added to eff; eff may be nil.
+//
+// The machine keeps messages of e: e must not be changed afterwards. An error
+// means that this build does not understand e: the state is untouched and the
+// node must stop.
+func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result, error) {
+	if index <= m.applied {
+		return nil, nil
+	}
+	if err := Check(e); err != nil {
+		return nil, fmt.Errorf("apply to shard %d: %w", m.cfg.Group, err)
+	}
+	m.applied = index
+	m.clock += e.ClockMs
+	m.now = now{eff: eff, conn: index << positionBits}
+	results := make([]Result, len(e.Proposals))
+	for i, p := range e.Proposals {
+		switch {
+		case p.Batch != nil:
+			results[i].Batch = m.applyBatch(p.Batch)
+			m.now.conn += uint64(len(p.Batch.Commands))
+		case p.Fence != nil:
+			m.fence(p.Fence)
+		case p.OutboxAnswered != nil:
+			m.outboxAnswered(p.OutboxAnswered)
+		}
+	}
+	m.now = now{}
+	return results, nil
+}
+
+func (m *Machine) applyBatch(b *shoalpb.Batch) *shoalpb.BatchAnswer {
+	m.now.batch = b
+	a := m.in.Apply(b, m.command)
+	a.Full = m.full()
+	return a
+}
+
+// command applies the command numbered n of the current batch. It returns nil
+// for "done".
+func (m *Machine) command(n uint64, c *shoalpb.Command) *shoalpb.Answer {
+	switch {
+	case c.Append != nil:
+		return m.appendCommand(c.Append)
+	case c.Ack != nil:
+		return m.ack(c.Ack)
+	case c.Release != nil:
+		return m.release(c.Release)
+	case c.Received != nil:
+		return m.receive(c.Received)
+	case c.Released != nil:
+		return m.released(c.Released)
+	case c.Subscribe != nil:
+		return m.subscribe(c.Subscribe)
+	case c.Unsubscribe != nil:
+		return m.unsubscribe(c.Unsubscribe)
+	case c.Open != nil:
+		return m.open(c.Open, m.now.conn+(n-m.now.batch.First))
+	case c.Close != nil:
+		return m.close(c.Close)
+	default: // Check lets nothing else through.
+		return m.drained(c.Drained)
+	}
+}
+
+// refuse is the answer of a number that was consumed with an exception.
+func refuse(code shoalpb.Code) *shoalpb.Answer { return &shoalpb.Answer{Code: code} }
+
+func notOwner() *shoalpb.Answer { return refuse(shoalpb.Code_CODE_NOT_OWNER) }

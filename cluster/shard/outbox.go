@@ -1,0 +1,153 @@
+package shard
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// outbox is what this shard makes one target do: numbered densely from 1 and
+// kept until answered. That of a group lasts for ever; that of a node's process
+// until it is fenced.
+type outbox struct {
+	target  *shoalpb.Target // never changes
+	base    uint64          // number of entries[0]
+	entries []outboxEntry
+	bytes   int
+	grewAt  int // place in Effects.OutboxGrew, if that place names this target
+	// The state file has the rows fileBase <= n < fileNext.
+	fileBase, fileNext uint64
+}
+
+// outboxEntry is a message or a route change.
+type outboxEntry struct {
+	body  *body
+	route *shoalpb.RouteChange
+	// waiter is the exchange that waits for the answer, if any.
+	waiter *received
+}
+
+// directoryTarget is the directory's group.
+var directoryTarget = &shoalpb.Target{}
+
+func compareTargets(a, b *shoalpb.Target) int {
+	return cmp.Or(cmp.Compare(a.Group, b.Group), strings.Compare(a.Node, b.Node), cmp.Compare(a.Boot, b.Boot))
+}
+
+// next is the number of the next entry.
+func (o *outbox) next() uint64 { return o.base + uint64(len(o.entries)) }
+
+// findOutbox returns the place of a target in m.outboxes.
+func (m *Machine) findOutbox(t *shoalpb.Target) (int, bool) {
+	return slices.BinarySearchFunc(m.outboxes, t, func(o *outbox, t *shoalpb.Target) int {
+		return compareTargets(o.target, t)
+	})
+}
+
+// outbox returns the outbox to a target, made if missing.
+func (m *Machine) outbox(t *shoalpb.Target) *outbox {
+	i, ok := m.findOutbox(t)
+	if !ok {
+		o := &outbox{target: cloneTarget(t), base: 1, fileBase: 1, fileNext: 1}
+		m.outboxes = slices.Insert(m.outboxes, i, o)
+	}
+	return m.outboxes[i]
+}
+
+func cloneTarget(t *shoalpb.Target) *shoalpb.Target {
+	return &shoalpb.Target{Group: t.Group, Node: strings.Clone(t.Node), Boot: t.Boot}
+}
+
+// push adds an entry and returns its number.
+func (m *Machine) push(o *outbox, e outboxEntry) uint64 {
+	n := o.next()
+	o.entries = append(o.entries, e)
+	o.bytes += e.bytes()
+	m.file.refs++
+	m.grew(o)
+	return n
+}
+
+// pushRoute tells the directory of a route.
+func (m *Machine) pushRoute(r *shoalpb.RouteChange) uint64 {
+	return m.push(m.outbox(directoryTarget), outboxEntry{route: r})
+}
+
+func (e outboxEntry) bytes() int {
+	if e.body != nil {
+		return messageBytes(e.body.message)
+	}
+	return len(e.route.Filter)
+}
+
+// command is the entry as its target sees it.
+func (e outboxEntry) command() *shoalpb.Command {
+	if e.body != nil {
+		return &shoalpb.Command{Append: &shoalpb.Append{Message: e.body.message}}
+	}
+	return &shoalpb.Command{Route: e.route}
+}
+
+// outboxAnswered removes entries that their target has answered. What was
+// removed before, by an answer or a fence, is not counted again.
+func (m *Machine) outboxAnswered(c *shoalpb.OutboxAnswered) {
+	i, ok := m.findOutbox(c.Target)
+	if !ok {
+		return
+	}
+	o := m.outboxes[i]
+	end := min(c.UpTo+1, o.next())
+	for _, a := range c.Refused {
+		if a.N >= o.base && a.N < end {
+			m.counters.OutboxRefused++
+		}
+	}
+	for o.base < end {
+		m.pop(o)
+	}
+}
+
+// pop removes the oldest entry.
+func (m *Machine) pop(o *outbox) {
+	e, n := o.entries[0], o.base
+	o.entries[0] = outboxEntry{}
+	o.entries = o.entries[1:]
+	o.base++
+	o.bytes -= e.bytes()
+	m.file.refs++
+	if e.body != nil {
+		m.drop(e.body)
+	}
+	if e.waiter != nil {
+		m.answered(e.waiter, o, n)
+	}
+}
+
+// full lists the targets whose outbox is full.
+func (m *Machine) full() (full []*shoalpb.Target) {
+	for _, o := range m.outboxes {
+		if len(o.entries) >= m.cfg.OutboxEntries || o.bytes >= m.cfg.OutboxBytes {
+			full = append(full, o.target)
+		}
+	}
+	return full
+}
+
+// dropOutboxes removes the outboxes to fenced processes of a node. Their entries
+// are lost with the process, and counted; nobody waits for them any more.
+func (m *Machine) dropOutboxes(node string, minBoot uint64) {
+	dead := func(o *outbox) bool { return o.target.Node == node && o.target.Boot < minBoot }
+	for _, o := range m.outboxes {
+		if !dead(o) {
+			continue
+		}
+		for len(o.entries) > 0 {
+			m.pop(o)
+			m.counters.OutboxFenced++
+		}
+		m.file.deadOutboxes = append(m.file.deadOutboxes, o)
+	}
+	m.outboxes = slices.DeleteFunc(m.outboxes, dead)
+}

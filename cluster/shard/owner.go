@@ -1,0 +1,75 @@
+package shard
+
+import (
+	"slices"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// former is a connection that owned a session and whose publishes may still be
+// on their way.
+type former struct {
+	process *process
+	conn    uint64
+}
+
+func (s *session) hasFormer() bool { return s.extra != nil && len(s.extra.former) > 0 }
+
+// addFormer puts the owner on the list of former owners.
+func (s *session) addFormer() {
+	x := s.more()
+	x.former = append(x.former, former{s.owner, s.conn})
+}
+
+// formerOwners returns a copy of the list of former owners.
+func (s *session) formerOwners() []*shoalpb.Owner {
+	if !s.hasFormer() {
+		return nil
+	}
+	owners := make([]*shoalpb.Owner, len(s.extra.former))
+	for i, f := range s.extra.former {
+		owners[i] = &shoalpb.Owner{Node: f.process.node, Boot: f.process.boot, Conn: f.conn}
+	}
+	return owners
+}
+
+// supersede makes the owner, if any, a former owner.
+func (m *Machine) supersede(s *session) {
+	if s.owner == nil {
+		return
+	}
+	if eff := m.now.eff; eff != nil {
+		eff.Superseded = append(eff.Superseded, Superseded{
+			Node: s.owner.node, Boot: s.owner.boot, Client: s.client, Conn: s.conn,
+		})
+	}
+	s.addFormer()
+	m.detach(s)
+}
+
+// drained removes a connection of which nothing is on the way any more. An
+// unknown one is no error: a fence may have come first.
+func (m *Machine) drained(c *shoalpb.Drained) *shoalpb.Answer {
+	if s := m.sessions[c.Client]; s != nil {
+		m.removeFormer(s, func(f former) bool { return f.conn == c.Conn })
+	}
+	return nil
+}
+
+// removeFormer removes the former owners that gone names, and the row if that
+// leaves nothing in it.
+func (m *Machine) removeFormer(s *session, gone func(former) bool) {
+	if !s.hasFormer() || !slices.ContainsFunc(s.extra.former, gone) {
+		return
+	}
+	m.touch(s)
+	s.extra.former = slices.DeleteFunc(s.extra.former, gone)
+	if s.hasFormer() {
+		return
+	}
+	s.extra.former = nil
+	if m.now.eff != nil {
+		m.now.eff.OwnersChanged = append(m.now.eff.OwnersChanged, s.client)
+	}
+	m.settle(s)
+}

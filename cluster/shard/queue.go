@@ -1,0 +1,205 @@
+package shard
+
+import (
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// queue holds the unfinished entries of one session. Entries have consecutive
+// seqs; one that is finished while a lower one is not leaves an empty ref.
+type queue struct {
+	refs []ref
+	head int    // refs below are gone
+	base uint64 // seq of refs[head], always unfinished: the lowest there is
+	// unfinished counts the entries, sent those up to the session's sentHi.
+	unfinished int
+	sent       int
+}
+
+// ref is one entry of a queue: 24 bytes.
+type ref struct {
+	body *body // nil if finished
+	ids  *identifiers
+	flag refFlag
+}
+
+// identifiers are Subscription Identifiers, shared and never changed.
+type identifiers []uint32
+
+// refFlag holds the QoS of delivery and two flags.
+type refFlag uint8
+
+const (
+	refQoS      refFlag = 3
+	refReleased refFlag = 1 << 2 // PUBREC came
+	refRetain   refFlag = 1 << 3 // RETAIN flag to send
+	refHasIDs   refFlag = 1 << 4 // in rows alone: identifiers follow
+)
+
+func (f refFlag) qos() uint8 { return uint8(f & refQoS) }
+
+// find returns the unfinished entry seq, or nil.
+func (q *queue) find(seq uint64) *ref {
+	if q == nil || seq < q.base || seq-q.base >= uint64(len(q.refs)-q.head) {
+		return nil
+	}
+	if r := &q.refs[q.head+int(seq-q.base)]; r.body != nil {
+		return r
+	}
+	return nil
+}
+
+// trim drops finished entries from the front. It reports whether any entry is
+// left.
+func (q *queue) trim() bool {
+	for q.head < len(q.refs) && q.refs[q.head].body == nil {
+		q.head++
+		q.base++
+	}
+	if q.head > spareQueueEntries && q.head > len(q.refs)/2 {
+		n := copy(q.refs, q.refs[q.head:])
+		clear(q.refs[n:])
+		q.refs, q.head = q.refs[:n], 0
+	}
+	return q.head < len(q.refs)
+}
+
+// enqueue adds a reference to the body in *b, made of message if missing. It
+// reports false if the session's queue is full.
+func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, ids *identifiers, flag refFlag) bool {
+	m.touch(s)
+	if s.queue != nil && s.queue.unfinished >= m.cfg.QueueEntries {
+		s.more().dropped++
+		m.counters.QueueFull++
+		return false
+	}
+	q := s.queue
+	if q == nil {
+		q = m.newQueue(s.nextSeq)
+		s.queue = q
+	}
+	q.refs = append(q.refs, ref{m.use(b, message), ids, flag})
+	q.unfinished++
+	s.nextSeq++
+	m.gauges.queued++
+	m.counters.Enqueued++
+	if s.advance() {
+		m.ready(s)
+	}
+	return true
+}
+
+// newQueue returns an empty queue whose first entry will be base.
+func (m *Machine) newQueue(base uint64) *queue {
+	if n := len(m.spare); n > 0 {
+		q := m.spare[n-1]
+		m.spare = m.spare[:n-1]
+		*q = queue{refs: q.refs[:0], base: base}
+		return q
+	}
+	return &queue{base: base}
+}
+
+// advance moves sentHi over what may be sent now. It reports whether entries
+// became deliverable.
+func (s *session) advance() bool {
+	q := s.queue
+	if s.owner == nil || q == nil {
+		return false
+	}
+	before := q.sent
+	s.sentHi = max(s.sentHi, q.base-1)
+	top := min(s.nextSeq-1, q.base+identifierSpan)
+	for limit := max(2*int(s.window), minSendable); q.sent < limit && s.sentHi < top; {
+		s.sentHi++
+		if q.find(s.sentHi) != nil {
+			q.sent++
+		}
+	}
+	return q.sent > before
+}
+
+// finish ends the entry seq. The caller advances afterwards.
+func (m *Machine) finish(s *session, seq uint64) {
+	m.touch(s)
+	q := s.queue
+	r := q.find(seq)
+	m.drop(r.body)
+	*r = ref{}
+	q.unfinished--
+	if seq <= s.sentHi {
+		q.sent--
+	}
+	m.gauges.queued--
+	if !q.trim() {
+		m.recycle(s)
+	}
+}
+
+// recycle takes the emptied queue off a session.
+func (m *Machine) recycle(s *session) {
+	q := s.queue
+	s.queue = nil
+	if len(m.spare) < spareQueues && cap(q.refs) <= spareQueueEntries {
+		m.spare = append(m.spare, q)
+	}
+}
+
+// discardQueue ends all entries together with their session.
+func (m *Machine) discardQueue(s *session) {
+	q := s.queue
+	if q == nil {
+		return
+	}
+	for _, r := range q.refs[q.head:] {
+		if r.body != nil {
+			m.drop(r.body)
+		}
+	}
+	m.gauges.queued -= q.unfinished
+	m.counters.SessionEnded += uint64(q.unfinished)
+	s.queue = nil
+}
+
+// ack finishes entries: those that the client acknowledged, which it can only
+// have done for what may have been sent, and those that expired unsent. An
+// entry that a former connection may have sent never expires: the client may
+// still answer it, and its identifier is not free.
+func (m *Machine) ack(c *shoalpb.Ack) *shoalpb.Answer {
+	s := m.ownedDurable(c.Client, c.Conn)
+	if s == nil {
+		return notOwner()
+	}
+	finished := false
+	for _, seq := range c.Seqs {
+		if seq <= s.sentHi && s.queue.find(seq) != nil {
+			m.finish(s, seq)
+			m.counters.Acked++
+			finished = true
+		}
+	}
+	for _, seq := range c.Expired {
+		if r := s.queue.find(seq); seq > s.openSentHi && r != nil && r.flag&refReleased == 0 {
+			m.finish(s, seq)
+			m.counters.Expired++
+			finished = true
+		}
+	}
+	if finished && s.advance() {
+		m.ready(s)
+	}
+	return nil
+}
+
+// release records that PUBREC came for a QoS 2 entry. One that is finished, or
+// released already, stays as it is.
+func (m *Machine) release(c *shoalpb.Release) *shoalpb.Answer {
+	s := m.ownedDurable(c.Client, c.Conn)
+	if s == nil {
+		return notOwner()
+	}
+	if r := s.queue.find(c.Seq); r != nil && c.Seq <= s.sentHi && r.flag.qos() == 2 && r.flag&refReleased == 0 {
+		m.touch(s)
+		r.flag |= refReleased
+	}
+	return nil
+}

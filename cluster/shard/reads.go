@@ -1,0 +1,118 @@
+package shard
+
+import (
+	mqtt "github.com/shoalmq/shoal/broker/session"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// Entries visits the entries of a session's queue that may be sent by conn,
+// after the seq given and ascending, at most limit of them. It reports false if
+// conn does not own the session. What a Delivery refers to is shared: read
+// only.
+func (m *Machine) Entries(client string, conn, after uint64, limit int, yield func(mqtt.Delivery) bool) (owner bool) {
+	s := m.owned(client, conn)
+	if s == nil {
+		return false
+	}
+	q := s.queue
+	if q == nil {
+		return true
+	}
+	for seq := max(after+1, q.base); seq <= s.sentHi && limit > 0; seq++ {
+		r := q.find(seq)
+		if r == nil {
+			continue
+		}
+		limit--
+		if !yield(mqtt.Delivery{
+			Seq:         seq,
+			QoS:         r.flag.qos(),
+			Released:    r.flag&refReleased != 0,
+			Retain:      r.flag&refRetain != 0,
+			Identifiers: r.ids.list(),
+			Message:     r.body.message,
+		}) {
+			break
+		}
+	}
+	return true
+}
+
+// Attached visits the owner of each session that has one, in no order.
+func (m *Machine) Attached(yield func(client, node string, boot, conn uint64) bool) {
+	for _, s := range m.sessions {
+		if s.owner != nil && !yield(s.client, s.owner.node, s.owner.boot, s.conn) {
+			return
+		}
+	}
+}
+
+// Former returns the former owners of the session, and whether conn owns it.
+func (m *Machine) Former(client string, conn uint64) (former []*shoalpb.Owner, owner bool) {
+	s := m.owned(client, conn)
+	if s == nil {
+		return nil, false
+	}
+	return s.formerOwners(), true
+}
+
+// ReceivedPending tells whether the QoS 2 exchange of a Packet Identifier is
+// released and still waits for targets, and whether conn owns the session.
+func (m *Machine) ReceivedPending(client string, conn uint64, id uint32) (pending, owner bool) {
+	s := m.owned(client, conn)
+	if s == nil {
+		return false, false
+	}
+	return s.exchange(id, true) != nil, true
+}
+
+// MatchVolatile visits the deliveries of a message published with QoS 0 to
+// attached durable sessions, one for each.
+func (m *Machine) MatchVolatile(message *shoalpb.Message, yield func(Volatile) bool) {
+	mt := matchers.Get().(*matcher)
+	defer matchers.Put(mt)
+	defer mt.clear()
+	found := mt.match(m, message)
+	for i := range found {
+		if found[i].session.owner != nil && !yield(found[i].volatile(message)) {
+			return
+		}
+	}
+}
+
+// OutboxTargets visits the targets that have unanswered entries, in order of
+// (group, node, boot). A target is shared: read only.
+func (m *Machine) OutboxTargets(yield func(*shoalpb.Target) bool) {
+	for _, o := range m.outboxes {
+		if len(o.entries) > 0 && !yield(o.target) {
+			return
+		}
+	}
+}
+
+// Outbox returns a dense run of unanswered entries of a target, from the oldest
+// above after, as commands: at least one if there is any, then as many as fit
+// into maxBytes. first is the number of the first. Messages are shared: read
+// only.
+func (m *Machine) Outbox(t *shoalpb.Target, after uint64, maxBytes int) (first uint64, commands []*shoalpb.Command) {
+	i, ok := m.findOutbox(t)
+	if !ok {
+		return 0, nil
+	}
+	o := m.outboxes[i]
+	first = max(after+1, o.base)
+	for n := first; n < o.next(); n++ {
+		e := o.entries[n-o.base]
+		if maxBytes -= e.bytes(); maxBytes < 0 && n > first {
+			break
+		}
+		commands = append(commands, e.command())
+	}
+	return first, commands
+}
+
+// RouteFilters visits the Topic Filters with durable subscribers and their
+// highest QoS: what the directory knows, or will when the outbox is empty.
+func (m *Machine) RouteFilters(yield func(filter string, qos uint8) bool) {
+	m.filters.All(func(name string, f *filter) bool { return yield(name, f.qos()) })
+}

@@ -1,0 +1,139 @@
+package shard
+
+import (
+	"slices"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// received is one QoS 2 message of a durable publisher whose exchange is not
+// finished: PUBREL or answers of targets are missing.
+type received struct {
+	session *session // nil when the exchange was abandoned
+	conn    uint64   // connection that spoke of it last
+	hash    uint64
+	id      uint32
+	// released: PUBREL came; PUBCOMP waits for pending.
+	released bool
+	pending  []pending
+}
+
+// pending is one outbox entry that its target has not answered.
+type pending struct {
+	outbox *outbox
+	n      uint64
+}
+
+// exchange returns the session's exchange of a Packet Identifier in the given
+// half, or nil. One that is released may stand beside a new one of the same
+// identifier.
+func (s *session) exchange(id uint32, released bool) *received {
+	if s.extra == nil {
+		return nil
+	}
+	for _, r := range s.extra.received {
+		if r.id == id && r.released == released {
+			return r
+		}
+	}
+	return nil
+}
+
+// receive decides the fate of a QoS 2 message, once.
+func (m *Machine) receive(c *shoalpb.Received) *shoalpb.Answer {
+	s := m.ownedDurable(c.Client, c.Conn)
+	if s == nil {
+		return notOwner()
+	}
+	if r := s.exchange(c.Id, false); r != nil {
+		switch {
+		case r.hash == c.Hash: // a repeat, whatever its DUP flag
+			m.touch(s)
+			r.conn = c.Conn
+			return refuse(shoalpb.Code_CODE_KNOWN)
+		case c.Dup || r.conn == c.Conn:
+			return refuse(shoalpb.Code_CODE_ID_IN_USE)
+		}
+		// The client lost its state and begins anew. The old message was
+		// accepted and goes its way.
+		m.abandon(r)
+		m.counters.ReceivedReplaced++
+	}
+	if s.extra != nil && len(s.extra.received) >= maxReceived {
+		return refuse(shoalpb.Code_CODE_QUOTA)
+	}
+	m.touch(s)
+	r := &received{session: s, conn: c.Conn, id: c.Id, hash: c.Hash}
+	x := s.more()
+	x.received = append(x.received, r)
+	m.send(r, c)
+	return nil
+}
+
+// send gives the message of an exchange to its targets: to this shard's own
+// sessions at once, to others through the outbox.
+func (m *Machine) send(r *received, c *shoalpb.Received) {
+	var b *body
+	for _, t := range c.Targets {
+		switch {
+		case t.Node == "" && t.Group == m.cfg.Group:
+			m.deliver(&b, c.Message)
+		case t.Node != "" && t.Boot < m.in.MinBoot(t.Node):
+			m.counters.OutboxFenced++
+		default:
+			o := m.outbox(t)
+			n := m.push(o, outboxEntry{body: m.use(&b, c.Message), waiter: r})
+			r.pending = append(r.pending, pending{o, n})
+		}
+	}
+}
+
+// released takes the publisher's PUBREL.
+func (m *Machine) released(c *shoalpb.Released) *shoalpb.Answer {
+	s := m.ownedDurable(c.Client, c.Conn)
+	if s == nil {
+		return notOwner()
+	}
+	r := s.exchange(c.Id, false)
+	if r == nil {
+		r = s.exchange(c.Id, true)
+	}
+	if r == nil {
+		return refuse(shoalpb.Code_CODE_UNKNOWN_ID)
+	}
+	m.touch(s)
+	r.released = true
+	r.conn = c.Conn
+	if len(r.pending) == 0 {
+		m.abandon(r)
+		return nil
+	}
+	return refuse(shoalpb.Code_CODE_PENDING)
+}
+
+// abandon removes an exchange from its session.
+func (m *Machine) abandon(r *received) {
+	m.touch(r.session)
+	x := r.session.extra
+	x.received = slices.DeleteFunc(x.received, func(o *received) bool { return o == r })
+	r.session = nil
+}
+
+// answered takes the outbox entry n of o off what the exchange waits for.
+func (m *Machine) answered(r *received, o *outbox, n uint64) {
+	s := r.session
+	if s == nil {
+		return
+	}
+	m.touch(s)
+	r.pending = slices.DeleteFunc(r.pending, func(p pending) bool { return p == pending{o, n} })
+	if len(r.pending) > 0 || !r.released {
+		return
+	}
+	m.abandon(r)
+	if eff := m.now.eff; eff != nil && s.owner != nil && s.conn == r.conn {
+		eff.Completed = append(eff.Completed, Completed{
+			Node: s.owner.node, Boot: s.owner.boot, Client: s.client, Conn: s.conn, ID: r.id,
+		})
+	}
+}

@@ -1,0 +1,175 @@
+package shard
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/shoalmq/shoal/cluster/stream"
+	shoalpb "github.com/shoalmq/shoal/proto"
+	"google.golang.org/protobuf/proto"
+)
+
+// errCorrupt: rows contradict each other. Checksums have passed, so it is a
+// fault of the program that wrote them.
+var errCorrupt = errors.New("state file is inconsistent")
+
+// restorer reads a state file into a fresh Machine.
+type restorer struct {
+	m      *Machine
+	bodies map[uint64]*body
+	meta   bool
+}
+
+// Restore fills a fresh Machine from the rows of a state file; scan visits all
+// rows of a bucket, none if there is no such bucket, and k and v are valid only
+// during fn. A file without any row leaves the machine empty. After an error
+// the machine must not be used.
+func (m *Machine) Restore(scan func(bucket string, fn func(k, v []byte) error) error) error {
+	r := &restorer{m: m, bodies: map[uint64]*body{}}
+	// In order of what refers to what.
+	for _, step := range []struct {
+		bucket string
+		row    func(k, v []byte) error
+	}{
+		{bucketMeta, r.metaRow},
+		{bucketBodies, r.bodyRow},
+		{bucketOutbox, r.outboxRow},
+		{bucketFilters, r.filterRow},
+		{bucketSessions, r.sessionRow},
+	} {
+		if err := scan(step.bucket, step.row); err != nil {
+			return fmt.Errorf("restore shard %d: %s: %w", m.cfg.Group, step.bucket, err)
+		}
+	}
+	if err := r.check(); err != nil {
+		return fmt.Errorf("restore shard %d: %w", m.cfg.Group, err)
+	}
+	m.file = file{generation: 1}
+	return nil
+}
+
+// decode reads a row that this build understands completely.
+func decode(v []byte, row interface {
+	proto.Message
+	UnmarshalVT([]byte) error
+}) error {
+	if err := row.UnmarshalVT(v); err != nil {
+		return fmt.Errorf("decode row: %w", err)
+	}
+	return stream.CheckKnown(row)
+}
+
+func (r *restorer) metaRow(_, v []byte) error {
+	m, row := r.m, &shoalpb.ShardMeta{}
+	if err := decode(v, row); err != nil {
+		return err
+	}
+	if row.Format != rowFormat {
+		return fmt.Errorf("unknown format %d", row.Format)
+	}
+	if row.Group != m.cfg.Group {
+		return fmt.Errorf("state of shard %d", row.Group)
+	}
+	m.applied, m.clock, m.bodySeq = row.Applied, row.ClockMs, row.BodySeq
+	if row.Counters != nil {
+		m.counters = row.Counters
+	}
+	for _, o := range row.Outboxes {
+		m.outboxes = append(m.outboxes, &outbox{
+			target: o.Target, base: o.Base, entries: make([]outboxEntry, o.Next-o.Base),
+			fileBase: o.Base, fileNext: o.Next,
+		})
+	}
+	r.meta = true
+	return m.in.LoadRow(row.Streams)
+}
+
+func (r *restorer) bodyRow(k, v []byte) error {
+	row := &shoalpb.BodyRow{}
+	if err := decode(v, row); err != nil {
+		return err
+	}
+	if len(k) != 8 || row.Message == nil {
+		return fmt.Errorf("body %x: %w", k, errCorrupt)
+	}
+	b := &body{message: row.Message, seq: binary.BigEndian.Uint64(k), at: row.AtMs, inFile: inFile}
+	r.bodies[b.seq] = b
+	r.m.gauges.bodies++
+	r.m.gauges.bodyBytes += messageBytes(b.message)
+	return nil
+}
+
+// use returns a body and counts a reference to it.
+func (r *restorer) use(seq uint64) (*body, error) {
+	b := r.bodies[seq]
+	if b == nil {
+		return nil, fmt.Errorf("body %d is missing: %w", seq, errCorrupt)
+	}
+	b.refs++
+	return b, nil
+}
+
+func (r *restorer) outboxRow(k, v []byte) error {
+	row := &shoalpb.OutboxRow{}
+	if err := decode(v, row); err != nil {
+		return err
+	}
+	t, n, err := parseOutboxKey(k)
+	if err != nil {
+		return err
+	}
+	i, ok := r.m.findOutbox(t)
+	if !ok || n < r.m.outboxes[i].base || n >= r.m.outboxes[i].next() {
+		return fmt.Errorf("outbox entry %d to %v: %w", n, t, errCorrupt)
+	}
+	o, e := r.m.outboxes[i], outboxEntry{route: row.Route}
+	if row.Route == nil {
+		if e.body, err = r.use(row.Body); err != nil {
+			return err
+		}
+	}
+	o.entries[n-o.base] = e
+	o.bytes += e.bytes()
+	return nil
+}
+
+func (r *restorer) filterRow(k, v []byte) error {
+	row := &shoalpb.FilterRow{}
+	if err := decode(v, row); err != nil {
+		return err
+	}
+	name, err := nameOf(k, row.Filter)
+	if err != nil {
+		return err
+	}
+	r.m.filter(name).route = row.Route
+	return nil
+}
+
+// check makes sure that nothing is missing and nothing too much.
+func (r *restorer) check() (err error) {
+	m := r.m
+	if !r.meta && (len(m.sessions) > 0 || len(r.bodies) > 0 || m.filters.Len() > 0) {
+		return fmt.Errorf("no meta row: %w", errCorrupt)
+	}
+	for seq, b := range r.bodies {
+		if b.refs == 0 {
+			return fmt.Errorf("nothing refers to body %d: %w", seq, errCorrupt)
+		}
+	}
+	for _, o := range m.outboxes {
+		for i, e := range o.entries {
+			if e.body == nil && e.route == nil {
+				return fmt.Errorf("outbox entry %d to %v is missing: %w", o.base+uint64(i), o.target, errCorrupt)
+			}
+		}
+	}
+	m.filters.All(func(name string, f *filter) bool {
+		if len(f.subs) == 0 {
+			err = fmt.Errorf("nobody subscribes %q: %w", name, errCorrupt)
+		}
+		return err == nil
+	})
+	return err
+}

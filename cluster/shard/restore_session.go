@@ -1,0 +1,194 @@
+package shard
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+func (r *restorer) sessionRow(k, v []byte) error {
+	row := &shoalpb.SessionRow{}
+	if err := decode(v, row); err != nil {
+		return err
+	}
+	client, err := nameOf(k, row.Client)
+	if err != nil {
+		return err
+	}
+	s := &session{
+		client:     client,
+		conn:       row.Conn,
+		nextSeq:    row.NextSeq,
+		sentHi:     row.SentHi,
+		openSentHi: row.OpenSentHi,
+		detachedAt: row.DetachedMs,
+		expiry:     row.ExpiryS,
+		window:     uint16(row.Window),
+		durable:    row.Durable,
+	}
+	m := r.m
+	m.sessions[client] = s
+	m.gauges.durable += isSet(s.durable)
+	if row.Conn != 0 {
+		s.owner = m.process(row.Node, row.Boot)
+		m.gauges.attached++
+	}
+	if err := r.subscriptions(s, row.Subscriptions); err != nil {
+		return fmt.Errorf("session %q: %w", client, err)
+	}
+	if err := r.queue(s, row.Queue); err != nil {
+		return fmt.Errorf("session %q: %w", client, err)
+	}
+	if err := r.extra(s, row); err != nil {
+		return fmt.Errorf("session %q: %w", client, err)
+	}
+	return nil
+}
+
+func (r *restorer) subscriptions(s *session, rows []*shoalpb.Subscription) error {
+	if len(rows) > 0 {
+		s.subs = make([]*subscription, len(rows))
+	}
+	for i, row := range rows {
+		f, ok := r.m.filters.Lookup(row.Filter)
+		if !ok {
+			return fmt.Errorf("filter %q is missing: %w", row.Filter, errCorrupt)
+		}
+		s.subs[i] = f.add(s, optionsOf(row))
+		s.subs[i].identify(row.Identifier)
+	}
+	r.m.gauges.subscriptions += len(rows)
+	return nil
+}
+
+func (r *restorer) extra(s *session, row *shoalpb.SessionRow) error {
+	if len(row.Former) == 0 && row.Will == nil && row.Dropped == 0 && len(row.Received) == 0 {
+		return nil
+	}
+	x := s.more()
+	x.will, x.dropped = row.Will, row.Dropped
+	for _, o := range row.Former {
+		x.former = append(x.former, former{r.m.process(o.Node, o.Boot), o.Conn})
+	}
+	for _, e := range row.Received {
+		exchange := &received{session: s, conn: e.Conn, hash: e.Hash, id: e.Id, released: e.Released}
+		x.received = append(x.received, exchange)
+		for _, p := range e.Pending {
+			if err := r.wait(exchange, p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// wait makes an exchange wait for an outbox entry again.
+func (r *restorer) wait(e *received, p *shoalpb.PendingRow) error {
+	i, ok := r.m.findOutbox(p.Target)
+	if !ok || p.N < r.m.outboxes[i].base || p.N >= r.m.outboxes[i].next() {
+		return fmt.Errorf("exchange %d waits for entry %d to %v, which is not there: %w", e.id, p.N, p.Target, errCorrupt)
+	}
+	o := r.m.outboxes[i]
+	o.entries[p.N-o.base].waiter = e
+	e.pending = append(e.pending, pending{o, p.N})
+	return nil
+}
+
+// queue decodes what queue.row encodes.
+func (r *restorer) queue(s *session, b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	d := &varints{b: b}
+	q := &queue{}
+	s.queue = q
+	var seq, bodySeq uint64
+	var ids *identifiers
+	for len(d.b) > 0 && !d.bad {
+		seq += d.unsigned()
+		bodySeq += uint64(d.signed())
+		flag := refFlag(d.unsigned())
+		var own *identifiers
+		if flag&refHasIDs != 0 {
+			ids = d.identifiers(ids)
+			own = ids
+		}
+		body, err := r.use(bodySeq)
+		if err != nil {
+			return err
+		}
+		q.append(seq, ref{body, own, flag &^ refHasIDs})
+		if seq <= s.sentHi {
+			q.sent++
+		}
+	}
+	if d.bad || seq >= s.nextSeq {
+		return fmt.Errorf("queue: %w", errCorrupt)
+	}
+	q.fill(s.nextSeq)
+	r.m.gauges.queued += q.unfinished
+	return nil
+}
+
+// append adds a restored entry, after finished ones if its seq says so.
+func (q *queue) append(seq uint64, r ref) {
+	if q.unfinished == 0 {
+		q.base = seq
+	}
+	q.fill(seq)
+	q.refs = append(q.refs, r)
+	q.unfinished++
+}
+
+// fill adds finished entries up to next.
+func (q *queue) fill(next uint64) {
+	for q.base+uint64(len(q.refs)) < next {
+		q.refs = append(q.refs, ref{})
+	}
+}
+
+// varints reads numbers; bad is set at the first that is cut off.
+type varints struct {
+	b   []byte
+	bad bool
+}
+
+func (d *varints) unsigned() uint64 {
+	v, n := binary.Uvarint(d.b)
+	return v * d.took(n)
+}
+
+func (d *varints) signed() int64 {
+	v, n := binary.Varint(d.b)
+	return v * int64(d.took(n))
+}
+
+// took goes on by n bytes. It returns 0 if there was no number.
+func (d *varints) took(n int) uint64 {
+	if n <= 0 {
+		d.bad, d.b = true, nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return 1
+}
+
+// identifiers reads a list. Equal ones of neighbours are shared: last is the one
+// read before.
+func (d *varints) identifiers(last *identifiers) *identifiers {
+	n := d.unsigned()
+	if n > uint64(len(d.b)) {
+		d.bad = true
+		return nil
+	}
+	ids := make(identifiers, n)
+	for i := range ids {
+		ids[i] = uint32(d.unsigned())
+	}
+	if last != nil && slices.Equal(*last, ids) {
+		return last
+	}
+	return &ids
+}

@@ -1,0 +1,208 @@
+package shard
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// Buckets of the state file and their keys:
+//
+//	shard.meta      metaKey: everything small
+//	shard.bodies    body number, 8 bytes big-endian
+//	shard.sessions  Client Identifier, see nameKey
+//	shard.filters   Topic Filter, see nameKey
+//	shard.outbox    target and number, see outboxKey
+const (
+	bucketMeta     = "shard.meta"
+	bucketBodies   = "shard.bodies"
+	bucketSessions = "shard.sessions"
+	bucketFilters  = "shard.filters"
+	bucketOutbox   = "shard.outbox"
+)
+
+// rowFormat is the version of all rows.
+const rowFormat = 1
+
+var metaKey = []byte("meta")
+
+// The first byte of a nameKey tells what follows.
+const (
+	keyIsName = 0
+	keyIsHash = 1
+)
+
+// nameKey is the key of a row that is named by a client: the name itself, or
+// the hash of a long one, as keys of a B+tree must be short and a client may
+// send 64 KiB.
+func nameKey(name string) []byte {
+	if len(name) > maxNameKey {
+		h := sha256.Sum256([]byte(name))
+		return append([]byte{keyIsHash}, h[:]...)
+	}
+	return append([]byte{keyIsName}, name...)
+}
+
+// nameOf returns the name of a row: that of its key, or else the one inside.
+func nameOf(key []byte, inside string) (string, error) {
+	switch {
+	case len(key) > 0 && key[0] == keyIsName && inside == "":
+		return string(key[1:]), nil
+	case len(key) > 0 && key[0] == keyIsHash && string(nameKey(inside)) == string(key):
+		return inside, nil
+	}
+	return "", fmt.Errorf("key %x does not fit the row: %w", key, errCorrupt)
+}
+
+// nameInside is what a row has to say about its name besides its key.
+func nameInside(name string) string {
+	if len(name) > maxNameKey {
+		return name
+	}
+	return ""
+}
+
+func bodyKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
+
+// outboxKey is group, boot, node and number: fixed widths around the one part
+// that has none, so that entries of a target stand together and in order.
+func outboxKey(t *shoalpb.Target, n uint64) []byte {
+	k := make([]byte, 0, 20+len(t.Node))
+	k = binary.BigEndian.AppendUint32(k, t.Group)
+	k = binary.BigEndian.AppendUint64(k, t.Boot)
+	k = append(k, t.Node...)
+	return binary.BigEndian.AppendUint64(k, n)
+}
+
+func parseOutboxKey(k []byte) (*shoalpb.Target, uint64, error) {
+	if len(k) < 20 {
+		return nil, 0, fmt.Errorf("outbox key %x: %w", k, errCorrupt)
+	}
+	end := len(k) - 8
+	return &shoalpb.Target{
+		Group: binary.BigEndian.Uint32(k),
+		Boot:  binary.BigEndian.Uint64(k[4:]),
+		Node:  string(k[12:end]),
+	}, binary.BigEndian.Uint64(k[end:]), nil
+}
+
+// encode marshals a row. Rows are made here from valid state: that this fails
+// is a fault of the program.
+func encode(row interface{ MarshalVT() ([]byte, error) }) []byte {
+	b, err := row.MarshalVT()
+	if err != nil {
+		panic(fmt.Sprintf("shard: encode row: %v", err))
+	}
+	return b
+}
+
+// metaRow encodes everything small.
+func (m *Machine) metaRow() []byte {
+	row := &shoalpb.ShardMeta{
+		Format:   rowFormat,
+		Group:    m.cfg.Group,
+		Applied:  m.applied,
+		ClockMs:  m.clock,
+		BodySeq:  m.bodySeq,
+		Streams:  m.in.AppendRow(nil),
+		Counters: m.counters,
+	}
+	for _, o := range m.outboxes {
+		row.Outboxes = append(row.Outboxes, &shoalpb.OutboxMeta{Target: o.target, Base: o.base, Next: o.next()})
+	}
+	return encode(row)
+}
+
+func (b *body) row() []byte {
+	return encode(&shoalpb.BodyRow{Message: b.message, AtMs: b.at})
+}
+
+func (f *filter) key() (bucket, name string) { return bucketFilters, f.name }
+
+func (f *filter) row(func(*body)) []byte {
+	return encode(&shoalpb.FilterRow{Route: f.route, Filter: nameInside(f.name)})
+}
+
+func (e outboxEntry) row() []byte {
+	if e.body != nil {
+		return encode(&shoalpb.OutboxRow{Body: e.body.seq})
+	}
+	return encode(&shoalpb.OutboxRow{Route: e.route})
+}
+
+func (s *session) key() (bucket, name string) { return bucketSessions, s.client }
+
+// row encodes the session and tells use which bodies the row refers to.
+func (s *session) row(use func(*body)) []byte {
+	row := &shoalpb.SessionRow{
+		Client:     nameInside(s.client),
+		Durable:    s.durable,
+		Conn:       s.conn,
+		Former:     s.formerOwners(),
+		Window:     uint32(s.window),
+		ExpiryS:    s.expiry,
+		DetachedMs: s.detachedAt,
+		NextSeq:    s.nextSeq,
+		SentHi:     s.sentHi,
+		OpenSentHi: s.openSentHi,
+		Queue:      s.queue.row(use),
+	}
+	if s.owner != nil {
+		row.Node, row.Boot = s.owner.node, s.owner.boot
+	}
+	if len(s.subs) > 0 {
+		row.Subscriptions = make([]*shoalpb.Subscription, len(s.subs))
+		for i, sub := range s.subs {
+			row.Subscriptions[i] = sub.row()
+		}
+	}
+	if x := s.extra; x != nil {
+		row.Will = x.will
+		row.Dropped = x.dropped
+		for _, r := range x.received {
+			row.Received = append(row.Received, r.row())
+		}
+	}
+	return encode(row)
+}
+
+func (r *received) row() *shoalpb.ReceivedRow {
+	row := &shoalpb.ReceivedRow{Id: r.id, Conn: r.conn, Hash: r.hash, Released: r.released}
+	for _, p := range r.pending {
+		row.Pending = append(row.Pending, &shoalpb.PendingRow{Target: p.outbox.target, N: p.n})
+	}
+	return row
+}
+
+// row encodes the unfinished entries, each as varints: seq and body number as
+// differences to the entry before, flags, and, if flagged, the number of
+// identifiers and the identifiers. A usual entry takes three bytes.
+func (q *queue) row(use func(*body)) []byte {
+	if q == nil {
+		return nil
+	}
+	b := make([]byte, 0, 16+4*q.unfinished)
+	var seq, bodySeq uint64
+	for i, r := range q.refs[q.head:] {
+		if r.body == nil {
+			continue
+		}
+		use(r.body)
+		at := q.base + uint64(i)
+		b = binary.AppendUvarint(b, at-seq)
+		b = binary.AppendVarint(b, int64(r.body.seq-bodySeq))
+		seq, bodySeq = at, r.body.seq
+		if r.ids == nil {
+			b = append(b, byte(r.flag))
+			continue
+		}
+		b = append(b, byte(r.flag|refHasIDs))
+		b = binary.AppendUvarint(b, uint64(len(*r.ids)))
+		for _, id := range *r.ids {
+			b = binary.AppendUvarint(b, uint64(id))
+		}
+	}
+	return b
+}

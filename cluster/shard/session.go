@@ -1,0 +1,196 @@
+package shard
+
+import (
+	"strings"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// session is the row of one Client Identifier. An idle durable one must stay
+// below 600 bytes with all that belongs to it, so what few sessions have is in
+// extra.
+type session struct {
+	client string
+	// owner is the process of the connection conn; nil and 0 when detached.
+	owner *process
+	conn  uint64
+
+	// nextSeq numbers the next queue entry; sentHi is the highest seq that may
+	// have been sent, openSentHi its value before the owner's Open.
+	nextSeq    uint64
+	sentHi     uint64
+	openSentHi uint64
+	queue      *queue // nil if there are no unfinished entries
+
+	subs  []*subscription // ascending by filter
+	extra *extra          // nil if there is nothing in it
+
+	detachedAt uint64 // by the shard's clock
+	expiry     uint32 // Session Expiry Interval in seconds
+	window     uint16
+	// durable is the class of the session. A transient one that is detached
+	// has no state: the row is there for its former owners.
+	durable bool
+
+	readyAt uint32 // place in Effects.Ready, if that place names this session
+	tracked
+}
+
+// extra is what few sessions have.
+type extra struct {
+	former   []former
+	will     *shoalpb.Will
+	received []*received // in order of arrival
+	dropped  uint64      // at the queue limit, in this incarnation
+}
+
+// process is a node's process that has or had connections here.
+type process struct {
+	node string
+	boot uint64
+}
+
+type processKey struct {
+	node string
+	boot uint64
+}
+
+// process returns the one record of (node, boot).
+func (m *Machine) process(node string, boot uint64) *process {
+	if p := m.processes[processKey{node, boot}]; p != nil {
+		return p
+	}
+	p := &process{node: strings.Clone(node), boot: boot}
+	m.processes[processKey{p.node, boot}] = p
+	return p
+}
+
+// more returns the session's extra, made if missing.
+func (s *session) more() *extra {
+	if s.extra == nil {
+		s.extra = &extra{}
+	}
+	return s.extra
+}
+
+// owned returns the session if conn owns it, else nil.
+func (m *Machine) owned(client string, conn uint64) *session {
+	if s := m.sessions[client]; s != nil && s.owner != nil && s.conn == conn {
+		return s
+	}
+	return nil
+}
+
+// ownedDurable is owned for commands that only durable sessions have; what a
+// node sends for its transient ones never comes here.
+func (m *Machine) ownedDurable(client string, conn uint64) *session {
+	if s := m.owned(client, conn); s != nil && s.durable {
+		return s
+	}
+	return nil
+}
+
+// open makes conn the owner of the session.
+func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
+	s := m.sessions[c.Client]
+	if s == nil {
+		s = &session{client: strings.Clone(c.Client), nextSeq: 1}
+		m.sessions[s.client] = s
+	}
+	m.touch(s)
+	present := s.durable && !c.CleanStart
+	m.supersede(s)
+	if !present {
+		m.reset(s)
+		s.durable = c.ExpiryS > 0
+		m.gauges.durable += isSet(s.durable)
+	}
+	s.owner, s.conn = m.process(m.now.batch.Node, m.now.batch.Boot), conn
+	m.gauges.attached++
+	s.expiry = c.ExpiryS
+	s.window = uint16(max(c.Window, 1))
+	s.setWill(c.Will)
+	s.openSentHi = s.sentHi
+	s.advance()
+	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
+		Present: present,
+		Conn:    conn,
+		SentHi:  s.openSentHi,
+		Former:  s.formerOwners(),
+		Durable: s.durable,
+	}}
+}
+
+func (s *session) setWill(w *shoalpb.Will) {
+	if w != nil {
+		s.more().will = w
+	} else if s.extra != nil {
+		s.extra.will = nil
+	}
+}
+
+// close ends the owner's connection.
+func (m *Machine) close(c *shoalpb.Close) *shoalpb.Answer {
+	s := m.owned(c.Client, c.Conn)
+	if s == nil {
+		return notOwner()
+	}
+	m.touch(s)
+	if c.ExpiryS != nil && s.durable {
+		s.expiry = *c.ExpiryS
+	}
+	if c.DiscardWill {
+		s.setWill(nil)
+	}
+	if !c.Drained {
+		s.addFormer()
+	}
+	m.detach(s)
+	m.settle(s)
+	return nil
+}
+
+// detach leaves the session without an owner.
+func (m *Machine) detach(s *session) {
+	s.owner, s.conn = nil, 0
+	s.openSentHi = 0
+	s.window = 0
+	s.detachedAt = m.clock
+	m.gauges.attached--
+}
+
+// settle ends what a detached session may not keep, and removes the row when
+// nobody needs it.
+func (m *Machine) settle(s *session) {
+	if s.owner != nil || s.durable && s.expiry > 0 {
+		return
+	}
+	m.touch(s)
+	m.reset(s)
+	if !s.hasFormer() {
+		m.forget(s)
+		delete(m.sessions, s.client)
+	}
+}
+
+// reset ends the incarnation of a session: all its state goes, only the former
+// owners stay. Numbering begins anew; what is on the way for the old
+// incarnation names a connection that owns nothing any more.
+func (m *Machine) reset(s *session) {
+	m.gauges.durable -= isSet(s.durable)
+	m.unsubscribeAll(s)
+	m.discardQueue(s)
+	s.nextSeq, s.sentHi, s.openSentHi = 1, 0, 0
+	s.durable = false
+	s.expiry = 0
+	s.detachedAt = 0
+	if x := s.extra; x != nil {
+		for _, r := range x.received {
+			r.session = nil
+		}
+		s.extra = nil
+		if len(x.former) > 0 {
+			s.extra = &extra{former: x.former}
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package shard
+
+// gauges count what is in the state now.
+type gauges struct {
+	durable       int
+	attached      int
+	subscriptions int
+	queued        int
+	bodies        int
+	bodyBytes     int
+}
+
+// Stats are a shard's figures for metrics: gauges first, then counters, which
+// are part of the replicated state and so are the same on all replicas.
+type Stats struct {
+	// Sessions counts rows, Durable those of durable sessions, Attached those
+	// with an owner.
+	Sessions, Durable, Attached int
+	Subscriptions, Filters      int
+	// Queued counts unfinished queue entries.
+	Queued int
+	// Bodies are stored messages; BodyBytes what they take in memory, about.
+	Bodies, BodyBytes int
+	// OutboxEntries counts unanswered outbox entries of all targets.
+	OutboxEntries, OutboxBytes int
+
+	// Appended counts messages matched, Enqueued queue entries made of them.
+	// Enqueued = Acked + Expired + SessionEnded + Queued.
+	Appended, Enqueued, Acked, Expired, SessionEnded uint64
+	// QueueFull counts copies dropped at a session's limit, OutboxFenced outbox
+	// entries dropped with their target's process, OutboxRefused those that
+	// the target did not answer with "done".
+	QueueFull, OutboxFenced, OutboxRefused uint64
+	// ReceivedReplaced counts QoS 2 exchanges abandoned by their publisher.
+	ReceivedReplaced uint64
+}
+
+// Stats returns the shard's figures.
+func (m *Machine) Stats() Stats {
+	s := Stats{
+		Sessions:      len(m.sessions),
+		Durable:       m.gauges.durable,
+		Attached:      m.gauges.attached,
+		Subscriptions: m.gauges.subscriptions,
+		Filters:       m.filters.Len(),
+		Queued:        m.gauges.queued,
+		Bodies:        m.gauges.bodies,
+		BodyBytes:     m.gauges.bodyBytes,
+
+		Appended:         m.counters.Appended,
+		Enqueued:         m.counters.Enqueued,
+		Acked:            m.counters.Acked,
+		Expired:          m.counters.Expired,
+		SessionEnded:     m.counters.SessionEnded,
+		QueueFull:        m.counters.QueueFull,
+		OutboxFenced:     m.counters.OutboxFenced,
+		OutboxRefused:    m.counters.OutboxRefused,
+		ReceivedReplaced: m.counters.ReceivedReplaced,
+	}
+	for _, o := range m.outboxes {
+		s.OutboxEntries += len(o.entries)
+		s.OutboxBytes += o.bytes
+	}
+	return s
+}
+
+// DirtyRefs is the number of references made and dropped since the last
+// checkpoint, DirtyBytes the size of messages stored since then: a checkpoint
+// is due when one of them is large.
+func (m *Machine) DirtyRefs() int  { return m.file.refs }
+func (m *Machine) DirtyBytes() int { return m.file.bytes }
