@@ -1,0 +1,63 @@
+package lease
+
+import "time"
+
+// Holder is a node's side: its own lease, and the visible index as it may use
+// it. The zero Holder has no lease. All times are on the node's clock. A process
+// that takes a new boot begins with a new Holder.
+type Holder struct {
+	expiry  time.Duration
+	ran     time.Duration // the last call of CloseClients
+	woke    time.Duration // the last one after a stall
+	term    uint64
+	visible uint64
+}
+
+// Granted takes the grant of a renewal that was sent at sentAt. A late one is
+// worth what is left of it; one out of order changes nothing.
+func (h *Holder) Granted(sentAt, now time.Duration) {
+	h.expiry = max(h.expiry, sentAt+Length)
+}
+
+// Expiry returns when the lease ends, 0 if there never was one. See the package
+// comment for how a publish uses it.
+func (h *Holder) Expiry() time.Duration { return h.expiry }
+
+// Valid reports whether the lease holds.
+func (h *Holder) Valid(now time.Duration) bool { return now < h.expiry }
+
+// CloseClients reports whether the lease ended so long ago that the node lets
+// its clients go. Call it at least every RenewEvery: after a longer pause the
+// process itself was suspended, and gets CloseAfter to be renewed.
+func (h *Holder) CloseClients(now time.Duration) bool {
+	if now-h.ran > stall {
+		h.woke = now
+	}
+	h.ran = now
+	return h.expiry != 0 && now >= max(h.expiry, h.woke)+CloseAfter
+}
+
+// Applied tells that the node has applied the entry of the directory at index,
+// of the given raft term; calls come in order. What leaders of earlier terms
+// told, or will tell, of this entry and later ones is not used: they may not know
+// all leases any more.
+func (h *Holder) Applied(index, term uint64) {
+	if term > h.term {
+		h.term = term
+		h.visible = min(h.visible, index-1)
+	}
+}
+
+// Told takes the visible index that the directory's leader of a term told, and
+// returns Visible.
+func (h *Holder) Told(term, visible uint64) uint64 {
+	if term >= h.term {
+		h.term = term
+		h.visible = max(h.visible, visible)
+	}
+	return h.visible
+}
+
+// Visible returns the visible index. A subscription may be acknowledged once this
+// and the node's own applied index have reached its route.
+func (h *Holder) Visible() uint64 { return h.visible }

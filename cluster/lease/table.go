@@ -1,0 +1,170 @@
+package lease
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Member is one process of a node.
+type Member struct {
+	Node string
+	Boot uint64
+}
+
+// Table is the leader's side: who holds a lease, for one term of the directory's
+// leader. All times are on the leader's clock and must not fall.
+type Table struct {
+	term    uint64
+	first   uint64
+	nodes   map[string]*process
+	visible uint64
+	ran     time.Duration // the last call
+	woke    time.Duration // the last call after a stall
+}
+
+// process is what the leader knows of one process.
+type process struct {
+	boot    uint64
+	applied uint64 // 0: not known
+	// until is when the count ends, of a process that was ever granted a lease
+	// or is counted since the leader began.
+	until   time.Duration
+	counted bool
+	// heard is when a process that was never counted appeared or last asked.
+	heard time.Duration
+	// dead: it was returned by Expired, last at proposed.
+	dead     bool
+	proposed time.Duration
+}
+
+// NewTable returns the table of the leader of a term. firstIndex is that of the
+// first entry of this term, which the leader's copy of the directory has applied
+// before it calls this; nodes are the processes that are up in that copy. All of
+// them count as leased for Count from now.
+func NewTable(now time.Duration, term uint64, firstIndex uint64, nodes []Member) *Table {
+	t := &Table{term: term, first: firstIndex, nodes: map[string]*process{}, ran: now}
+	for _, m := range nodes {
+		t.nodes[m.Node] = &process{boot: m.Boot, counted: true, until: now + Count}
+	}
+	return t
+}
+
+// Term returns the term of the leader.
+func (t *Table) Term() uint64 { return t.term }
+
+// SetNodes tells the processes that are up in the leader's copy of the directory.
+// One that is not among them any more is fenced and gone at once; a new one
+// counts from its first grant.
+func (t *Table) SetNodes(now time.Duration, nodes []Member) {
+	t.tick(now)
+	old := t.nodes
+	t.nodes = make(map[string]*process, len(nodes))
+	for _, m := range nodes {
+		p := old[m.Node]
+		if p == nil || p.boot != m.Boot {
+			p = &process{boot: m.Boot, heard: now}
+		}
+		t.nodes[m.Node] = p
+	}
+}
+
+// Applied takes a process's report of the directory index that it has applied.
+func (t *Table) Applied(now time.Duration, node string, boot, index uint64) {
+	t.tick(now)
+	if p := t.nodes[node]; p != nil && p.boot == boot {
+		p.applied = max(p.applied, index)
+	}
+}
+
+// Renew answers a request of a process for a lease, which carries the directory
+// index that it has applied. confirmed says that a quorum confirmed, by answers
+// to questions asked after the request came in, that this term still leads. If
+// nothing is granted, reason says why, in words.
+func (t *Table) Renew(now time.Duration, node string, boot, applied uint64, confirmed bool) (granted bool, reason string) {
+	t.tick(now)
+	p := t.nodes[node]
+	if p == nil || p.boot != boot {
+		return false, "the directory does not have this process as up"
+	}
+	p.heard = now
+	p.applied = max(p.applied, applied)
+	switch needed := max(t.first, t.visible); {
+	case p.dead:
+		return false, "the process is being declared dead"
+	case !confirmed:
+		return false, "leadership of the directory is not confirmed"
+	case p.applied < needed:
+		return false, fmt.Sprintf("the directory is applied up to %d of %d", p.applied, needed)
+	}
+	p.counted, p.until = true, now+Count
+	return true, ""
+}
+
+// Visible returns the visible index. It never falls; while nobody is counted it
+// stays. What it returned counts as told.
+func (t *Table) Visible(now time.Duration) uint64 {
+	t.tick(now)
+	lowest, some := uint64(0), false
+	for _, p := range t.nodes {
+		if p.leased(now) && (!some || p.applied < lowest) {
+			lowest, some = p.applied, true
+		}
+	}
+	t.visible = max(t.visible, lowest)
+	return t.visible
+}
+
+func (p *process) leased(now time.Duration) bool { return p.counted && now < p.until }
+
+// Expired returns the processes to be declared dead, in name order. Nothing is
+// granted to them from now on, so the NodeDown must be proposed, by this leader
+// in this term; they are returned again from time to time until SetNodes takes
+// them away.
+func (t *Table) Expired(now time.Duration) []Member {
+	t.tick(now)
+	var expired []Member
+	for node, p := range t.nodes {
+		if now >= t.due(p) {
+			p.dead, p.proposed = true, now
+			expired = append(expired, Member{node, p.boot})
+		}
+	}
+	slices.SortFunc(expired, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
+	return expired
+}
+
+// due returns when p is to be declared dead.
+func (t *Table) due(p *process) time.Duration {
+	switch {
+	case p.dead:
+		return p.proposed + repeatDead
+	case p.counted:
+		return max(p.until, t.woke) + DeadAfter
+	}
+	return max(p.heard, t.woke) + newcomerPatience
+}
+
+// Next returns when Visible or Expired may answer otherwise if nothing else
+// happens: a time not before now, or Never.
+func (t *Table) Next(now time.Duration) time.Duration {
+	next := Never
+	for _, p := range t.nodes {
+		if p.leased(now) {
+			next = min(next, p.until)
+		} else {
+			next = min(next, max(now, t.due(p)))
+		}
+	}
+	return next
+}
+
+// tick notices that the leader itself was suspended: nobody is declared dead for
+// not renewing meanwhile.
+func (t *Table) tick(now time.Duration) {
+	if now-t.ran > stall {
+		t.woke = now
+	}
+	t.ran = max(t.ran, now)
+}
