@@ -10,8 +10,8 @@
 //
 // # Rules
 //
-// A node asks for a renewal every RenewEvery. The lease it is granted runs for
-// Length from when it *sent* the request. The leader counts it from when it
+// A node asks for a renewal every Renew. The lease it is granted runs for
+// Duration from when it *sent* the request. The leader counts it from when it
 // grants it, which is later, for 5 % more. So (A) whenever a lease is valid, the
 // leader that granted it counts it.
 //

@@ -16,7 +16,7 @@ type Holder struct {
 // Granted takes the grant of a renewal that was sent at sentAt. A late one is
 // worth what is left of it; one out of order changes nothing.
 func (h *Holder) Granted(sentAt, now time.Duration) {
-	h.expiry = max(h.expiry, sentAt+Length)
+	h.expiry = max(h.expiry, sentAt+Duration)
 }
 
 // Expiry returns when the lease ends, 0 if there never was one. See the package
@@ -27,7 +27,7 @@ func (h *Holder) Expiry() time.Duration { return h.expiry }
 func (h *Holder) Valid(now time.Duration) bool { return now < h.expiry }
 
 // CloseClients reports whether the lease ended so long ago that the node lets
-// its clients go. Call it at least every RenewEvery: after a longer pause the
+// its clients go. Call it at least every Renew: after a longer pause the
 // process itself was suspended, and gets CloseAfter to be renewed.
 func (h *Holder) CloseClients(now time.Duration) bool {
 	if now-h.ran > stall {

@@ -3,18 +3,18 @@ package lease
 import "time"
 
 const (
-	// RenewEvery is how often a node asks: ten times in a lease, so that some
+	// Renew is how often a node asks: ten times in a lease, so that some
 	// lost or late answers do no harm.
-	RenewEvery = 300 * time.Millisecond
+	Renew = 300 * time.Millisecond
 
-	// Length is how long a lease runs from when its holder asked for it. It
+	// Duration is how long a lease runs from when its holder asked for it. It
 	// outlasts an election of the directory's leader (≈ 1 s), during which
 	// nothing is granted.
-	Length = 3 * time.Second
+	Duration = 3 * time.Second
 
 	// Count is how long a leader counts a lease: 5 % longer, as the holder's
 	// clock may run slower than the leader's.
-	Count = Length + Length/20
+	Count = Duration + Duration/20
 
 	// CloseAfter is how long after its lease a node keeps its clients: it may
 	// still be renewed.
@@ -35,7 +35,7 @@ const (
 	// stall is the longest time between two calls of a process that runs: nodes
 	// ask every 300 ms, the leader's own among them. After a longer one the
 	// process itself was suspended, and what it did not hear says nothing.
-	stall = 2 * RenewEvery
+	stall = 2 * Renew
 )
 
 // Never is later than every time.
