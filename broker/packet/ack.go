@@ -35,12 +35,12 @@ func (p *Ack) Decode(h Header, body []byte, v Version) error {
 
 // decodeReason reads the properties of a packet that has no others.
 func decodeReason(r *reader) (reason string, user []UserProperty) {
-	for ps := r.properties(r.packet); ps.next(); {
-		switch ps.id {
+	for r.properties(r.packet); r.next(); {
+		switch r.ps.id {
 		case propReasonString:
-			reason = string(ps.data)
+			reason = string(r.ps.data)
 		case propUserProperty:
-			user = append(user, ps.pair())
+			user = append(user, r.ps.pair())
 		}
 	}
 	return reason, user
@@ -66,7 +66,7 @@ func (p *Ack) Append(dst []byte, v Version) []byte {
 	if v == V5 {
 		properties := p.ReasonString != "" || len(p.UserProperties) > 0
 		if properties || p.Code != CodeSuccess {
-			dst = append(dst, byte(p.Code))
+			dst = append(dst, byte(p.Code.fitting(p.Type)))
 		}
 		if properties {
 			dst = appendReason(dst, p.ReasonString, p.UserProperties)

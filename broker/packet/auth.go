@@ -19,16 +19,16 @@ func (p *Auth) Decode(h Header, body []byte, v Version) error {
 	}
 	p.Code = r.code()
 	method := false
-	for ps := r.properties(TypeAuth); ps.next(); {
-		switch ps.id {
+	for r.properties(TypeAuth); r.next(); {
+		switch r.ps.id {
 		case propAuthMethod:
-			method, p.AuthMethod = true, string(ps.data)
+			method, p.AuthMethod = true, string(r.ps.data)
 		case propAuthData:
-			p.AuthData = ps.data
+			p.AuthData = r.ps.data
 		case propReasonString:
-			p.ReasonString = string(ps.data)
+			p.ReasonString = string(r.ps.data)
 		case propUserProperty:
-			p.UserProperties = append(p.UserProperties, ps.pair())
+			p.UserProperties = append(p.UserProperties, r.ps.pair())
 		}
 	}
 	if !method {

@@ -3,6 +3,9 @@ package packet
 import "fmt"
 
 // Code is a Reason Code of MQTT 5 (§2.4). 0x80 and above are failures.
+//
+// Append writes a code only into packets that can carry it, and puts the nearest
+// in its place otherwise: 0x89 for 0x88 in DISCONNECT, mostly 0x80.
 type Code byte
 
 // The Reason Codes under the names of the specification. 0x00 has three.
@@ -69,7 +72,8 @@ const (
 
 // codes has the name of each Reason Code and the packets whose own section lists
 // it: [MQTT-3.2.2-8], [MQTT-3.4.2-1] to [MQTT-3.7.2-1], [MQTT-3.9.3-2],
-// [MQTT-3.11.3-2], [MQTT-3.14.2-1], [MQTT-3.15.2-1].
+// [MQTT-3.11.3-2], [MQTT-3.14.2-1], [MQTT-3.15.2-1]. For 0x8C in DISCONNECT the
+// standard contradicts itself; table 2-6 allows it.
 var codes = [256]struct {
 	name string
 	in   uint16
@@ -133,6 +137,23 @@ func (c Code) Failed() bool { return c >= 0x80 }
 
 // In reports whether packets of type t can carry the code.
 func (c Code) In(t Type) bool { return codes[c].in&(1<<t) != 0 }
+
+// fitting returns the code, or if packets of type t cannot carry it the nearest
+// that they can: a peer has to take any other for a Protocol Error, so sending
+// it would say nothing.
+func (c Code) fitting(t Type) Code {
+	switch {
+	case c.In(t):
+		return c
+	case c == CodeServerUnavailable && CodeServerBusy.In(t):
+		return CodeServerBusy
+	case c == CodeServerShuttingDown && CodeServerUnavailable.In(t):
+		return CodeServerUnavailable
+	case CodeUnspecifiedError.In(t):
+		return CodeUnspecifiedError
+	}
+	return CodePacketIdentifierNotFound // PUBREL and PUBCOMP know no other
+}
 
 // ReturnCode returns the CONNACK return code of MQTT 3 (3.1.1 §3.2.2.3) that
 // says the same. If none does ok is false, and the connection is to be closed

@@ -68,36 +68,36 @@ func (p *Connack) decodeReturnCode(r *reader) {
 }
 
 func (p *Connack) decodeProperties(r *reader) {
-	for ps := r.properties(TypeConnack); ps.next(); {
-		switch ps.id {
+	for r.properties(TypeConnack); r.next(); {
+		switch r.ps.id {
 		case propSessionExpiry:
-			p.HasSessionExpiry, p.SessionExpiry = true, ps.num
+			p.HasSessionExpiry, p.SessionExpiry = true, r.ps.num
 		case propReceiveMaximum:
-			p.ReceiveMaximum = uint16(ps.num)
+			p.ReceiveMaximum = uint16(r.ps.num)
 		case propMaximumQoS:
-			p.HasMaximumQoS, p.MaximumQoS = true, QoS(ps.num)
+			p.HasMaximumQoS, p.MaximumQoS = true, QoS(r.ps.num)
 		case propMaximumPacketSize:
-			p.MaximumPacketSize = ps.num
+			p.MaximumPacketSize = r.ps.num
 		case propAssignedClientID:
-			p.AssignedClientID = string(ps.data)
+			p.AssignedClientID = string(r.ps.data)
 		case propTopicAliasMaximum:
-			p.TopicAliasMaximum = uint16(ps.num)
+			p.TopicAliasMaximum = uint16(r.ps.num)
 		case propReasonString:
-			p.ReasonString = string(ps.data)
+			p.ReasonString = string(r.ps.data)
 		case propUserProperty:
-			p.UserProperties = append(p.UserProperties, ps.pair())
+			p.UserProperties = append(p.UserProperties, r.ps.pair())
 		case propServerKeepAlive:
-			p.HasServerKeepAlive, p.ServerKeepAlive = true, uint16(ps.num)
+			p.HasServerKeepAlive, p.ServerKeepAlive = true, uint16(r.ps.num)
 		case propResponseInfo:
-			p.ResponseInfo = string(ps.data)
+			p.ResponseInfo = string(r.ps.data)
 		case propServerReference:
-			p.ServerReference = string(ps.data)
+			p.ServerReference = string(r.ps.data)
 		case propAuthMethod:
-			p.AuthMethod = string(ps.data)
+			p.AuthMethod = string(r.ps.data)
 		case propAuthData:
-			p.AuthData = ps.data
+			p.AuthData = r.ps.data
 		default:
-			p.setUnavailable(ps.id, ps.num == 0)
+			p.setUnavailable(r.ps.id, r.ps.num == 0)
 		}
 	}
 }
@@ -119,7 +119,7 @@ func (p *Connack) setUnavailable(id property, unavailable bool) {
 // connection is to be closed without CONNACK.
 func (p *Connack) Append(dst []byte, v Version) []byte {
 	start := len(dst)
-	code := byte(p.Code)
+	code := byte(p.Code.fitting(TypeConnack))
 	if v != V5 {
 		var ok bool
 		if code, ok = p.Code.ReturnCode(); !ok {

@@ -35,23 +35,6 @@ type Connect struct {
 	UserProperties      []UserProperty
 }
 
-// Will is the Will Message of a CONNECT.
-type Will struct {
-	Topic   string // valid UTF-8, not empty; wildcards are not looked for
-	Payload []byte
-	QoS     QoS
-	Retain  bool
-
-	// What follows exists in MQTT 5 only.
-
-	DelaySeconds  uint32 // Will Delay Interval
-	HasExpiry     bool
-	MessageExpiry uint32 // seconds, from the publishing of the Will
-	// Forward holds the properties that are handed on unaltered, as ParseForward
-	// takes them apart. It may alias the body.
-	Forward []byte
-}
-
 // Connect Flags (MQTT 5 §3.1.2.3).
 const (
 	connectReserved   = 0x01
@@ -126,55 +109,31 @@ func (p *Connect) checkFlags(r *reader, flags byte) {
 }
 
 func (p *Connect) decodeProperties(r *reader) {
-	for ps := r.properties(TypeConnect); ps.next(); {
-		switch ps.id {
+	for r.properties(TypeConnect); r.next(); {
+		switch r.ps.id {
 		case propSessionExpiry:
-			p.HasSessionExpiry, p.SessionExpiry = true, ps.num
+			p.HasSessionExpiry, p.SessionExpiry = true, r.ps.num
 		case propReceiveMaximum:
-			p.ReceiveMaximum = uint16(ps.num)
+			p.ReceiveMaximum = uint16(r.ps.num)
 		case propMaximumPacketSize:
-			p.MaximumPacketSize = ps.num
+			p.MaximumPacketSize = r.ps.num
 		case propTopicAliasMaximum:
-			p.TopicAliasMaximum = uint16(ps.num)
+			p.TopicAliasMaximum = uint16(r.ps.num)
 		case propRequestProblemInfo:
-			p.RequestProblemInfo = ps.num == 1
+			p.RequestProblemInfo = r.ps.num == 1
 		case propRequestResponseInfo:
-			p.RequestResponseInfo = ps.num == 1
+			p.RequestResponseInfo = r.ps.num == 1
 		case propAuthMethod:
-			p.HasAuthMethod, p.AuthMethod = true, string(ps.data)
+			p.HasAuthMethod, p.AuthMethod = true, string(r.ps.data)
 		case propAuthData:
-			p.AuthData = ps.data
+			p.AuthData = r.ps.data
 		case propUserProperty:
-			p.UserProperties = append(p.UserProperties, ps.pair())
+			p.UserProperties = append(p.UserProperties, r.ps.pair())
 		}
 	}
 	if p.AuthData != nil && !p.HasAuthMethod { // MQTT 5 §3.1.2.11.10
 		r.protocol("authentication data without authentication method")
 	}
-}
-
-func decodeWill(r *reader, v Version, flags byte) *Will {
-	w := &Will{QoS: QoS(flags & connectWillQoS >> 3), Retain: flags&connectWillRetain != 0}
-	if v == V5 {
-		var f forwarding
-		for ps := r.properties(inWill); ps.next(); {
-			switch ps.id {
-			case propWillDelay:
-				w.DelaySeconds = ps.num
-			case propMessageExpiry:
-				w.HasExpiry, w.MessageExpiry = true, ps.num
-			default:
-				f.add(&ps)
-			}
-		}
-		w.Forward = f.block
-	}
-	w.Topic = string(r.text("will topic"))
-	w.Payload = r.binary("will payload")
-	if w.Topic == "" { // [MQTT-4.7.3-1]
-		r.malformed("will topic is empty")
-	}
-	return w
 }
 
 // decodeCredentials reads user name and password. MQTT 3.1 §3.1 wants servers to
@@ -259,21 +218,4 @@ func (p *Connect) appendProperties(dst []byte) []byte {
 	dst = appendBinaryProperty(dst, propAuthData, p.AuthData)
 	dst = appendUserProperties(dst, p.UserProperties)
 	return closeLength(dst, at)
-}
-
-func (w *Will) append(dst []byte, v Version) []byte {
-	if v == V5 {
-		var at int
-		dst, at = openProperties(dst)
-		if w.DelaySeconds != 0 {
-			dst = appendUint32Property(dst, propWillDelay, w.DelaySeconds)
-		}
-		if w.HasExpiry {
-			dst = appendUint32Property(dst, propMessageExpiry, w.MessageExpiry)
-		}
-		dst = append(dst, w.Forward...)
-		dst = closeLength(dst, at)
-	}
-	dst = appendText(dst, w.Topic)
-	return appendBinary(dst, w.Payload)
 }

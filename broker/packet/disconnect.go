@@ -28,16 +28,16 @@ func (p *Disconnect) Decode(h Header, body []byte, v Version) error {
 }
 
 func (p *Disconnect) decodeProperties(r *reader) {
-	for ps := r.properties(TypeDisconnect); ps.next(); {
-		switch ps.id {
+	for r.properties(TypeDisconnect); r.next(); {
+		switch r.ps.id {
 		case propSessionExpiry:
-			p.HasSessionExpiry, p.SessionExpiry = true, ps.num
+			p.HasSessionExpiry, p.SessionExpiry = true, r.ps.num
 		case propReasonString:
-			p.ReasonString = string(ps.data)
+			p.ReasonString = string(r.ps.data)
 		case propUserProperty:
-			p.UserProperties = append(p.UserProperties, ps.pair())
+			p.UserProperties = append(p.UserProperties, r.ps.pair())
 		case propServerReference:
-			p.ServerReference = string(ps.data)
+			p.ServerReference = string(r.ps.data)
 		}
 	}
 }
@@ -59,14 +59,13 @@ func (p *Disconnect) CheckClient() error {
 	return nil
 }
 
-// Append writes the shortest form. A Code that DISCONNECT cannot carry becomes
-// one that it can [MQTT-3.14.2-1].
+// Append writes the shortest form.
 func (p *Disconnect) Append(dst []byte, v Version) []byte {
 	start := len(dst)
 	dst = openPacket(dst, TypeDisconnect, 0)
 	if v == V5 {
 		properties := p.HasSessionExpiry || p.ReasonString != "" || len(p.UserProperties) > 0 || p.ServerReference != ""
-		if code := disconnectCode(p.Code); properties || code != CodeNormalDisconnection {
+		if code := p.Code.fitting(TypeDisconnect); properties || code != CodeNormalDisconnection {
 			dst = append(dst, byte(code))
 		}
 		if properties {
@@ -74,19 +73,6 @@ func (p *Disconnect) Append(dst []byte, v Version) []byte {
 		}
 	}
 	return closePacket(dst, start)
-}
-
-// disconnectCode replaces a code of other packets: a broker that has to give up
-// a connection for the reason it would refuse it for, 0x88, says 0x89, "busy and
-// cannot continue processing requests".
-func disconnectCode(c Code) Code {
-	switch {
-	case c.In(TypeDisconnect):
-		return c
-	case c == CodeServerUnavailable:
-		return CodeServerBusy
-	}
-	return CodeUnspecifiedError
 }
 
 func (p *Disconnect) appendProperties(dst []byte) []byte {

@@ -18,28 +18,29 @@ type forwarding struct {
 }
 
 // add checks the current property, which is one to forward, and adds it.
-func (f *forwarding) add(ps *properties) {
+func (f *forwarding) add(r *reader) {
+	ps := &r.ps
 	switch {
 	case ps.id == propPayloadFormat && ps.num > 1:
-		ps.r.malformed("payload format indicator is neither 0 nor 1")
+		r.malformed("payload format indicator is neither 0 nor 1")
 	case ps.id == propResponseTopic && len(ps.data) == 0:
-		ps.r.protocol("response topic is empty") // [MQTT-4.7.3-1]
+		r.protocol("response topic is empty") // [MQTT-4.7.3-1]
 	case ps.id == propResponseTopic && bytes.ContainsAny(ps.data, "+#"):
-		ps.r.protocol("response topic has wildcards") // [MQTT-3.3.2-14]
+		r.protocol("response topic has wildcards") // [MQTT-3.3.2-14]
 	}
 	switch {
 	case len(f.block) == 0:
-		f.block = ps.block[ps.start:ps.end:ps.end]
-		f.end = ps.end
+		f.block = ps.block[ps.start:ps.stop:ps.stop]
+		f.end = ps.stop
 	case f.end == ps.start && f.end > 0:
-		f.block = ps.block[ps.start-len(f.block) : ps.end : ps.end]
-		f.end = ps.end
+		f.block = ps.block[ps.start-len(f.block) : ps.stop : ps.stop]
+		f.end = ps.stop
 	default:
 		if f.end > 0 {
 			f.scratch = append(f.scratch[:0], f.block...)
 			f.end = 0
 		}
-		f.scratch = append(f.scratch, ps.block[ps.start:ps.end]...)
+		f.scratch = append(f.scratch, ps.block[ps.start:ps.stop]...)
 		f.block = f.scratch
 	}
 }
@@ -62,23 +63,23 @@ type MessageProperties struct {
 func ParseForward(block []byte) (MessageProperties, error) {
 	var m MessageProperties
 	var f forwarding
-	r := reader{rest: block, packet: TypePublish}
-	for ps := (properties{r: &r, in: TypePublish, block: block}); ps.next(); {
-		switch ps.id {
+	r := reader{rest: block, packet: TypePublish, ps: properties{in: TypePublish, block: block}}
+	for r.next() {
+		switch r.ps.id {
 		case propPayloadFormat:
-			m.HasPayloadFormat, m.PayloadFormat = true, byte(ps.num)
+			m.HasPayloadFormat, m.PayloadFormat = true, byte(r.ps.num)
 		case propContentType:
-			m.HasContentType, m.ContentType = true, string(ps.data)
+			m.HasContentType, m.ContentType = true, string(r.ps.data)
 		case propResponseTopic:
-			m.ResponseTopic = string(ps.data)
+			m.ResponseTopic = string(r.ps.data)
 		case propCorrelationData:
-			m.CorrelationData = ps.data
+			m.CorrelationData = r.ps.data
 		case propUserProperty:
-			m.UserProperties = append(m.UserProperties, ps.pair())
+			m.UserProperties = append(m.UserProperties, r.ps.pair())
 		default:
-			r.protocol(propertyTable[ps.id].name + " is not forwarded")
+			r.protocol(propertyTable[r.ps.id].name + " is not forwarded")
 		}
-		f.add(&ps)
+		f.add(&r)
 	}
 	return m, r.failed()
 }

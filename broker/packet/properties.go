@@ -109,39 +109,38 @@ type UserProperty struct {
 	Key, Value string
 }
 
-// properties walks over the Properties of a packet:
+// properties is a reader's place in the Properties of a packet:
 //
-//	for ps := r.properties(TypePuback); ps.next(); {
+//	for r.properties(TypePuback); r.next(); {
 //
-// next leaves the current property's identifier and value in the fields.
+// next leaves the current property's identifier and value in the fields. It is
+// a part of the reader, not one with a pointer to it, because then the compiler
+// could not keep the reader on the stack.
 type properties struct {
-	r     *reader
 	in    Type   // the packet, or inWill
 	block []byte // all of them
 	after []byte // what follows them
 	seen  uint64 // a bit for each identifier met
 
-	id    property
-	start int    // where in block the current one begins; it ends at end
-	end   int    //
-	num   uint32 // value of all numbers
-	data  []byte // value of text and binary; value of a pair
-	key   []byte // name of a pair
+	id          property
+	start, stop int    // where in block the current one is
+	num         uint32 // value of all numbers
+	data        []byte // value of text and binary; value of a pair
+	key         []byte // name of a pair
 }
 
 // properties reads the Property Length and goes on in the block it counts
 // [MQTT-2.2.2-1].
-func (r *reader) properties(in Type) properties {
+func (r *reader) properties(in Type) {
 	block := r.take(int(r.varint("property length")), "properties")
-	ps := properties{r: r, in: in, block: block, after: r.rest}
+	r.ps = properties{in: in, block: block, after: r.rest}
 	r.rest = block
-	return ps
 }
 
 // next reads the next property. At the end of the block the reader goes on
 // behind it.
-func (ps *properties) next() bool {
-	r := ps.r
+func (r *reader) next() bool {
+	ps := &r.ps
 	if r.err != nil {
 		return false
 	}
@@ -149,7 +148,7 @@ func (ps *properties) next() bool {
 		r.rest = ps.after
 		return false
 	}
-	ps.start = ps.end
+	ps.start = ps.stop
 	id := r.varint("property identifier")
 	if r.err != nil {
 		return false
@@ -164,8 +163,8 @@ func (ps *properties) next() bool {
 		return false
 	}
 	ps.seen |= 1 << id
-	ps.value(propertyTable[id].kind, propertyTable[id].name)
-	ps.end = len(ps.block) - len(r.rest)
+	r.value(propertyTable[id].kind, propertyTable[id].name)
+	ps.stop = len(ps.block) - len(r.rest)
 	return r.err == nil
 }
 
@@ -174,8 +173,9 @@ func (ps *properties) repeats() bool {
 	return ps.id == propUserProperty || ps.id == propSubscriptionID && ps.in == TypePublish
 }
 
-func (ps *properties) value(k kind, name string) {
-	r := ps.r
+// value reads the value of the current property.
+func (r *reader) value(k kind, name string) {
+	ps := &r.ps
 	switch k {
 	case kindByte, kindFlag:
 		ps.num = uint32(r.byte(name))

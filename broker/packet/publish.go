@@ -66,19 +66,19 @@ func (p *Publish) refuseNoTopic(r *reader, v Version) {
 func (p *Publish) decodeProperties(r *reader) {
 	f := forwarding{scratch: p.scratch}
 	p.SubscriptionIDs = p.ids[:0]
-	for ps := r.properties(TypePublish); ps.next(); {
-		switch ps.id {
+	for r.properties(TypePublish); r.next(); {
+		switch r.ps.id {
 		case propMessageExpiry:
-			p.HasExpiry, p.MessageExpiry = true, ps.num
+			p.HasExpiry, p.MessageExpiry = true, r.ps.num
 		case propTopicAlias:
-			p.HasAlias, p.TopicAlias = true, uint16(ps.num)
-			if ps.num == 0 { // [MQTT-3.3.2-8]
+			p.HasAlias, p.TopicAlias = true, uint16(r.ps.num)
+			if r.ps.num == 0 { // [MQTT-3.3.2-8]
 				r.fail(&Error{Code: CodeTopicAliasInvalid, Packet: TypePublish, Reason: "topic alias is 0"})
 			}
 		case propSubscriptionID:
-			p.SubscriptionIDs = append(p.SubscriptionIDs, ps.num)
+			p.SubscriptionIDs = append(p.SubscriptionIDs, r.ps.num)
 		default:
-			f.add(&ps)
+			f.add(r)
 		}
 	}
 	p.Forward, p.scratch, p.ids = f.block, f.scratch, p.SubscriptionIDs

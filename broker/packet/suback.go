@@ -57,7 +57,7 @@ func (p *Suback) Append(dst []byte, v Version) []byte {
 		if v != V5 && c.Failed() {
 			c = CodeUnspecifiedError
 		}
-		dst = append(dst, byte(c))
+		dst = append(dst, byte(c.fitting(TypeSuback)))
 	}
 	return closePacket(dst, start)
 }

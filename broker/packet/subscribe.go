@@ -41,12 +41,12 @@ func (p *Subscribe) Decode(h Header, body []byte, v Version) error {
 	r := newReader(TypeSubscribe, h, body, v)
 	p.PacketID = r.packetID()
 	if v == V5 {
-		for ps := r.properties(TypeSubscribe); ps.next(); {
-			switch ps.id {
+		for r.properties(TypeSubscribe); r.next(); {
+			switch r.ps.id {
 			case propSubscriptionID:
-				p.SubscriptionID = ps.num
+				p.SubscriptionID = r.ps.num
 			case propUserProperty:
-				p.UserProperties = append(p.UserProperties, ps.pair())
+				p.UserProperties = append(p.UserProperties, r.ps.pair())
 			}
 		}
 	}

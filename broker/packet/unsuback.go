@@ -34,7 +34,7 @@ func (p *Unsuback) Append(dst []byte, v Version) []byte {
 	if v == V5 {
 		dst = appendReason(dst, p.ReasonString, p.UserProperties)
 		for _, c := range p.Codes {
-			dst = append(dst, byte(c))
+			dst = append(dst, byte(c.fitting(TypeUnsuback)))
 		}
 	}
 	return closePacket(dst, start)

@@ -18,8 +18,8 @@ func (p *Unsubscribe) Decode(h Header, body []byte, v Version) error {
 	r := newReader(TypeUnsubscribe, h, body, v)
 	p.PacketID = r.packetID()
 	if v == V5 {
-		for ps := r.properties(TypeUnsubscribe); ps.next(); {
-			p.UserProperties = append(p.UserProperties, ps.pair()) // it has no others
+		for r.properties(TypeUnsubscribe); r.next(); {
+			p.UserProperties = append(p.UserProperties, r.ps.pair()) // it has no others
 		}
 	}
 	if len(r.rest) == 0 { // [MQTT-3.10.3-2]

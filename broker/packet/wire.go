@@ -11,6 +11,7 @@ type reader struct {
 	rest   []byte
 	packet Type
 	err    *Error
+	ps     properties // see there
 }
 
 // newReader returns a reader of a body after checking that its header is one of
