@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -90,10 +91,12 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	}
 	f.g.mu.Lock()
 	f.g.m = m
+	m.adopted()
 	f.g.mu.Unlock()
+	m.publish()
 	f.g.lastCheckpoint.Store(m.applied())
 	f.g.log.Info("state installed by the leader", "index", m.applied())
-	go f.g.reopen()
+	f.g.tasks.run(func(context.Context) { f.g.reopen() })
 	return nil
 }
 

@@ -291,9 +291,9 @@ func (g *group) checkpointDue(now time.Time) bool {
 // close stops the group: first what leads, then raft; stores stay open.
 func (g *group) close() error {
 	g.life.Lock()
-	defer g.life.Unlock()
 	g.closed = true
 	err := g.stopRaft()
+	g.life.Unlock()
 	g.tasks.wait()
 	return err
 }

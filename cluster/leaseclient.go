@@ -125,7 +125,7 @@ func (c *leaseClient) talk(ctx context.Context, cancel context.CancelFunc, strea
 		p := c.n.proc.Load()
 		if p != nil {
 			req := &shoalpb.LeaseRequest{
-				Node: c.n.config.NodeID, Boot: p.boot, Sent: uint64(bootTime()), Renew: renew, Applied: c.n.directoryApplied(),
+				Node: c.n.config.NodeID, Boot: p.boot, Sent: uint64(bootTime()), Renew: renew, Applied: c.n.directoryIndex(),
 			}
 			if err := stream.Send(req); err != nil {
 				return err
@@ -158,7 +158,7 @@ func (c *leaseClient) listen(stream leaseStream) error {
 			return errors.New("the directory's leader has changed")
 		case r.Fenced:
 			if p != nil && r.Boot == p.boot {
-				c.n.fenced.set()
+				p.fenced.set()
 			}
 		case r.Granted && p != nil && r.Boot == p.boot:
 			c.grant(time.Duration(r.Sent))

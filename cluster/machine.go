@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"sync/atomic"
+
 	"github.com/shoalmq/shoal/cluster/directory"
 	"github.com/shoalmq/shoal/cluster/shard"
 	shoalpb "github.com/shoalmq/shoal/proto"
@@ -27,6 +29,8 @@ type machine interface {
 	// dirty is what a checkpoint would have to write.
 	dirty() (refs, bytes int)
 	digest() [32]byte
+	// adopted is called when the machine becomes its group's.
+	adopted()
 	// publish hands on what the applies since the last call caused. Called by
 	// the apply goroutine after group.mu is released.
 	publish()
@@ -79,6 +83,8 @@ func (s *shardMachine) fresh(scan scanFunc) (machine, error) {
 	return m, m.Restore(scan)
 }
 
+func (s *shardMachine) adopted() {}
+
 func (s *shardMachine) publish() {
 	if l := s.leading(); l != nil {
 		l.take(&s.eff)
@@ -90,11 +96,18 @@ func (s *shardMachine) publish() {
 type directoryMachine struct {
 	*directory.Machine
 	eff  directory.Effects
-	tell func(*directory.Effects)
+	tell func(*directory.Effects, uint64)
+	// gen is raised, with group.mu held, whenever Match may answer otherwise.
+	gen   *atomic.Uint64
+	shown uint64 // generation of the machine when gen was raised last
 }
 
 func (d *directoryMachine) apply(index uint64, e *shoalpb.Entry) ([]result, error) {
 	rs, err := d.Machine.Apply(index, e, &d.eff)
+	if now := d.Generation(); now != d.shown {
+		d.shown = now
+		d.gen.Add(1)
+	}
 	out := make([]result, len(rs))
 	for i := range rs {
 		out[i] = result{batch: rs[i].Batch, refused: rs[i].Err}
@@ -115,11 +128,13 @@ func (d *directoryMachine) freeze() checkpoint {
 }
 
 func (d *directoryMachine) fresh(scan scanFunc) (machine, error) {
-	m := &directoryMachine{Machine: directory.New(), tell: d.tell}
+	m := &directoryMachine{Machine: directory.New(), tell: d.tell, gen: d.gen}
 	return m, m.Restore(scan)
 }
 
+func (d *directoryMachine) adopted() { d.gen.Add(1) }
+
 func (d *directoryMachine) publish() {
-	d.tell(&d.eff)
+	d.tell(&d.eff, d.FenceNumber())
 	d.eff.Reset()
 }

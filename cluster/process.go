@@ -21,11 +21,14 @@ type process struct {
 	feeds   []*feedClient // by group; feeds[0] is unused
 	routes  *ownRoutes
 	resumes *resumer
+	// fenced tells that the boot is fenced, on the word of a committed entry.
+	fenced signal
 
 	mu       sync.Mutex
 	over     bool
 	links    map[string][]*link // open ones and those that have not drained
 	forwards map[processID]*forwarder
+	inboxes  map[inboxKey]*inbox
 }
 
 // processID names a process of a node.
@@ -38,6 +41,7 @@ func newProcess(n *Node, boot uint64, shards int) *process {
 	p := &process{
 		n: n, boot: boot, tasks: newTasks(n.tasks.ctx),
 		links: make(map[string][]*link), forwards: make(map[processID]*forwarder),
+		inboxes: make(map[inboxKey]*inbox), fenced: newSignal(),
 	}
 	p.routes = newOwnRoutes(p)
 	p.resumes = newResumer(p)
@@ -46,7 +50,7 @@ func newProcess(n *Node, boot uint64, shards int) *process {
 		s.name, s.log, s.boot, s.node = groupName(id), n.log, boot, n.config.NodeID
 		s.fence = n.fenceNumber
 		s.dial = func(ctx context.Context) (batchPipe, bool) { return n.dialGroup(ctx, id) }
-		s.fenced = n.fenced.set
+		s.fenced = p.fenced.set
 		s.full = func([]*shoalpb.Target) {}
 		p.sources = append(p.sources, s)
 		p.feeds = append(p.feeds, newFeedClient(p, id))
@@ -265,6 +269,9 @@ func (o *opening) answered(_ uint64, a *shoalpb.Answer, err error) {
 		return
 	}
 	l := o.l
+	if !l.p.n.lease.valid() { // the owner may be another by now: give it back
+		err = session.ErrUnavailable
+	}
 	l.conn, l.durable = opened.Conn, opened.Durable
 	if !l.p.remember(l) {
 		if o.end() {
@@ -272,8 +279,11 @@ func (o *opening) answered(_ uint64, a *shoalpb.Answer, err error) {
 		}
 		return
 	}
-	if !o.end() { // nobody waits any more: give the session back
+	if first := o.end(); !first || err != nil { // nobody waits for it any more
 		l.Close(session.CloseRequest{DiscardWill: true})
+		if first {
+			o.done(nil, session.Opened{}, err)
+		}
 		return
 	}
 	if len(opened.Former) > 0 {

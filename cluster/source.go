@@ -100,7 +100,7 @@ func (s *source) enqueueControl(c *command) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		c.finish(nil, session.ErrNotOwner)
+		go c.finish(nil, session.ErrNotOwner) // the caller may hold a lock
 		return
 	}
 	s.control = append(s.control, c)
@@ -115,7 +115,7 @@ func (s *source) enqueue(q *commandQueue, c *command) {
 	s.mu.Lock()
 	if s.closed || q.dead {
 		s.mu.Unlock()
-		c.finish(nil, session.ErrNotOwner)
+		go c.finish(nil, session.ErrNotOwner) // the caller may hold a lock
 		return
 	}
 	q.list = append(q.list, c)

@@ -1,0 +1,328 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/shoalmq/shoal/broker/session"
+	"github.com/shoalmq/shoal/cluster/shard"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// feedSeat is one node's feed at a shard's leader. It holds what to look at,
+// not what to send: entries are read from the machine when the stream is ready
+// for them.
+type feedSeat struct {
+	mu        sync.Mutex
+	fetches   map[string]*shoalpb.Fetch // by client; After moves on
+	dirty     []string
+	isDirty   map[string]bool
+	volatiles []shard.Volatile
+	notices   []*shoalpb.Notice
+	wake      signal
+}
+
+func newFeedSeat() *feedSeat {
+	return &feedSeat{fetches: make(map[string]*shoalpb.Fetch), isDirty: make(map[string]bool), wake: newSignal()}
+}
+
+// mark notes that client has something to read.
+func (s *feedSeat) mark(client string) {
+	if s.fetches[client] != nil && !s.isDirty[client] {
+		s.isDirty[client] = true
+		s.dirty = append(s.dirty, client)
+	}
+}
+
+// ask takes a fetch of the node.
+func (s *feedSeat) ask(f *shoalpb.Fetch) {
+	old := s.fetches[f.Client]
+	switch {
+	case f.Gone:
+		if old != nil && old.Conn == f.Conn {
+			delete(s.fetches, f.Client)
+		}
+	case old == nil || old.Conn <= f.Conn:
+		s.fetches[f.Client] = f
+		s.mark(f.Client)
+	}
+}
+
+// request takes what a node asks and sends.
+func (l *shardLead) request(s *feedSeat, r *shoalpb.FeedRequest) {
+	s.mu.Lock()
+	for _, f := range r.Fetches {
+		s.ask(f)
+	}
+	s.mu.Unlock()
+	s.wake.set()
+	if len(r.Volatiles) > 0 {
+		l.spread(r.Volatiles)
+	}
+}
+
+// spread hands publishes of QoS 0 in effect to the feeds of the sessions that
+// match.
+func (l *shardLead) spread(messages []*shoalpb.Message) {
+	var all []shard.Volatile
+	l.g.read(func(m machine) {
+		for _, msg := range messages {
+			m.(*shardMachine).MatchVolatile(msg, func(v shard.Volatile) bool {
+				all = append(all, v)
+				return true
+			})
+		}
+	})
+	l.eachSeat(func(s *feedSeat) {
+		for _, v := range all {
+			s.volatile(l.n, v)
+		}
+	})
+}
+
+// volatile queues v if its session is fetched here. Called with mu held.
+func (s *feedSeat) volatile(n *Node, v shard.Volatile) {
+	if f := s.fetches[v.Client]; f == nil || f.Conn != v.Conn {
+		return
+	}
+	if len(s.volatiles) >= feedQueue {
+		n.metrics.dropped.WithLabelValues("feed_full").Inc()
+		return
+	}
+	s.volatiles = append(s.volatiles, v)
+}
+
+// take hands the effects of applies on to the feeds and the outbox. It runs on
+// the apply goroutine: it marks and wakes, no more.
+func (l *shardLead) take(eff *shard.Effects) {
+	l.eachSeat(func(s *feedSeat) {
+		for _, r := range eff.Ready {
+			s.mark(r.Client)
+		}
+		for _, v := range eff.Volatile {
+			s.volatile(l.n, v)
+		}
+		for _, c := range eff.Completed {
+			s.notice(c.Client, c.Conn, func(n *shoalpb.Notice) { n.Completed = append(n.Completed, uint32(c.ID)) })
+		}
+		for _, x := range eff.Superseded {
+			s.notice(x.Client, x.Conn, func(n *shoalpb.Notice) { n.Superseded = true })
+		}
+	})
+	if len(eff.OwnersChanged) > 0 {
+		l.owners.broadcast()
+	}
+	if len(eff.OutboxGrew) > 0 {
+		l.outboxGrew.set()
+	}
+}
+
+// notice adds to what client's connection is told. Called with mu held.
+func (s *feedSeat) notice(client string, conn uint64, set func(*shoalpb.Notice)) {
+	if f := s.fetches[client]; f == nil || f.Conn != conn {
+		return
+	}
+	n := &shoalpb.Notice{Client: client, Conn: conn}
+	set(n)
+	s.notices = append(s.notices, n)
+}
+
+func (l *shardLead) eachSeat(f func(*feedSeat)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := range l.seats {
+		s.mu.Lock()
+		f(s)
+		some := len(s.dirty) > 0 || len(s.volatiles) > 0 || len(s.notices) > 0
+		s.mu.Unlock()
+		if some {
+			s.wake.set()
+		}
+	}
+}
+
+func (l *shardLead) sit(s *feedSeat) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seats[s] = struct{}{}
+}
+
+func (l *shardLead) leave(s *feedSeat) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.seats, s)
+}
+
+// portion is what one reply carries, before it is encoded or handed over.
+type portion struct {
+	sessions []sessionPortion
+	notices  []*shoalpb.Notice
+}
+
+type sessionPortion struct {
+	client  string
+	conn    uint64
+	entries []session.Delivery
+}
+
+// next reads up to a reply's worth of what a seat waits for.
+func (l *shardLead) next(s *feedSeat) portion {
+	var p portion
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.notices, s.notices = s.notices, nil
+	for _, v := range s.volatiles {
+		p.sessions = append(p.sessions, sessionPortion{v.Client, v.Conn, []session.Delivery{{
+			Retain: v.Retain, Identifiers: v.Identifiers, Message: v.Message,
+		}}})
+	}
+	s.volatiles = nil
+	if len(s.dirty) == 0 {
+		return p
+	}
+	l.g.read(func(m machine) {
+		size := 0
+		for len(s.dirty) > 0 && size < feedReplyBytes {
+			client := s.dirty[0]
+			s.dirty = s.dirty[1:]
+			delete(s.isDirty, client)
+			f := s.fetches[client]
+			if f == nil {
+				continue
+			}
+			size += s.read(m.(*shardMachine).Machine, f, &p)
+		}
+	})
+	return p
+}
+
+// read takes one session's new entries. Called with mu held.
+func (s *feedSeat) read(m *shard.Machine, f *shoalpb.Fetch, p *portion) (size int) {
+	out := sessionPortion{client: f.Client, conn: f.Conn}
+	m.Entries(f.Client, f.Conn, f.After, feedSessionEntries, func(d session.Delivery) bool {
+		out.entries = append(out.entries, d)
+		size += len(d.Message.GetPayload()) + len(d.Message.GetTopic()) + 64
+		return true
+	})
+	if n := len(out.entries); n > 0 {
+		f.After = out.entries[n-1].Seq
+		p.sessions = append(p.sessions, out)
+		if n == feedSessionEntries {
+			s.mark(f.Client)
+		}
+	}
+	return size
+}
+
+// more waits until a seat has something, or ends.
+func (l *shardLead) more(ctx context.Context, s *feedSeat) bool {
+	for {
+		s.mu.Lock()
+		some := len(s.dirty) > 0 || len(s.volatiles) > 0 || len(s.notices) > 0
+		s.mu.Unlock()
+		if some {
+			return true
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return false
+		case <-l.tasks.ctx.Done():
+			return false
+		}
+	}
+}
+
+// serveFeed is the peer's side of a feed.
+func (n *Node) serveFeed(stream grpc.BidiStreamingServer[shoalpb.FeedRequest, shoalpb.FeedReply]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	l := n.leadOf(first.Group)
+	if l == nil {
+		return stream.Send(&shoalpb.FeedReply{NotLeader: true})
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	s := newFeedSeat()
+	l.sit(s)
+	defer l.leave(s)
+	l.request(s, first)
+	go func() {
+		defer cancel()
+		for {
+			r, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			l.request(s, r)
+		}
+	}()
+	for l.more(ctx, s) {
+		if err := stream.Send(l.next(s).encode(l.term)); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() == nil {
+		return stream.Send(&shoalpb.FeedReply{NotLeader: true})
+	}
+	return ctx.Err()
+}
+
+func (p portion) encode(term uint64) *shoalpb.FeedReply {
+	r := &shoalpb.FeedReply{Term: term, Notices: p.notices}
+	for _, s := range p.sessions {
+		out := &shoalpb.FeedEntries{Client: s.client, Conn: s.conn}
+		for _, d := range s.entries {
+			out.Entries = append(out.Entries, &shoalpb.FeedEntry{
+				Seq: d.Seq, Qos: uint32(d.QoS), Released: d.Released, Retain: d.Retain,
+				Identifiers: d.Identifiers, Message: d.Message,
+			})
+		}
+		r.Sessions = append(r.Sessions, out)
+	}
+	return r
+}
+
+// localFeed is the feed of a leader to its own node: deliveries are function
+// calls.
+type localFeed struct {
+	f    *feedClient
+	l    *shardLead
+	s    *feedSeat
+	ctx  context.Context
+	once sync.Once
+}
+
+func newLocalFeed(ctx context.Context, f *feedClient) (feedStream, error) {
+	l := f.p.n.leadOf(f.group)
+	if l == nil {
+		return nil, errNotLeader
+	}
+	x := &localFeed{f: f, l: l, s: newFeedSeat(), ctx: ctx}
+	l.sit(x.s)
+	return x, nil
+}
+
+func (x *localFeed) Send(r *shoalpb.FeedRequest) error {
+	x.l.request(x.s, r)
+	return nil
+}
+
+// Recv delivers until the lead ends; it returns no replies.
+func (x *localFeed) Recv() (*shoalpb.FeedReply, error) {
+	defer x.once.Do(func() { x.l.leave(x.s) })
+	for x.f.newest(x.l.term) && x.l.more(x.ctx, x.s) {
+		p := x.l.next(x.s)
+		for _, s := range p.sessions {
+			x.f.deliver(s.client, s.conn, s.entries)
+		}
+		for _, n := range p.notices {
+			x.f.notice(n)
+		}
+	}
+	return nil, errNotLeader
+}

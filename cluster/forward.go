@@ -1,0 +1,342 @@
+package cluster
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/shoalmq/shoal/broker/session"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// forwarder is the stream of this process to another: publishes for its
+// transient subscribers. What is numbered is kept and sent again until the
+// target has taken it or is fenced; then its subscribers are gone with it, and
+// nothing is owed. QoS 0 is unnumbered, bounded and may be dropped.
+type forwarder struct {
+	p  *process
+	to processID
+
+	mu        sync.Mutex
+	waiting   []forwarded
+	volatiles []*shoalpb.Message
+	over      bool
+	wake      signal
+
+	// Owned by run:
+	next    uint64 // number of the next message
+	flights []forwardRun
+	sent    int
+}
+
+type forwarded struct {
+	m    *shoalpb.Message
+	done func(error)
+}
+
+type forwardRun struct {
+	first    uint64
+	messages []forwarded
+}
+
+func newForwarder(p *process, to processID) *forwarder {
+	return &forwarder{p: p, to: to, wake: newSignal(), next: 1}
+}
+
+// enqueue forwards m; done comes when the target has taken it or is fenced.
+func (f *forwarder) enqueue(m *shoalpb.Message, done func(error)) {
+	f.mu.Lock()
+	if f.over {
+		f.mu.Unlock()
+		done(f.end())
+		return
+	}
+	f.waiting = append(f.waiting, forwarded{m, done})
+	f.mu.Unlock()
+	f.wake.set()
+}
+
+func (f *forwarder) volatile(m *shoalpb.Message) {
+	f.mu.Lock()
+	full := f.over || len(f.volatiles) >= forwardVolatile
+	if !full {
+		f.volatiles = append(f.volatiles, m)
+	}
+	f.mu.Unlock()
+	if full {
+		f.p.n.metrics.dropped.WithLabelValues("forward_full").Inc()
+		return
+	}
+	f.wake.set()
+}
+
+// end is what becomes of messages when the stream is over: done if the target
+// is fenced, refused if this process is.
+func (f *forwarder) end() error {
+	if f.p.tasks.ctx.Err() != nil {
+		return session.ErrNotOwner
+	}
+	return nil
+}
+
+func (f *forwarder) run(ctx context.Context) {
+	defer f.finish()
+	for ctx.Err() == nil && !f.p.n.isFenced(f.to) {
+		pipe, err := f.p.n.dialForward(ctx, f.to.node)
+		if err == nil {
+			f.serve(ctx, pipe)
+			pipe.Close()
+		}
+		pause(ctx, retryDelay)
+	}
+}
+
+// finish answers everything that waits.
+func (f *forwarder) finish() {
+	f.p.dropForward(f.to)
+	f.mu.Lock()
+	f.over = true
+	waiting := f.waiting
+	f.waiting, f.volatiles = nil, nil
+	f.mu.Unlock()
+	err := f.end()
+	for _, r := range f.flights {
+		for _, m := range r.messages {
+			m.done(err)
+		}
+	}
+	for _, m := range waiting {
+		m.done(err)
+	}
+}
+
+func (f *forwarder) serve(parent context.Context, pipe forwardPipe) {
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel()
+	replies := make(chan *shoalpb.ForwardReply, batchesInFlight)
+	go func() {
+		defer cancel()
+		for {
+			r, err := pipe.Recv()
+			if err != nil {
+				return
+			}
+			select {
+			case replies <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	fenced := f.p.n.fences.next()
+	f.sent = 0
+	for {
+		if f.fill(pipe) != nil {
+			return
+		}
+		select {
+		case r := <-replies:
+			if !f.reply(r) {
+				return
+			}
+		case <-f.wake:
+		case <-fenced:
+			if f.p.n.isFenced(f.to) {
+				return
+			}
+			fenced = f.p.n.fences.next()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// reply takes the answer to the oldest request. Requests of QoS 0 alone have
+// no messages and are answered too.
+func (f *forwarder) reply(r *shoalpb.ForwardReply) bool {
+	if r.Refusal != shoalpb.Refusal_REFUSAL_NONE || f.sent == 0 {
+		return false
+	}
+	run := f.flights[0]
+	f.flights = f.flights[1:]
+	f.sent--
+	for _, m := range run.messages {
+		m.done(nil)
+	}
+	return true
+}
+
+func (f *forwarder) fill(pipe forwardPipe) error {
+	for f.sent < batchesInFlight {
+		var volatiles []*shoalpb.Message
+		if f.sent == len(f.flights) {
+			run, v := f.take()
+			if len(run.messages) == 0 && len(v) == 0 {
+				return nil
+			}
+			volatiles = v
+			f.flights = append(f.flights, run)
+		}
+		run := f.flights[f.sent]
+		r := &shoalpb.ForwardRequest{
+			Node: f.p.n.config.NodeID, Boot: f.p.boot, Target: f.to.node, TargetBoot: f.to.boot,
+			First: run.first, Fence: f.p.n.fenceNumber(), Volatiles: volatiles,
+		}
+		for _, m := range run.messages {
+			r.Messages = append(r.Messages, m.m)
+		}
+		if err := pipe.Send(r); err != nil {
+			return err
+		}
+		f.sent++
+	}
+	return nil
+}
+
+func (f *forwarder) take() (forwardRun, []*shoalpb.Message) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	size, n := 0, 0
+	for n < len(f.waiting) && n < batchCommands && size < batchBytes {
+		size += len(f.waiting[n].m.Payload) + len(f.waiting[n].m.Topic)
+		n++
+	}
+	run := forwardRun{first: f.next, messages: f.waiting[:n:n]}
+	f.waiting = f.waiting[n:]
+	f.next += uint64(n)
+	v := f.volatiles
+	f.volatiles = nil
+	return run, v
+}
+
+// forwardPipe carries forwards to one node and its replies back, in order.
+type forwardPipe interface {
+	Send(*shoalpb.ForwardRequest) error
+	Recv() (*shoalpb.ForwardReply, error)
+	Close()
+}
+
+type remoteForward struct {
+	grpc.BidiStreamingClient[shoalpb.ForwardRequest, shoalpb.ForwardReply]
+	cancel context.CancelFunc
+}
+
+func (r *remoteForward) Close() { r.cancel() }
+
+// localForward is the pipe of a node to itself.
+type localForward struct {
+	n       *Node
+	ctx     context.Context
+	cancel  context.CancelFunc
+	replies chan *shoalpb.ForwardReply
+}
+
+func (l *localForward) Send(r *shoalpb.ForwardRequest) error {
+	select {
+	case l.replies <- l.n.acceptForward(r):
+		return nil
+	case <-l.ctx.Done():
+		return io.EOF
+	}
+}
+
+func (l *localForward) Recv() (*shoalpb.ForwardReply, error) {
+	select {
+	case r := <-l.replies:
+		return r, nil
+	case <-l.ctx.Done():
+		return nil, io.EOF
+	}
+}
+
+func (l *localForward) Close() { l.cancel() }
+
+// dialForward opens a pipe to a node's process.
+func (n *Node) dialForward(parent context.Context, node string) (forwardPipe, error) {
+	ctx, cancel := context.WithCancel(parent)
+	if node == n.config.NodeID {
+		return &localForward{n: n, ctx: ctx, cancel: cancel, replies: make(chan *shoalpb.ForwardReply, batchesInFlight)}, nil
+	}
+	peer, err := n.peer(node)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	stream, err := peer.Forward(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return &remoteForward{stream, cancel}, nil
+}
+
+// serveForward is the peer's side of a forward stream.
+func (n *Node) serveForward(stream grpc.BidiStreamingServer[shoalpb.ForwardRequest, shoalpb.ForwardReply]) error {
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(n.acceptForward(r)); err != nil {
+			return err
+		}
+	}
+}
+
+// inboxKey names a stream into this process.
+type inboxKey struct {
+	node  string
+	boot  uint64
+	group uint32
+}
+
+// inbox is the target's side of one stream of forwards.
+type inbox struct {
+	mu   sync.Mutex
+	last uint64
+}
+
+// acceptForward takes a run of publishes for this node's transient subscribers,
+// or refuses it: from a fenced source, for another boot, ahead of this node's
+// fences, or after a gap.
+func (n *Node) acceptForward(r *shoalpb.ForwardRequest) *shoalpb.ForwardReply {
+	p := n.proc.Load()
+	if p == nil || r.Target != n.config.NodeID || r.TargetBoot != p.boot {
+		return &shoalpb.ForwardReply{Refusal: shoalpb.Refusal_REFUSAL_LIFE}
+	}
+	if r.Node != "" && n.isFenced(processID{r.Node, r.Boot}) {
+		return &shoalpb.ForwardReply{Refusal: shoalpb.Refusal_REFUSAL_FENCED}
+	}
+	if r.Fence > n.fenceNumber() {
+		return &shoalpb.ForwardReply{Refusal: shoalpb.Refusal_REFUSAL_FENCE_AHEAD}
+	}
+	in := p.inbox(inboxKey{r.Node, r.Boot, r.Group})
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(r.Messages) > 0 && r.First > in.last+1 {
+		return &shoalpb.ForwardReply{Refusal: shoalpb.Refusal_REFUSAL_GAP, Last: in.last}
+	}
+	for i, m := range r.Messages {
+		if k := r.First + uint64(i); k > in.last {
+			in.last = k
+			n.local.Deliver(m)
+		}
+	}
+	for _, m := range r.Volatiles {
+		n.local.Deliver(m)
+	}
+	return &shoalpb.ForwardReply{Last: in.last}
+}
+
+func (p *process) inbox(k inboxKey) *inbox {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	in := p.inboxes[k]
+	if in == nil {
+		in = &inbox{}
+		p.inboxes[k] = in
+	}
+	return in
+}

@@ -1,0 +1,561 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
+
+	"github.com/shoalmq/shoal/cluster/birth"
+	"github.com/shoalmq/shoal/cluster/directory"
+	"github.com/shoalmq/shoal/cluster/gossip"
+	"github.com/shoalmq/shoal/cluster/raftnet"
+	"github.com/shoalmq/shoal/cluster/shard"
+	shoalpb "github.com/shoalmq/shoal/proto"
+	"github.com/shoalmq/shoal/storage"
+)
+
+// Local is this node's transient subscribers: the one callback of this package.
+type Local interface {
+	// Deliver hands a message to the subscribers that match. It enqueues, or
+	// drops and counts, and never waits for a client. For QoS 0 m is valid only
+	// during the call.
+	Deliver(m *shoalpb.Message)
+}
+
+// Node is the replicated side of one node. It is safe for concurrent use.
+type Node struct {
+	config  Config
+	log     *slog.Logger
+	metrics *metrics
+	tasks   *tasks
+	local   Local
+	fatalC  chan error
+
+	dir     *storage.Dir
+	logs    *storage.Log
+	disk    string
+	self    raft.ServerID
+	rpcName string
+	boot    uint64 // first one of this run
+
+	listener net.Listener
+	server   *grpc.Server
+	pool     *raftnet.Pool
+	mux      *raftnet.Mux
+	book     *gossip.Book
+	gossip   *gossip.Gossip
+	birth    *birth.Birth
+	met      signal // gossip has changed
+
+	lease   *leaseClient
+	leases  atomic.Pointer[leaseServer]
+	routes  *routeCache
+	visible *visibility
+	proc    atomic.Pointer[process]
+	guess   atomic.Uint64
+
+	// fences and directoryChanged wake on applies of the own directory copy.
+	fences           *broadcast
+	directoryChanged *broadcast
+	fence            atomic.Uint64
+
+	mu       sync.RWMutex // guards what follows
+	groups   map[uint32]*group
+	leads    map[uint32]*shardLead
+	born     string // cluster id
+	phase    string // what is being waited for before clients can be served
+	draining bool
+}
+
+// Open opens the data directory and starts the node; it serves when Ready says
+// so. Attach must follow before clients come.
+func Open(c Config) (*Node, error) {
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("start node: %w", err)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Node{
+		config: c, log: c.Log.With("component", "cluster", "node", c.NodeID), metrics: newMetrics(c.Metrics),
+		tasks: newTasks(context.Background()), fatalC: make(chan error, 1), met: newSignal(),
+		fences: newBroadcast(), directoryChanged: newBroadcast(),
+		groups: make(map[uint32]*group), leads: make(map[uint32]*shardLead), phase: "starting", local: nobody{},
+	}
+	n.lease, n.routes, n.visible = newLeaseClient(n), newRouteCache(n), newVisibility(n)
+	if err := n.open(); err != nil {
+		n.shut()
+		return nil, err
+	}
+	n.metrics.observe(n)
+	n.tasks.run(n.live)
+	return n, nil
+}
+
+// nobody is Local before Attach.
+type nobody struct{}
+
+func (nobody) Deliver(*shoalpb.Message) {}
+
+// Attach sets the transient subscribers' side, before clients come.
+func (n *Node) Attach(local Local) { n.local = local }
+
+func (n *Node) open() (err error) {
+	if n.dir, err = storage.Open(n.config.DataDir, storage.Options{NodeID: n.config.NodeID, Log: n.log, OnFatal: n.fatal}); err != nil {
+		return err
+	}
+	if n.logs, err = n.dir.OpenLog(); err != nil {
+		return err
+	}
+	if n.boot, err = n.dir.NextBoot(); err != nil {
+		return err
+	}
+	id := n.dir.Identity()
+	n.disk, n.born = id.DiskID, id.ClusterID
+	n.self = raft.ServerID(n.config.NodeID + "/" + n.disk)
+	return n.openNetwork()
+}
+
+// openNetwork listens for peers and starts gossip.
+func (n *Node) openNetwork() (err error) {
+	tlsConfig, err := loadTLS(n.config)
+	if err != nil {
+		return err
+	}
+	if n.listener, err = net.Listen("tcp", n.config.RPCAddr); err != nil {
+		return fmt.Errorf("listen for other nodes: %w", err)
+	}
+	_, port, _ := net.SplitHostPort(n.listener.Addr().String())
+	n.rpcName = net.JoinHostPort(n.config.advertised(n.config.RPCAddr), port)
+	n.book = gossip.NewBook(n.knownAddress)
+	pc := raftnet.PoolConfig{Resolve: n.book.Resolve, TLS: tlsConfig, Log: n.log}
+	if h := n.config.Net; h != nil {
+		pc.Fault, pc.Dial = h.Fault, h.Dial
+	}
+	n.pool = raftnet.NewPool(pc)
+	n.server = grpc.NewServer(raftnet.ServerOptions(tlsConfig)...)
+	n.mux = raftnet.NewMux(string(n.self), n.clusterID, n.pool, n.server, n.log)
+	n.birth = birth.New(n.birthConfig())
+	shoalpb.RegisterPeerServer(n.server, &peerServer{n: n})
+	n.tasks.run(func(context.Context) {
+		if err := n.server.Serve(n.listener); err != nil {
+			n.log.Error("serve other nodes", "err", err)
+		}
+	})
+	return n.startGossip()
+}
+
+// live brings the node from start to service: birth, the directory, the shards
+// it has a replica of, and one process after the other.
+func (n *Node) live(ctx context.Context) {
+	founders, err := n.beBorn(ctx)
+	if err == nil {
+		err = n.openDirectory(founders)
+	}
+	if err == nil {
+		n.tasks.run(n.lease.run)
+		n.tasks.run(n.runShards)
+		n.tasks.run(n.maintain)
+		err = n.runProcesses(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		n.fatal(err)
+	}
+}
+
+func (n *Node) setPhase(s string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.phase = s
+}
+
+// openDirectory opens this node's copy of the directory.
+func (n *Node) openDirectory(founders []string) error {
+	n.setPhase("opening the directory")
+	fresh := func(scan scanFunc) (machine, error) {
+		return (&directoryMachine{tell: n.directoryMoved, gen: &n.routes.gen}).fresh(scan)
+	}
+	return n.openGroup(0, servers(founders), fresh, n.leadDirectory)
+}
+
+func (n *Node) openGroup(id uint32, founders []raft.Server, fresh func(scanFunc) (machine, error), lead func(*group) func(context.Context, uint64) func()) error {
+	state, err := n.dir.OpenState(id)
+	if err != nil {
+		return fmt.Errorf("open state of %s: %w", groupName(id), err)
+	}
+	g := &group{
+		id: id, name: groupName(id), log: n.log.With("group", groupName(id)), fatal: n.fatal,
+		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx),
+	}
+	g.lead = lead(g)
+	if err := openGroup(g, founders, fresh); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.groups[id] = g
+	n.mu.Unlock()
+	if id == 0 {
+		g.mu.RLock()
+		m := g.m
+		g.mu.RUnlock()
+		m.publish()
+	}
+	return nil
+}
+
+// leadDirectory is what the directory's leader does.
+func (n *Node) leadDirectory(g *group) func(context.Context, uint64) func() {
+	return func(ctx context.Context, term uint64) func() {
+		t := newTasks(ctx)
+		t.run(func(ctx context.Context) { n.giveBirth(ctx, g) })
+		s := newLeaseServer(n, g, term)
+		n.leases.Store(s)
+		s.nodesChanged()
+		t.run(s.run)
+		t.run(s.watch)
+		return func() {
+			n.leases.CompareAndSwap(s, nil)
+			close(s.over)
+			t.wait()
+		}
+	}
+}
+
+// leadShard is what a shard's leader does.
+func (n *Node) leadShard(g *group) func(context.Context, uint64) func() {
+	return func(ctx context.Context, term uint64) func() {
+		l := newShardLead(ctx, n, g, term)
+		n.mu.Lock()
+		n.leads[g.id] = l
+		n.mu.Unlock()
+		l.start()
+		return func() {
+			n.mu.Lock()
+			if n.leads[g.id] == l {
+				delete(n.leads, g.id)
+			}
+			n.mu.Unlock()
+			l.tasks.wait()
+		}
+	}
+}
+
+// runShards opens the shards whose placement names this disk.
+func (n *Node) runShards(ctx context.Context) {
+	for {
+		changed := n.directoryChanged.next()
+		for id, replicas := range n.missingShards() {
+			if err := n.openShard(id, replicas); err != nil {
+				n.fatal(err)
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) missingShards() map[uint32][]string {
+	missing := make(map[uint32][]string)
+	n.readDirectory(func(d *directoryMachine) {
+		for id := uint32(1); id <= d.Shards(); id++ {
+			replicas := d.Placement(id)
+			for _, r := range replicas {
+				if r == string(n.self) && n.group(id) == nil {
+					missing[id] = replicas
+				}
+			}
+		}
+	})
+	return missing
+}
+
+func (n *Node) openShard(id uint32, replicas []string) error {
+	config := shard.Config{Group: id, Life: 1}
+	leading := func() *shardLead { return n.leadNow(id) }
+	fresh := func(scan scanFunc) (machine, error) {
+		return (&shardMachine{config: config, leading: leading}).fresh(scan)
+	}
+	return n.openGroup(id, servers(replicas), fresh, n.leadShard)
+}
+
+// runProcesses is this node's life as others see it: one boot after the other,
+// each until it is fenced.
+func (n *Node) runProcesses(ctx context.Context) error {
+	for boot := n.boot; ; {
+		n.setPhase("announcing this process to the directory")
+		if err := n.announce(ctx, boot); err != nil {
+			return err
+		}
+		var shards uint32
+		n.readDirectory(func(d *directoryMachine) { shards = d.Shards() })
+		p := newProcess(n, boot, int(shards))
+		n.proc.Store(p)
+		n.setPhase("")
+		p.start()
+		n.log.Info("announced", "boot", boot)
+		n.untilFenced(ctx, p)
+		n.proc.Store(nil)
+		n.lease.drop()
+		n.setPhase("fenced: closing connections")
+		p.stop(errFenced)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		n.log.Warn("this process was fenced: its connections are closed and it takes the next boot", "boot", boot)
+		var err error
+		if boot, err = n.dir.NextBoot(); err != nil {
+			return err
+		}
+	}
+}
+
+var errFenced = errors.New("the cluster has taken this node for dead and goes on without its connections")
+
+// untilFenced waits for the end of p, and closes its clients while the lease
+// has been gone for too long.
+func (n *Node) untilFenced(ctx context.Context, p *process) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	lost := false
+	for {
+		changed := n.fences.next()
+		if n.isFenced(processID{n.config.NodeID, p.boot}) {
+			return
+		}
+		select {
+		case <-p.fenced:
+			return
+		case <-changed:
+		case <-tick.C:
+			gone := n.lease.closeClients()
+			if gone && !lost {
+				n.log.Warn("no lease for too long: closing clients", "reason", n.lease.why())
+				p.loseClients(errNoLease)
+			}
+			lost = gone
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+var errNoLease = errors.New("this node has lost contact with the cluster's majority")
+
+// maintain writes checkpoints, one group after the other, and ends waits that
+// are too old.
+func (n *Node) maintain(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		n.visible.expire(time.Now())
+		for _, g := range n.allGroups() {
+			if !g.checkpointDue(time.Now()) {
+				continue
+			}
+			if err := g.checkpoint(); err != nil && ctx.Err() == nil {
+				g.log.Warn("checkpoint", "err", err)
+			}
+		}
+	}
+}
+
+// directoryMoved hands on what applies of the own directory copy caused.
+func (n *Node) directoryMoved(eff *directory.Effects, fence uint64) {
+	fenced := fence > n.fence.Load()
+	n.fence.Store(fence)
+	n.visible.consumed()
+	n.lease.applied.set()
+	if s := n.leases.Load(); s != nil && (eff.Nodes || eff.Fences) {
+		s.nodesChanged()
+	}
+	if fenced {
+		n.fences.broadcast()
+		for _, l := range n.allLeads() {
+			l.fenceGrew.set()
+		}
+	}
+	n.directoryChanged.broadcast()
+}
+
+func (n *Node) group(id uint32) *group {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.groups[id]
+}
+
+func (n *Node) allGroups() []*group {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	list := make([]*group, 0, len(n.groups))
+	for id := uint32(0); len(list) < len(n.groups); id++ {
+		if g := n.groups[id]; g != nil {
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+func (n *Node) allLeads() []*shardLead {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	list := make([]*shardLead, 0, len(n.leads))
+	for _, l := range n.leads {
+		list = append(list, l)
+	}
+	return list
+}
+
+// leadNow is this node's lead of a shard, also before it is ready to serve.
+func (n *Node) leadNow(id uint32) *shardLead {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.leads[id]
+}
+
+// leadOf is this node's lead of a shard if it serves.
+func (n *Node) leadOf(id uint32) *shardLead {
+	if g := n.group(id); g == nil || !g.leads() {
+		return nil
+	}
+	return n.leadNow(id)
+}
+
+// readDirectory calls f with the own directory copy held still; not at all
+// before there is one.
+func (n *Node) readDirectory(f func(d *directoryMachine)) {
+	if g := n.group(0); g != nil {
+		g.read(func(m machine) { f(m.(*directoryMachine)) })
+	}
+}
+
+func (n *Node) directoryIndex() (index uint64) {
+	n.readDirectory(func(d *directoryMachine) { index = d.Machine.Applied() })
+	return index
+}
+
+// fenceNumber is the fence number of the own directory copy.
+func (n *Node) fenceNumber() uint64 { return n.fence.Load() }
+
+// isFenced tells whether the own directory copy has fenced a process.
+func (n *Node) isFenced(p processID) (fenced bool) {
+	n.readDirectory(func(d *directoryMachine) { fenced = d.MinBoot(p.node) > p.boot })
+	return fenced
+}
+
+func (n *Node) shardOf(client string) (id uint32) {
+	n.readDirectory(func(d *directoryMachine) { id = d.ShardOf(client) })
+	return id
+}
+
+// clusterID is the cluster this node belongs to, "" before birth.
+func (n *Node) clusterID() string {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.born
+}
+
+// fatal ends the node for good: the first cause is kept for Fatal.
+func (n *Node) fatal(err error) {
+	n.log.Error("the node cannot go on", "err", err)
+	select {
+	case n.fatalC <- err:
+	default:
+	}
+}
+
+// Fatal gives the error that ends the node, for example the first failed write.
+// The process must exit without acknowledging anything more.
+func (n *Node) Fatal() <-chan error { return n.fatalC }
+
+// Live is nil as long as the process makes sense.
+func (n *Node) Live() error {
+	select {
+	case err := <-n.fatalC:
+		n.fatalC <- err
+		return err
+	default:
+		return nil
+	}
+}
+
+// Ready returns nil if clients can be served, else why not.
+func (n *Node) Ready() error {
+	n.mu.RLock()
+	phase, draining := n.phase, n.draining
+	n.mu.RUnlock()
+	switch {
+	case draining:
+		return errors.New("draining: about to stop")
+	case phase != "":
+		return errors.New(phase)
+	case !n.lease.valid():
+		return fmt.Errorf("no lease from the directory's leader: %s", n.lease.why())
+	}
+	return nil
+}
+
+// Drain makes the node unready and gives its leaderships away.
+func (n *Node) Drain(ctx context.Context) {
+	n.mu.Lock()
+	n.draining = true
+	n.mu.Unlock()
+	for _, g := range n.allGroups() {
+		if err := g.transfer(); err != nil && ctx.Err() == nil {
+			g.log.Debug("give leadership away", "err", err)
+		}
+	}
+}
+
+// Close stops everything, in the order that lets each part finish: processes
+// first (they propose), then groups, then the network, then the disk.
+func (n *Node) Close(ctx context.Context) error {
+	n.mu.Lock()
+	n.draining = true
+	n.mu.Unlock()
+	return n.shut()
+}
+
+func (n *Node) shut() error {
+	n.tasks.stop()
+	var errs []error
+	for _, g := range n.allGroups() {
+		errs = append(errs, g.close())
+	}
+	if n.gossip != nil {
+		errs = append(errs, n.gossip.Close(context.Background()))
+	}
+	if n.mux != nil {
+		errs = append(errs, n.mux.Close())
+	}
+	if n.server != nil {
+		n.server.Stop()
+	}
+	if n.pool != nil {
+		errs = append(errs, n.pool.Close())
+	}
+	n.tasks.wait()
+	if n.logs != nil {
+		errs = append(errs, n.logs.Close())
+	}
+	if n.dir != nil {
+		errs = append(errs, n.dir.Close())
+	}
+	return errors.Join(errs...)
+}
