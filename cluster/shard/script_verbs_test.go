@@ -1,0 +1,429 @@
+package shard
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+
+	mqtt "github.com/shoalmq/shoal/broker/session"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// verbs are what a script does besides commands.
+var verbs map[string]func(*script, *args) []string
+
+func init() {
+	verbs = map[string]func(*script, *args) []string{
+		"boot":     (*script).boot,
+		"batch":    func(s *script, a *args) []string { s.begin(a, false); return nil },
+		"fence":    (*script).fence,
+		"answered": (*script).answered,
+		"entries":  (*script).entries,
+		"former":   (*script).former,
+		"owner":    (*script).owner,
+		"exchange": (*script).exchange,
+		"outbox":   (*script).outbox,
+		"stats":    (*script).stats,
+		"effects":  (*script).effects,
+		"flood":    (*script).flood,
+		"mark":     func(s *script, _ *args) []string { s.marked = s.state(); return nil },
+		"same":     (*script).same,
+	}
+}
+
+func (s *script) boot(a *args) []string {
+	s.boots[a.plain[0]] = parseNumber(a.plain[1])
+	return nil
+}
+
+func (s *script) fence(a *args) []string {
+	f := &shoalpb.Fence{Number: parseNumber(a.plain[0])}
+	for _, node := range []string{"X", "Y", "Z"} {
+		if boot, ok := a.named[node]; ok {
+			f.Nodes = append(f.Nodes, &shoalpb.NodeBoot{Node: node, Boot: parseNumber(boot)})
+		}
+	}
+	s.apply(&shoalpb.Proposal{Fence: f})
+	return nil
+}
+
+func (s *script) answered(a *args) []string {
+	o := &shoalpb.OutboxAnswered{Target: parseTarget(a.plain[0]), UpTo: parseNumber(a.plain[1])}
+	if n := a.number("refused", 0); n > 0 {
+		o.Refused = []*shoalpb.Answer{{N: n, Code: shoalpb.Code_CODE_QUEUE_FULL}}
+	}
+	s.apply(&shoalpb.Proposal{OutboxAnswered: o})
+	return nil
+}
+
+// flood appends many equal messages, 512 in an entry.
+func (s *script) flood(a *args) []string {
+	s.flooding = true
+	defer func() { s.flooding = false }()
+	for left := int(parseNumber(a.plain[1])); left > 0; {
+		s.begin(a, false)
+		for n := min(left, 512); n > 0; n-- {
+			left--
+			s.batch.Commands = append(s.batch.Commands, &shoalpb.Command{
+				Append: &shoalpb.Append{Message: a.message(1, a.plain[0], "m")},
+			})
+		}
+		s.opened = make([]string, len(s.batch.Commands))
+		s.flush()
+	}
+	return nil
+}
+
+// parseTarget reads "shard:2", "directory" or "Z/7".
+func parseTarget(text string) *shoalpb.Target {
+	t := &shoalpb.Target{}
+	if node, boot, ok := strings.Cut(text, "/"); ok {
+		t.Node, t.Boot = node, parseNumber(boot)
+	} else if group, ok := strings.CutPrefix(text, "shard:"); ok {
+		t.Group = uint32(parseNumber(group))
+	}
+	return t
+}
+
+func targetText(t *shoalpb.Target) string {
+	switch {
+	case t.Node != "":
+		return fmt.Sprintf("%s/%d", t.Node, t.Boot)
+	case t.Group == 0:
+		return "directory"
+	}
+	return fmt.Sprintf("shard:%d", t.Group)
+}
+
+func (s *script) entries(a *args) []string {
+	c := s.conns[a.plain[0]]
+	list := []string{}
+	limit := int(a.number("max", 1000))
+	if !s.m.Entries(c.client, c.conn, a.number("after", 0), limit, func(d mqtt.Delivery) bool {
+		list = append(list, deliveryText(d))
+		return true
+	}) {
+		return []string{"not owner"}
+	}
+	return orNone(list)
+}
+
+func deliveryText(d mqtt.Delivery) string {
+	text := fmt.Sprintf("%d:%s q%d", d.Seq, d.Message.Payload, d.QoS)
+	if d.Released {
+		text += " released"
+	}
+	if d.Retain {
+		text += " retain"
+	}
+	if d.Identifiers != nil {
+		text += fmt.Sprintf(" ids%v", d.Identifiers)
+	}
+	return text
+}
+
+func orNone(list []string) []string {
+	if len(list) == 0 {
+		return []string{"none"}
+	}
+	return []string{strings.Join(list, ", ")}
+}
+
+func (s *script) former(a *args) []string {
+	session := s.m.sessions[a.plain[0]]
+	if session == nil {
+		return []string{"no row"}
+	}
+	return []string{s.ownersText(session.formerOwners())}
+}
+
+func (s *script) ownersText(owners []*shoalpb.Owner) string {
+	names := []string{}
+	for _, o := range owners {
+		names = append(names, s.names[o.Conn])
+	}
+	return "{" + strings.Join(names, " ") + "}"
+}
+
+func (s *script) owner(a *args) []string {
+	c := s.conns[a.plain[0]]
+	_, owner := s.m.Former(c.client, c.conn)
+	return []string{yesNo(owner)}
+}
+
+func (s *script) exchange(a *args) []string {
+	c := s.conns[a.plain[0]]
+	id := uint32(parseNumber(a.plain[1]))
+	if pending, _ := s.m.ReceivedPending(c.client, c.conn, id); pending {
+		return []string{"pending"}
+	}
+	if s.m.sessions[c.client].exchange(id, false) != nil {
+		return []string{"received"}
+	}
+	return []string{"none"}
+}
+
+func (s *script) outbox(a *args) []string {
+	first, list := s.m.Outbox(parseTarget(a.plain[0]), a.number("after", 0), 1<<20)
+	text := []string{}
+	for i, c := range list {
+		what := ""
+		if r := c.Route; r == nil {
+			what = string(c.Append.Message.Payload)
+		} else if r.Present {
+			what = fmt.Sprintf("+%s q%d", r.Filter, r.Qos)
+		} else {
+			what = "-" + r.Filter
+		}
+		text = append(text, fmt.Sprintf("%d:%s", first+uint64(i), what))
+	}
+	return orNone(text)
+}
+
+func (s *script) stats(a *args) []string {
+	st := s.m.Stats()
+	values := map[string]any{
+		"sessions": st.Sessions, "queued": st.Queued, "bodies": st.Bodies, "outbox": st.OutboxEntries,
+		"enqueued": st.Enqueued, "acked": st.Acked, "expired": st.Expired, "full": st.QueueFull,
+		"fenced": st.OutboxFenced, "refused": st.OutboxRefused, "replaced": st.ReceivedReplaced,
+	}
+	text := []string{}
+	for _, name := range a.plain {
+		text = append(text, fmt.Sprintf("%s=%v", name, values[name]))
+	}
+	return []string{strings.Join(text, " ")}
+}
+
+// effects prints what the entries since the last time told a leader.
+func (s *script) effects(*args) []string {
+	list := []string{}
+	for _, r := range s.eff.Ready {
+		list = append(list, "ready "+s.names[r.Conn])
+	}
+	for _, v := range s.eff.Volatile {
+		list = append(list, fmt.Sprintf("volatile %s %s", s.names[v.Conn], v.Message.Payload))
+	}
+	for _, c := range s.eff.Completed {
+		list = append(list, fmt.Sprintf("completed %s %d", s.names[c.Conn], c.ID))
+	}
+	for _, c := range s.eff.Superseded {
+		list = append(list, "superseded "+s.names[c.Conn])
+	}
+	for _, c := range s.eff.OwnersChanged {
+		list = append(list, "free "+c)
+	}
+	for _, t := range s.eff.OutboxGrew {
+		list = append(list, "outbox "+targetText(t))
+	}
+	s.eff.Reset()
+	slices.Sort(list)
+	return orNone(slices.Compact(list))
+}
+
+// state is a digest without what every entry changes.
+func (s *script) state() [32]byte {
+	applied, streams := s.m.applied, s.m.in
+	s.m.applied, s.m.in = 0, New(s.config).in
+	defer func() { s.m.applied, s.m.in = applied, streams }()
+	return s.m.Digest()
+}
+
+func (s *script) same(*args) []string { return []string{yesNo(s.state() == s.marked)} }
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// commands make the command of a line.
+var commands = map[string]func(*script, *args) *shoalpb.Command{
+	"open":        (*script).openCommand,
+	"close":       (*script).closeCommand,
+	"drained":     (*script).drainedCommand,
+	"subscribe":   (*script).subscribeCommand,
+	"unsubscribe": (*script).unsubscribeCommand,
+	"append":      (*script).appendCommand,
+	"received":    (*script).receivedCommand,
+	"released":    (*script).releasedCommand,
+	"release":     (*script).releaseCommand,
+	"ack":         (*script).ackCommand,
+}
+
+func (s *script) openCommand(a *args) *shoalpb.Command {
+	o := &shoalpb.Open{
+		Client: a.plain[0], CleanStart: a.has("clean"),
+		ExpiryS: uint32(a.number("expiry", 0)), Window: uint32(a.number("window", 32)),
+	}
+	if a.has("will") {
+		o.Will = &shoalpb.Will{Message: &shoalpb.Message{Topic: "will"}, DelayS: 5}
+	}
+	return &shoalpb.Command{Open: o}
+}
+
+func (s *script) closeCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	cl := &shoalpb.Close{Client: c.client, Conn: c.conn, Drained: a.has("drained"), DiscardWill: a.has("discard")}
+	if _, ok := a.named["expiry"]; ok {
+		e := uint32(a.number("expiry", 0))
+		cl.ExpiryS = &e
+	}
+	return &shoalpb.Command{Close: cl}
+}
+
+func (s *script) drainedCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	return &shoalpb.Command{Drained: &shoalpb.Drained{Client: c.client, Conn: c.conn}}
+}
+
+func (s *script) subscribeCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	sub := &shoalpb.Subscribe{Client: c.client, Conn: c.conn}
+	for _, f := range strings.Split(a.plain[1], ",") {
+		sub.Subscriptions = append(sub.Subscriptions, &shoalpb.Subscription{
+			Filter: f, Qos: uint32(a.number("qos", 1)), Identifier: uint32(a.number("id", 0)),
+			NoLocal: a.has("nolocal"), RetainAsPublished: a.has("rap"),
+		})
+	}
+	return &shoalpb.Command{Subscribe: sub}
+}
+
+func (s *script) unsubscribeCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	return &shoalpb.Command{Unsubscribe: &shoalpb.Unsubscribe{
+		Client: c.client, Conn: c.conn, Filters: strings.Split(a.plain[1], ","),
+	}}
+}
+
+func (a *args) message(qos uint64, topic, payload string) *shoalpb.Message {
+	return &shoalpb.Message{
+		Topic: topic, Payload: []byte(payload), Qos: uint32(a.number("qos", qos)),
+		Retain: a.has("retain"), Publisher: a.named["by"],
+	}
+}
+
+func (s *script) appendCommand(a *args) *shoalpb.Command {
+	return &shoalpb.Command{Append: &shoalpb.Append{Message: a.message(1, a.plain[0], a.plain[1])}}
+}
+
+func (s *script) receivedCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	h := fnv.New64a()
+	h.Write([]byte(a.plain[2] + "\x00" + a.plain[3]))
+	r := &shoalpb.Received{
+		Client: c.client, Conn: c.conn, Id: uint32(parseNumber(a.plain[1])), Dup: a.has("dup"),
+		Hash: h.Sum64(), Message: a.message(2, a.plain[2], a.plain[3]),
+	}
+	for _, t := range strings.Split(a.named["to"], ",") {
+		if t != "" {
+			r.Targets = append(r.Targets, parseTarget(t))
+		}
+	}
+	return &shoalpb.Command{Received: r}
+}
+
+func (s *script) releasedCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	return &shoalpb.Command{Released: &shoalpb.Released{
+		Client: c.client, Conn: c.conn, Id: uint32(parseNumber(a.plain[1])),
+	}}
+}
+
+func (s *script) releaseCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	return &shoalpb.Command{Release: &shoalpb.Release{Client: c.client, Conn: c.conn, Seq: parseNumber(a.plain[1])}}
+}
+
+func (s *script) ackCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	ack := &shoalpb.Ack{Client: c.client, Conn: c.conn}
+	for _, p := range a.plain[1:] {
+		first, last, isRange := strings.Cut(p, "-")
+		if !isRange {
+			last = first
+		}
+		for n := parseNumber(first); n <= parseNumber(last); n++ {
+			ack.Seqs = append(ack.Seqs, n)
+		}
+	}
+	if e := a.named["expired"]; e != "" {
+		for _, p := range strings.Split(e, ",") {
+			ack.Expired = append(ack.Expired, parseNumber(p))
+		}
+	}
+	return &shoalpb.Command{Ack: ack}
+}
+
+var codeText = map[shoalpb.Code]string{
+	shoalpb.Code_CODE_NOT_OWNER: "not owner", shoalpb.Code_CODE_QUEUE_FULL: "queue full",
+	shoalpb.Code_CODE_KNOWN: "known", shoalpb.Code_CODE_ID_IN_USE: "id in use",
+	shoalpb.Code_CODE_PENDING: "pending", shoalpb.Code_CODE_UNKNOWN_ID: "unknown id",
+	shoalpb.Code_CODE_QUOTA: "quota",
+}
+
+var refusalText = map[shoalpb.Refusal]string{
+	shoalpb.Refusal_REFUSAL_GAP: "gap", shoalpb.Refusal_REFUSAL_FENCED: "fenced",
+	shoalpb.Refusal_REFUSAL_FENCE_AHEAD: "fence ahead", shoalpb.Refusal_REFUSAL_LIFE: "life",
+}
+
+// answerText prints the answer of a batch, and remembers the connections it
+// opened.
+func (s *script) answerText(b *shoalpb.Batch, a *shoalpb.BatchAnswer) string {
+	if a.Refusal != shoalpb.Refusal_REFUSAL_NONE {
+		return fmt.Sprintf("refused %s, last %d", refusalText[a.Refusal], a.Last)
+	}
+	list := []string{}
+	answers := a.Answers
+	for i := range b.Commands {
+		n := b.First + uint64(i)
+		text := "done"
+		if len(answers) > 0 && answers[0].N == n {
+			text = s.oneAnswer(b, answers[0], b.Commands[i], s.opened[i])
+			answers = answers[1:]
+		}
+		if s.single {
+			return text + fullText(a)
+		}
+		list = append(list, fmt.Sprintf("%d %s", n, text))
+	}
+	return strings.Join(list, ", ") + fmt.Sprintf("; last %d", a.Last) + fullText(a)
+}
+
+func fullText(a *shoalpb.BatchAnswer) string {
+	text := ""
+	for _, t := range a.Full {
+		text += "; full " + targetText(t)
+	}
+	return text
+}
+
+func (s *script) oneAnswer(b *shoalpb.Batch, a *shoalpb.Answer, c *shoalpb.Command, name string) string {
+	switch {
+	case a.Open != nil:
+		if name != "" {
+			s.conns[name] = scriptConn{client: c.Open.Client, node: b.Node, boot: b.Boot, conn: a.Open.Conn}
+			s.names[a.Open.Conn] = name
+		}
+		class := "transient"
+		if a.Open.Durable {
+			class = "durable"
+		}
+		return fmt.Sprintf("%s %s present=%s sent=%d former=%s",
+			class, s.names[a.Open.Conn], yesNo(a.Open.Present), a.Open.SentHi, s.ownersText(a.Open.Former))
+	case a.Subscribe != nil:
+		return fmt.Sprintf("route %d existed=%s", a.Subscribe.Route, existedText(a.Subscribe.Existed))
+	case a.Unsubscribe != nil:
+		return "existed=" + existedText(a.Unsubscribe.Existed)
+	}
+	return codeText[a.Code]
+}
+
+func existedText(list []bool) string {
+	text := make([]string, len(list))
+	for i, e := range list {
+		text[i] = yesNo(e)
+	}
+	return strings.Join(text, ",")
+}
