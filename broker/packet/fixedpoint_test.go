@@ -72,3 +72,34 @@ func TestAppendInPlace(t *testing.T) {
 		}
 	}
 }
+
+// The shortest forms of MQTT 5, byte by byte (§3.4.2.1, §3.14.2.1, §3.15.2.1).
+func TestAppendShortest(t *testing.T) {
+	for _, c := range []struct {
+		p    Packet
+		v    Version
+		want string
+	}{
+		{&Ack{Type: TypePuback, PacketID: 258}, V5, "\x40\x02\x01\x02"},
+		{&Ack{Type: TypePubrel, PacketID: 1}, V5, "\x62\x02\x00\x01"},
+		{&Ack{Type: TypePubrec, PacketID: 1, Code: CodeNoMatchingSubscribers}, V5, "\x50\x03\x00\x01\x10"},
+		{&Ack{Type: TypePubcomp, PacketID: 1, Code: CodePacketIdentifierNotFound, ReasonString: "?"}, V311, "\x70\x02\x00\x01"},
+		{&Disconnect{}, V5, "\xE0\x00"},
+		{&Disconnect{Code: CodeServerShuttingDown}, V5, "\xE0\x01\x8B"},
+		{&Disconnect{Code: CodeServerUnavailable}, V5, "\xE0\x01\x89"},
+		{&Disconnect{Code: CodeServerShuttingDown, ServerReference: "x"}, V311, "\xE0\x00"},
+		{&Auth{}, V5, "\xF0\x00"},
+		{&Auth{}, V311, ""},
+		{&Connack{}, V5, "\x20\x03\x00\x00\x00"},
+		{&Connack{SessionPresent: true, Code: CodeNotAuthorized}, V5, "\x20\x03\x00\x87\x00"},
+		{&Connack{SessionPresent: true}, V31, "\x20\x02\x00\x00"},
+		{&Connack{SessionPresent: true}, V311, "\x20\x02\x01\x00"},
+		{&Connack{Code: CodeServerUnavailable}, V311, "\x20\x02\x00\x03"},
+		{&Pingreq{}, V5, "\xC0\x00"},
+		{&Pingresp{}, V5, "\xD0\x00"},
+	} {
+		if got := string(c.p.Append(nil, c.v)); got != c.want {
+			t.Errorf("%+v in %s: % x, want % x", c.p, c.v, got, c.want)
+		}
+	}
+}
