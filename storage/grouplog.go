@@ -1,0 +1,232 @@
+package storage
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// GroupLog is the log and the stable store of one raft group. It implements
+// raft.LogStore, raft.CommitTrackingLogStore and raft.StableStore.
+//
+// The log is dense: entries are stored only behind the last one (or anywhere
+// into an empty log) and deleted only at its ends. Still it is not a
+// raft.MonotonicLogStore: raft would answer an install by deleting all entries,
+// acknowledged ones behind the snapshot too. Empty, called by the owner when an
+// install makes it right, is what closes the gap instead.
+//
+// Data and Extensions of entries given to StoreLogs or got from GetLog are
+// shared and must not be changed.
+type GroupLog struct {
+	log *Log
+	id  uint32
+
+	mu     sync.RWMutex
+	head   head
+	tail   tail
+	staged uint64 // commit index to store with the next entries
+}
+
+var (
+	_ raft.CommitTrackingLogStore = (*GroupLog)(nil)
+	_ raft.StableStore            = (*GroupLog)(nil)
+)
+
+// FirstIndex returns the index of the first entry, 0 for none.
+func (g *GroupLog) FirstIndex() (uint64, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.head.first, nil
+}
+
+// LastIndex returns the index of the last entry, 0 for none.
+func (g *GroupLog) LastIndex() (uint64, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.head.last, nil
+}
+
+// GetLog reads the entry at index, from memory if it is one of the last. It
+// returns raft.ErrLogNotFound if the log does not hold it.
+func (g *GroupLog) GetLog(index uint64, out *raft.Log) error {
+	if found, there := g.cached(index, out); found || !there {
+		if !there {
+			return raft.ErrLogNotFound
+		}
+		return nil
+	}
+	for range 2 { // it may have been deleted and stored anew in between
+		err := g.log.eng.read(g.id, index, out)
+		if err != raft.ErrLogNotFound {
+			return err
+		}
+		if !g.holds(index) {
+			return raft.ErrLogNotFound
+		}
+	}
+	return g.log.dir.health.fail(badDisk(g.log.path, "entry %d of group %d is missing", index, g.id))
+}
+
+// cached copies the entry if it is in memory, and says whether it is in the log.
+func (g *GroupLog) cached(index uint64, out *raft.Log) (found, there bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if l := g.tail.find(index); l != nil {
+		*out = *l
+		return true, true
+	}
+	return false, g.head.holds(index)
+}
+
+func (g *GroupLog) holds(index uint64) bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.head.holds(index)
+}
+
+// currentHead returns a copy for the committer to change.
+func (g *GroupLog) currentHead() head {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.head.clone()
+}
+
+// publish makes a durable change visible.
+func (g *GroupLog) publish(c *change, ops []*op) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, o := range ops {
+		if o.group == g && o.err == nil && len(o.logs) > 0 {
+			// What an earlier operation of the same commit has cut.
+			g.tail.keep(g.head.first, o.logs[0].Index-1)
+			g.tail.append(o.logs)
+		}
+	}
+	g.head = c.head
+	g.tail.keep(g.head.first, g.head.last)
+}
+
+// StoreLog stores one entry.
+func (g *GroupLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs appends entries, with the staged commit index, and returns when they
+// are durable. They must follow the last entry and each other (ErrNotNext).
+func (g *GroupLog) StoreLogs(logs []*raft.Log) error {
+	if len(logs) == 0 {
+		return nil
+	}
+	for i, l := range logs {
+		if l.Index == 0 || l.Index != logs[0].Index+uint64(i) {
+			return fmt.Errorf("store entry %d of group %d at %d: %w", l.Index, g.id, logs[0].Index+uint64(i), ErrNotNext)
+		}
+	}
+	g.mu.RLock()
+	commit := g.staged
+	g.mu.RUnlock()
+
+	b := g.log.eng.encode(g.id, logs)
+	first, last := logs[0].Index, logs[len(logs)-1].Index
+	return g.log.do(&op{group: g, logs: logs, batch: b, edit: func(h *head, c *change) error {
+		if h.last != 0 && first != h.last+1 {
+			return fmt.Errorf("store entry %d of group %d after %d: %w", first, g.id, h.last, ErrNotNext)
+		}
+		c.steps = append(c.steps, step{append: b, fresh: h.last == 0})
+		if h.last == 0 {
+			h.first = first
+		}
+		h.last = last
+		h.commit = min(max(h.commit, commit), last)
+		return nil
+	}})
+}
+
+// DeleteRange drops the entries from min to max, inclusive, as far as there are
+// any. They must be at one end of the log (ErrHole). On return that is durable;
+// the space is freed later.
+func (g *GroupLog) DeleteRange(min, max uint64) error {
+	return g.log.do(&op{group: g, edit: func(h *head, c *change) error {
+		switch {
+		case h.last == 0 || min > max || max < h.first || min > h.last:
+		case min <= h.first && max >= h.last:
+			h.first, h.last, h.commit = 0, 0, 0
+		case min <= h.first:
+			h.first = max + 1
+		case max >= h.last:
+			c.steps = append(c.steps, step{cut: min})
+			h.last = min - 1
+			if h.commit > h.last {
+				h.commit = h.last
+			}
+		default:
+			return fmt.Errorf("delete entries %d to %d of group %d, which has %d to %d: %w", min, max, g.id, h.first, h.last, ErrHole)
+		}
+		return nil
+	}})
+}
+
+// Empty drops all entries and the commit index. Stable values stay. It is for
+// the owner, after an install.
+func (g *GroupLog) Empty() error {
+	g.mu.Lock()
+	g.staged = 0
+	g.mu.Unlock()
+	return g.log.do(&op{group: g, edit: func(h *head, _ *change) error {
+		h.first, h.last, h.commit = 0, 0, 0
+		return nil
+	}})
+}
+
+// StageCommitIndex keeps the index in memory; the next StoreLogs stores it.
+func (g *GroupLog) StageCommitIndex(index uint64) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.staged = index
+	return nil
+}
+
+// GetCommitIndex returns the highest index that was stored as committed, 0 for
+// none. It is never above the last entry.
+func (g *GroupLog) GetCommitIndex() (uint64, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.head.commit, nil
+}
+
+// Set stores a stable value and returns when it is durable.
+func (g *GroupLog) Set(key, val []byte) error {
+	k, v := string(key), slices.Clone(val)
+	return g.log.do(&op{group: g, edit: func(h *head, _ *change) error {
+		if h.stable == nil {
+			h.stable = make(map[string][]byte)
+		}
+		h.stable[k] = v
+		return nil
+	}})
+}
+
+// Get returns a copy of a stable value, nil for none.
+func (g *GroupLog) Get(key []byte) ([]byte, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return slices.Clone(g.head.stable[string(key)]), nil
+}
+
+// SetUint64 stores a number as a stable value.
+func (g *GroupLog) SetUint64(key []byte, val uint64) error {
+	return g.Set(key, binary.BigEndian.AppendUint64(nil, val))
+}
+
+// GetUint64 returns a number stored by SetUint64, 0 for none.
+func (g *GroupLog) GetUint64(key []byte) (uint64, error) {
+	b, err := g.Get(key)
+	if err != nil || len(b) == 0 {
+		return 0, err
+	}
+	if len(b) != 8 {
+		return 0, fmt.Errorf("read stable value %q of group %d: %d bytes are no number", key, g.id, len(b))
+	}
+	return binary.BigEndian.Uint64(b), nil
+}

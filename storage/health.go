@@ -1,0 +1,69 @@
+package storage
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+const taintName = "tainted"
+
+// health remembers the first failure of a directory, on disk too if it can.
+type health struct {
+	dir     string
+	onFatal func(error)
+
+	mu  sync.Mutex
+	err error
+}
+
+// fail taints the disk, if it is not yet, and returns the error that all later
+// writes get.
+func (h *health) fail(err error) error {
+	h.mu.Lock()
+	if h.err != nil {
+		defer h.mu.Unlock()
+		return h.err
+	}
+	h.err = fmt.Errorf("disk failed: %w", err)
+	failed := h.err
+	h.mu.Unlock()
+
+	writeTaint(h.dir, failed.Error())
+	if h.onFatal != nil {
+		h.onFatal(failed)
+	}
+	return failed
+}
+
+// check returns the first failure, or nil.
+func (h *health) check() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err
+}
+
+// writeTaint does what a failing disk allows.
+func writeTaint(dir, reason string) {
+	f, err := os.OpenFile(filepath.Join(dir, taintName), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return
+	}
+	_, _ = f.WriteString(reason + "\n")
+	_ = f.Sync()
+	_ = f.Close()
+	_ = syncDir(dir)
+}
+
+// readTaint returns why the directory is tainted, or "".
+func readTaint(dir string) string {
+	b, err := os.ReadFile(filepath.Join(dir, taintName))
+	switch {
+	case os.IsNotExist(err):
+		return ""
+	case err != nil || len(b) == 0:
+		return "an earlier write failed"
+	}
+	return string(b[:min(len(b), 1000)])
+}

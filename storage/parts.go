@@ -1,0 +1,121 @@
+package storage
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	logName     = "log.db"
+	statePrefix = "state-"
+	stateSuffix = ".db"
+)
+
+func stateName(group uint32) string {
+	return statePrefix + strconv.FormatUint(uint64(group), 10) + stateSuffix
+}
+
+// parseStateName returns the group whose state file has the name.
+func parseStateName(name string) (group uint32, ok bool) {
+	digits, found := strings.CutPrefix(name, statePrefix)
+	if !found {
+		return 0, false
+	}
+	digits, found = strings.CutSuffix(digits, stateSuffix)
+	n, err := strconv.ParseUint(digits, 10, 32)
+	return uint32(n), found && err == nil && stateName(uint32(n)) == name
+}
+
+func isStateName(name string) bool {
+	_, ok := parseStateName(name)
+	return ok
+}
+
+// part opens the file called name once: make creates it at a path if the
+// identity does not list it, then open opens it. A file that is there but not
+// listed is one whose making or removal a crash cut short; it is made anew.
+func (d *Dir) part(name string, makeFile func(path string) error, open func(path string) (io.Closer, error)) (io.Closer, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	if err := d.health.check(); err != nil {
+		return nil, err
+	}
+	if d.parts[name] != nil {
+		return nil, fmt.Errorf("%s is open already", name)
+	}
+	path := filepath.Join(d.path, name)
+	if !slices.Contains(d.id.Files, name) {
+		if err := d.create(path, makeFile); err != nil {
+			return nil, err
+		}
+		id := d.id.clone()
+		id.Files = append(id.Files, name)
+		slices.Sort(id.Files)
+		if err := d.save(id); err != nil {
+			return nil, err
+		}
+	}
+	p, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	d.parts[name] = p
+	return p, nil
+}
+
+// create makes a file under another name and then gives it its own: a file with
+// its own name is complete.
+func (d *Dir) create(path string, makeFile func(path string) error) error {
+	tmp := tempName(path, tmpInfix)
+	d.opt.step("create before")
+	if err := makeFile(tmp); err != nil {
+		_ = os.Remove(tmp)
+		return d.health.fail(fmt.Errorf("make %s: %w", path, err))
+	}
+	if err := renameDurably(tmp, path); err != nil {
+		return d.health.fail(fmt.Errorf("make %s: %w", path, err))
+	}
+	d.opt.step("create after")
+	return nil
+}
+
+// forget ends the use of an open part.
+func (d *Dir) forget(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.parts, name)
+}
+
+// RemoveState erases a group's state file, which must be closed. The group's
+// entries and stable values stay: see GroupLog.Empty. No file is no error.
+func (d *Dir) RemoveState(group uint32) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name := stateName(group)
+	if d.closed {
+		return ErrClosed
+	}
+	if d.parts[name] != nil {
+		return fmt.Errorf("remove %s: it is open", name)
+	}
+	if i := slices.Index(d.id.Files, name); i >= 0 {
+		id := d.id.clone()
+		id.Files = slices.Delete(id.Files, i, i+1)
+		if err := d.save(id); err != nil {
+			return err
+		}
+	}
+	d.opt.step("remove before")
+	if err := os.Remove(filepath.Join(d.path, name)); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("remove state: %w", err)
+	}
+	return syncDir(d.path)
+}
