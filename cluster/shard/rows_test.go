@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"testing"
 )
 
 // memRows is a state file in memory.
@@ -49,10 +48,16 @@ func (r memRows) scan(bucket string, fn func(k, v []byte) error) error {
 	return nil
 }
 
+// failer is what testing.T and rapid.T share.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+}
+
 func unlocked(f func()) { f() }
 
 // save takes a checkpoint of m on top of rows.
-func save(t testing.TB, m *Machine, rows memRows) {
+func save(t failer, m *Machine, rows memRows) {
 	t.Helper()
 	c := m.Freeze()
 	if err := c.Write(rows, unlocked); err != nil {
@@ -62,7 +67,7 @@ func save(t testing.TB, m *Machine, rows memRows) {
 }
 
 // load restores a machine from rows.
-func load(t testing.TB, c Config, rows memRows) *Machine {
+func load(t failer, c Config, rows memRows) *Machine {
 	t.Helper()
 	m := New(c)
 	if err := m.Restore(rows.scan); err != nil {

@@ -1,0 +1,581 @@
+package shard
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+
+	"github.com/shoalmq/shoal/broker/topic"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// model is a shard written with lists and maps alone, as plainly as possible:
+// messages are copied into each queue, nothing is counted twice, everything is
+// searched from the start. It has no checkpoints. Machine must behave alike.
+type model struct {
+	config   Config
+	sessions map[string]*modelSession
+	streams  map[string]map[uint64]*shoalpb.Answer // consumed numbers by source
+	minBoot  map[string]uint64
+	fenceNo  uint64
+	boxes    map[string]*modelBox
+	routes   map[string]*modelRoute
+}
+
+type modelSession struct {
+	client              string
+	durable             bool
+	owner               *shoalpb.Owner
+	former              []*shoalpb.Owner
+	expiry, window      uint32
+	subs                map[string]*shoalpb.Subscription
+	queue               []*modelEntry
+	seq, sentHi, openHi uint64
+	exchanges           []*modelExchange
+}
+
+type modelEntry struct {
+	seq              uint64
+	qos              uint32
+	released, retain bool
+	ids              []uint32
+	message          *shoalpb.Message
+}
+
+type modelExchange struct {
+	id, hash uint64
+	conn     uint64
+	released bool
+	waits    map[string]bool // "target n"
+}
+
+// modelBox is an outbox: what is unanswered by number.
+type modelBox struct {
+	target *shoalpb.Target
+	next   uint64
+	list   map[uint64]*shoalpb.Command
+}
+
+// modelRoute is what the directory was told last about a filter.
+type modelRoute struct {
+	qos uint32
+	n   uint64
+}
+
+func newModel(c Config) *model {
+	return &model{
+		config: c, sessions: map[string]*modelSession{}, streams: map[string]map[uint64]*shoalpb.Answer{},
+		minBoot: map[string]uint64{}, boxes: map[string]*modelBox{}, routes: map[string]*modelRoute{},
+	}
+}
+
+func (m *model) apply(index uint64, e *shoalpb.Entry) (results []*shoalpb.BatchAnswer) {
+	place := uint64(0)
+	for _, p := range e.Proposals {
+		var answer *shoalpb.BatchAnswer
+		switch {
+		case p.Batch != nil:
+			answer = m.batch(p.Batch, index<<20+place)
+			place += uint64(len(p.Batch.Commands))
+		case p.Fence != nil:
+			m.fence(p.Fence)
+		default:
+			m.answered(p.OutboxAnswered)
+		}
+		results = append(results, answer)
+	}
+	return results
+}
+
+func (m *model) batch(b *shoalpb.Batch, conn uint64) *shoalpb.BatchAnswer {
+	consumed := m.streams[source(b)]
+	last := uint64(len(consumed))
+	a := &shoalpb.BatchAnswer{Fence: m.fenceNo, Last: last}
+	switch {
+	case b.Node != "" && b.Boot < m.minBoot[b.Node]:
+		a.Refusal, a.Last = shoalpb.Refusal_REFUSAL_FENCED, 0
+		return a
+	case b.Fence > m.fenceNo:
+		a.Refusal = shoalpb.Refusal_REFUSAL_FENCE_AHEAD
+		return a
+	case b.First > last+1:
+		a.Refusal = shoalpb.Refusal_REFUSAL_GAP
+		return a
+	}
+	if consumed == nil {
+		consumed = map[uint64]*shoalpb.Answer{}
+		m.streams[source(b)] = consumed
+	}
+	for n := range consumed {
+		if n <= b.Answered {
+			consumed[n] = nil
+		}
+	}
+	for i, c := range b.Commands {
+		n := b.First + uint64(i)
+		if n > last {
+			if consumed[n] = m.command(b, c, conn+uint64(i)); consumed[n] != nil {
+				consumed[n].N = n
+			}
+			a.Last = n
+		}
+		if consumed[n] != nil {
+			a.Answers = append(a.Answers, consumed[n])
+		}
+	}
+	return a
+}
+
+func (m *model) command(b *shoalpb.Batch, c *shoalpb.Command, conn uint64) *shoalpb.Answer {
+	switch {
+	case c.Append != nil:
+		return m.appendAll(c.Append.Message)
+	case c.Open != nil:
+		return m.open(c.Open, &shoalpb.Owner{Node: b.Node, Boot: b.Boot, Conn: conn})
+	case c.Drained != nil:
+		if s := m.sessions[c.Drained.Client]; s != nil {
+			s.former = slices.DeleteFunc(s.former, func(o *shoalpb.Owner) bool { return o.Conn == c.Drained.Conn })
+			m.settle(s)
+		}
+		return nil
+	}
+	s := m.ownerOf(c)
+	switch {
+	case s == nil:
+		return notOwner()
+	case c.Close != nil:
+		m.close(s, c.Close)
+	case !s.durable:
+		return notOwner()
+	case c.Subscribe != nil:
+		return m.subscribe(s, c.Subscribe)
+	case c.Unsubscribe != nil:
+		a := &shoalpb.UnsubscribeAnswer{}
+		for _, f := range c.Unsubscribe.Filters {
+			a.Existed = append(a.Existed, s.subs[f] != nil)
+			delete(s.subs, f)
+			m.route(f)
+		}
+		return &shoalpb.Answer{Unsubscribe: a}
+	case c.Received != nil:
+		return m.receive(s, c.Received)
+	case c.Released != nil:
+		return m.released(s, c.Released)
+	case c.Release != nil:
+		for _, e := range s.queue {
+			if e.seq == c.Release.Seq && e.seq <= s.sentHi && e.qos == 2 {
+				e.released = true
+			}
+		}
+	default:
+		m.ack(s, c.Ack)
+	}
+	return nil
+}
+
+// sendable is the highest seq that each connection may send.
+func (m *model) sendable() map[uint64]uint64 {
+	all := map[uint64]uint64{}
+	for _, s := range m.sessions {
+		if s.owner == nil {
+			continue
+		}
+		all[s.owner.Conn] = 0
+		for _, e := range s.queue {
+			if e.seq <= s.sentHi {
+				all[s.owner.Conn] = e.seq
+			}
+		}
+	}
+	return all
+}
+
+// ownerOf finds the session of a command, if its connection owns it.
+func (m *model) ownerOf(c *shoalpb.Command) *modelSession {
+	for _, of := range []interface {
+		GetClient() string
+		GetConn() uint64
+	}{c.Close, c.Subscribe, c.Unsubscribe, c.Received, c.Released, c.Release, c.Ack} {
+		if s := m.sessions[of.GetClient()]; s != nil && s.owner != nil && s.owner.Conn == of.GetConn() {
+			return s
+		}
+	}
+	return nil
+}
+
+func (m *model) open(o *shoalpb.Open, owner *shoalpb.Owner) *shoalpb.Answer {
+	s := m.sessions[o.Client]
+	if s == nil {
+		s = &modelSession{client: o.Client}
+		m.sessions[o.Client] = s
+	}
+	present := s.durable && !o.CleanStart
+	if s.owner != nil {
+		s.former = append(s.former, s.owner)
+	}
+	if !present {
+		m.end(s)
+		s.durable = o.ExpiryS > 0
+	}
+	s.owner, s.expiry, s.window = owner, o.ExpiryS, max(o.Window, 1)
+	s.openHi = s.sentHi
+	s.advance()
+	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
+		Present: present, Conn: owner.Conn, SentHi: s.openHi, Former: slices.Clone(s.former), Durable: s.durable,
+	}}
+}
+
+func (m *model) close(s *modelSession, c *shoalpb.Close) {
+	if c.ExpiryS != nil {
+		s.expiry = *c.ExpiryS
+	}
+	if !c.Drained {
+		s.former = append(s.former, s.owner)
+	}
+	s.owner = nil
+	m.settle(s)
+}
+
+// settle ends a session that nothing keeps.
+func (m *model) settle(s *modelSession) {
+	if s.owner != nil || s.durable && s.expiry > 0 {
+		return
+	}
+	m.end(s)
+	if len(s.former) == 0 {
+		delete(m.sessions, s.client)
+	}
+}
+
+// end ends the state of a session.
+func (m *model) end(s *modelSession) {
+	filters := slices.Sorted(maps.Keys(s.subs))
+	for _, f := range filters {
+		delete(s.subs, f)
+		m.route(f)
+	}
+	*s = modelSession{client: s.client, owner: s.owner, former: s.former, subs: map[string]*shoalpb.Subscription{}}
+}
+
+func (m *model) subscribe(s *modelSession, c *shoalpb.Subscribe) *shoalpb.Answer {
+	a := &shoalpb.SubscribeAnswer{}
+	for _, sub := range c.Subscriptions {
+		if len(s.subs)+len(c.Subscriptions) > m.config.Subscriptions {
+			return refuse(shoalpb.Code_CODE_QUOTA)
+		}
+		if _, _, shared, err := topic.ParseShare(sub.Filter); shared || err != nil {
+			return refuse(shoalpb.Code_CODE_QUOTA)
+		}
+	}
+	for _, sub := range c.Subscriptions {
+		a.Existed = append(a.Existed, s.subs[sub.Filter] != nil)
+		s.subs[sub.Filter] = sub
+		m.route(sub.Filter)
+		a.Route = max(a.Route, m.routes[sub.Filter].n)
+	}
+	return &shoalpb.Answer{Subscribe: a}
+}
+
+// route tells the directory of a filter if what it was told is not so any more.
+func (m *model) route(filter string) {
+	has, qos := false, uint32(0)
+	for _, s := range m.sessions {
+		if sub := s.subs[filter]; sub != nil {
+			has, qos = true, max(qos, sub.Qos)
+		}
+	}
+	told := m.routes[filter]
+	if has == (told != nil) && (told == nil || told.qos == qos) {
+		return
+	}
+	n := m.push(&shoalpb.Target{}, &shoalpb.Command{Route: &shoalpb.RouteChange{Filter: filter, Present: has, Qos: qos}})
+	delete(m.routes, filter)
+	if has {
+		m.routes[filter] = &modelRoute{qos, n}
+	}
+}
+
+func (m *model) push(t *shoalpb.Target, c *shoalpb.Command) uint64 {
+	b := m.boxes[targetText(t)]
+	if b == nil {
+		b = &modelBox{target: t, next: 1, list: map[uint64]*shoalpb.Command{}}
+		m.boxes[targetText(t)] = b
+	}
+	b.list[b.next] = c
+	b.next++
+	return b.next - 1
+}
+
+// appendAll gives a message to all sessions that match.
+func (m *model) appendAll(msg *shoalpb.Message) (answer *shoalpb.Answer) {
+	for _, s := range m.sessions {
+		e := &modelEntry{message: msg}
+		matched := false
+		for _, sub := range s.subs {
+			if !topic.MatchOne(sub.Filter, msg.Topic) || sub.NoLocal && s.client == msg.Publisher {
+				continue
+			}
+			matched = true
+			e.qos = max(e.qos, min(sub.Qos, msg.Qos))
+			e.retain = e.retain || msg.Retain && sub.RetainAsPublished
+			if sub.Identifier != 0 {
+				e.ids = append(e.ids, sub.Identifier)
+			}
+		}
+		switch {
+		case !matched || e.qos == 0:
+			continue
+		case len(s.queue) >= m.config.QueueEntries:
+			answer = refuse(shoalpb.Code_CODE_QUEUE_FULL)
+			continue
+		}
+		slices.Sort(e.ids)
+		s.seq++
+		e.seq = s.seq
+		s.queue = append(s.queue, e)
+		s.advance()
+	}
+	return answer
+}
+
+// advance lets the first unfinished entries be sent.
+func (s *modelSession) advance() {
+	if s.owner == nil {
+		return
+	}
+	for i, e := range s.queue {
+		if i < max(int(2*s.window), 64) && e.seq <= s.queue[0].seq+65534 {
+			s.sentHi = max(s.sentHi, e.seq)
+		}
+	}
+}
+
+func (m *model) ack(s *modelSession, c *shoalpb.Ack) {
+	s.queue = slices.DeleteFunc(s.queue, func(e *modelEntry) bool {
+		return slices.Contains(c.Seqs, e.seq) && e.seq <= s.sentHi ||
+			slices.Contains(c.Expired, e.seq) && e.seq > s.openHi && !e.released
+	})
+	s.advance()
+}
+
+func (s *modelSession) exchange(id uint64, released bool) *modelExchange {
+	for _, x := range s.exchanges {
+		if x.id == id && x.released == released {
+			return x
+		}
+	}
+	return nil
+}
+
+func (s *modelSession) remove(x *modelExchange) {
+	s.exchanges = slices.DeleteFunc(s.exchanges, func(o *modelExchange) bool { return o == x })
+}
+
+func (m *model) receive(s *modelSession, c *shoalpb.Received) *shoalpb.Answer {
+	if x := s.exchange(uint64(c.Id), false); x != nil {
+		switch {
+		case x.hash == c.Hash:
+			x.conn = c.Conn
+			return refuse(shoalpb.Code_CODE_KNOWN)
+		case c.Dup || x.conn == c.Conn:
+			return refuse(shoalpb.Code_CODE_ID_IN_USE)
+		}
+		s.remove(x)
+	}
+	x := &modelExchange{id: uint64(c.Id), hash: c.Hash, conn: c.Conn, waits: map[string]bool{}}
+	s.exchanges = append(s.exchanges, x)
+	for _, t := range c.Targets {
+		switch {
+		case t.Group == m.config.Group:
+			m.appendAll(c.Message)
+		case t.Node == "" || t.Boot >= m.minBoot[t.Node]:
+			n := m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: c.Message}})
+			x.waits[waitText(t, n)] = true
+		}
+	}
+	return nil
+}
+
+func (m *model) released(s *modelSession, c *shoalpb.Released) *shoalpb.Answer {
+	x := s.exchange(uint64(c.Id), false)
+	if x == nil {
+		x = s.exchange(uint64(c.Id), true)
+	}
+	if x == nil {
+		return refuse(shoalpb.Code_CODE_UNKNOWN_ID)
+	}
+	x.released, x.conn = true, c.Conn
+	if len(x.waits) > 0 {
+		return refuse(shoalpb.Code_CODE_PENDING)
+	}
+	s.remove(x)
+	return nil
+}
+
+func (m *model) answered(c *shoalpb.OutboxAnswered) {
+	b := m.boxes[targetText(c.Target)]
+	if b == nil {
+		return
+	}
+	for n := range b.list {
+		if n <= c.UpTo {
+			m.pop(b, n)
+		}
+	}
+}
+
+// pop removes an outbox entry and ends what waited for it.
+func (m *model) pop(b *modelBox, n uint64) {
+	delete(b.list, n)
+	for _, s := range m.sessions {
+		for _, x := range slices.Clone(s.exchanges) {
+			delete(x.waits, waitText(b.target, n))
+			if x.released && len(x.waits) == 0 {
+				s.remove(x)
+			}
+		}
+	}
+}
+
+func (m *model) fence(f *shoalpb.Fence) {
+	m.fenceNo = max(m.fenceNo, f.Number)
+	for _, n := range f.Nodes {
+		if n.Boot <= m.minBoot[n.Node] {
+			continue
+		}
+		m.minBoot[n.Node] = n.Boot
+		dead := func(o *shoalpb.Owner) bool { return o != nil && o.Node == n.Node && o.Boot < n.Boot }
+		for _, client := range slices.Sorted(maps.Keys(m.sessions)) {
+			s := m.sessions[client]
+			if dead(s.owner) {
+				s.owner = nil
+			}
+			s.former = slices.DeleteFunc(s.former, dead)
+			m.settle(s)
+		}
+		for name, b := range m.boxes {
+			if b.target.Node == n.Node && b.target.Boot < n.Boot {
+				for k := range b.list {
+					m.pop(b, k)
+				}
+				delete(m.boxes, name)
+			}
+		}
+	}
+}
+
+// lines is the state as text, to be compared with that of a Machine.
+func (m *model) lines() (lines []string) {
+	for _, s := range m.sessions {
+		head := fmt.Sprintf("session %s durable=%v owner=%v former=%v", s.client, s.durable, ownerText(s.owner), ownersText(s.former))
+		if s.durable {
+			head += fmt.Sprintf(" seq=%d sent=%d", s.seq, s.sentHi)
+		}
+		lines = append(lines, head)
+		for _, sub := range s.subs {
+			lines = append(lines, fmt.Sprintf("session %s sub %s", s.client, subText(sub)))
+		}
+		for _, e := range s.queue {
+			lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s",
+				s.client, e.seq, e.qos, e.released, e.retain, e.ids, e.message.Payload))
+		}
+		for i, x := range s.exchanges {
+			waits := slices.Sorted(maps.Keys(x.waits))
+			lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits))
+		}
+	}
+	for f, r := range m.routes {
+		lines = append(lines, fmt.Sprintf("filter %s q%d n%d", f, r.qos, r.n))
+	}
+	for _, b := range m.boxes {
+		for n, c := range b.list {
+			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(b.target), n, commandText(c)))
+		}
+	}
+	sort.Strings(lines)
+	return lines
+}
+
+// stateLines is the same of a Machine.
+func stateLines(m *Machine) (lines []string) {
+	for _, s := range m.sessions {
+		var owner *shoalpb.Owner
+		if s.owner != nil {
+			owner = &shoalpb.Owner{Node: s.owner.node, Boot: s.owner.boot, Conn: s.conn}
+		}
+		head := fmt.Sprintf("session %s durable=%v owner=%v former=%v", s.client, s.durable, ownerText(owner), ownersText(s.formerOwners()))
+		if s.durable {
+			head += fmt.Sprintf(" seq=%d sent=%d", s.nextSeq-1, s.sentHi)
+		}
+		lines = append(lines, head)
+		for _, sub := range s.subs {
+			lines = append(lines, fmt.Sprintf("session %s sub %s", s.client, subText(sub.row())))
+		}
+		for seq := uint64(1); seq < s.nextSeq; seq++ {
+			if r := s.queue.find(seq); r != nil {
+				lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s", s.client, seq, r.flag.qos(),
+					r.flag&refReleased != 0, r.flag&refRetain != 0, r.ids.list(), r.body.message.Payload))
+			}
+		}
+		lines = append(lines, exchangeLines(s)...)
+	}
+	m.filters.All(func(name string, f *filter) bool {
+		lines = append(lines, fmt.Sprintf("filter %s q%d n%d", name, f.qos(), f.route))
+		return true
+	})
+	m.OutboxTargets(func(t *shoalpb.Target) bool {
+		first, list := m.Outbox(t, 0, 1<<30)
+		for i, c := range list {
+			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(t), first+uint64(i), commandText(c)))
+		}
+		return true
+	})
+	sort.Strings(lines)
+	return lines
+}
+
+func exchangeLines(s *session) (lines []string) {
+	if s.extra == nil {
+		return nil
+	}
+	for i, x := range s.extra.received {
+		waits := []string{}
+		for _, p := range x.pending {
+			waits = append(waits, waitText(p.outbox.target, p.n))
+		}
+		slices.Sort(waits)
+		if len(waits) == 0 {
+			waits = nil
+		}
+		lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits))
+	}
+	return lines
+}
+
+func waitText(t *shoalpb.Target, n uint64) string { return fmt.Sprintf("%s #%d", targetText(t), n) }
+
+func ownerText(o *shoalpb.Owner) string {
+	if o == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%s/%d/%d", o.Node, o.Boot, o.Conn)
+}
+
+func ownersText(list []*shoalpb.Owner) (text []string) {
+	for _, o := range list {
+		text = append(text, ownerText(o))
+	}
+	return text
+}
+
+func subText(s *shoalpb.Subscription) string {
+	return fmt.Sprintf("%s q%d %v %v %d %d", s.Filter, s.Qos, s.NoLocal, s.RetainAsPublished, s.RetainHandling, s.Identifier)
+}
+
+func commandText(c *shoalpb.Command) string {
+	if r := c.Route; r != nil {
+		return fmt.Sprintf("route %s %v q%d", r.Filter, r.Present, r.Qos)
+	}
+	return string(c.Append.Message.Payload)
+}
