@@ -1,0 +1,272 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/shoalmq/shoal/broker/packet"
+)
+
+// Broker is the front end of one node. Its methods may be called from any
+// goroutine.
+type Broker struct {
+	config  Config
+	log     *slog.Logger
+	cluster Cluster
+	metrics metrics
+	wake    *wake
+	wheel   *wheel
+	subs    *subscriptions
+	readers sync.Pool // *reader
+
+	mu        sync.Mutex
+	started   bool
+	closing   bool
+	poller    *poller
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+	// tasks are the sweeper, flusher and poller; open counts connections and
+	// calls of Serve.
+	tasks sync.WaitGroup
+	open  sync.WaitGroup
+	done  chan struct{}
+	// ctx ends with the broker; it is for the Authenticator.
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+var _ Local = (*Broker)(nil)
+
+// New makes a Broker. It does nothing until Serve.
+func New(config Config) *Broker {
+	b := &Broker{
+		config:    config.withDefaults(),
+		wake:      newWake(),
+		subs:      newSubscriptions(),
+		listeners: make(map[net.Listener]struct{}),
+		conns:     make(map[*conn]struct{}),
+		done:      make(chan struct{}),
+	}
+	b.log = b.config.Log
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	if b.config.Metrics != nil {
+		b.config.Metrics.MustRegister(&b.metrics)
+	}
+	return b
+}
+
+// Attach joins the replicated side. It is called once, before Serve.
+func (b *Broker) Attach(c Cluster) { b.cluster = c }
+
+// Serve accepts connections from l until ctx or the Broker is done, and then
+// closes l and returns nil. It can be called for several listeners.
+// Connections outlive it: Close ends them.
+func (b *Broker) Serve(ctx context.Context, l net.Listener) error {
+	if err := b.enter(l); err != nil {
+		l.Close()
+		return err
+	}
+	defer b.open.Done()
+	defer b.leave(l)
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	for {
+		nc, err := l.Accept()
+		if err == nil {
+			b.take(nc)
+			continue
+		}
+		if ctx.Err() != nil || b.isClosing() {
+			return nil
+		}
+		if !isTemporary(err) {
+			return fmt.Errorf("accept MQTT connection: %w", err)
+		}
+		b.log.Warn("accept MQTT connection", "error", err)
+		select {
+		case <-time.After(acceptBackoff):
+		case <-ctx.Done():
+		case <-b.done:
+		}
+	}
+}
+
+// enter registers a listener and starts the broker with the first one.
+func (b *Broker) enter(l net.Listener) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing {
+		return fmt.Errorf("serve MQTT: broker is closed")
+	}
+	if !b.started {
+		if err := b.startLocked(); err != nil {
+			return err
+		}
+	}
+	b.listeners[l] = struct{}{}
+	b.open.Add(1)
+	return nil
+}
+
+func (b *Broker) startLocked() error {
+	poller, err := newPoller()
+	if err != nil {
+		return err
+	}
+	b.poller, b.started = poller, true
+	b.wheel = newWheel(time.Now())
+	b.tasks.Go(poller.run)
+	b.tasks.Go(func() { b.wake.run(b.done) })
+	b.tasks.Go(b.sweep)
+	return nil
+}
+
+func (b *Broker) leave(l net.Listener) {
+	b.mu.Lock()
+	delete(b.listeners, l)
+	b.mu.Unlock()
+	l.Close()
+}
+
+func (b *Broker) isClosing() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closing
+}
+
+// take makes a connection of what a listener accepted.
+func (b *Broker) take(nc net.Conn) {
+	c := newConn(b)
+	if !b.admit(c) {
+		nc.Close()
+		return
+	}
+	w, err := b.poller.adopt(c, nc)
+	if err != nil {
+		b.log.Warn("accept MQTT connection", "error", err)
+		nc.Close()
+		b.disown(c)
+		return
+	}
+	if w == nil {
+		w = stream{nc}
+	}
+	c.wire = w
+	c.start()
+}
+
+// admit counts a connection, unless there are too many.
+func (b *Broker) admit(c *conn) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing || b.config.MaxConnections > 0 && len(b.conns) >= b.config.MaxConnections {
+		b.metrics.refused.Add(1)
+		return false
+	}
+	b.conns[c] = struct{}{}
+	b.open.Add(1)
+	b.metrics.connections.Add(1)
+	return true
+}
+
+// forget is called when the last goroutine of a connection has ended.
+func (b *Broker) forget(c *conn) {
+	b.wheel.cancel(c)
+	c.wire.Close()
+	b.disown(c)
+}
+
+func (b *Broker) disown(c *conn) {
+	b.mu.Lock()
+	delete(b.conns, c)
+	b.mu.Unlock()
+	b.metrics.connections.Add(-1)
+	b.open.Done()
+}
+
+// sweep enforces deadlines.
+func (b *Broker) sweep() {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			for _, c := range b.wheel.advance(now) {
+				if again := c.check(now); !again.IsZero() {
+					b.wheel.schedule(c, again)
+				}
+			}
+		case <-b.done:
+			return
+		}
+	}
+}
+
+// Close stops accepting, tells every client (DISCONNECT 0x8B in MQTT 5) and
+// waits for the connections to end. When ctx is done it cuts those that are
+// left and returns ctx's error.
+func (b *Broker) Close(ctx context.Context) error {
+	conns, first := b.beginClose()
+	if !first {
+		<-b.done
+		return nil
+	}
+	for _, c := range conns {
+		c.goodbye(packet.CodeServerShuttingDown, "server is shutting down")
+	}
+	ended := make(chan struct{})
+	go func() {
+		b.open.Wait()
+		close(ended)
+	}()
+	var err error
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		err = fmt.Errorf("close MQTT connections: %w", ctx.Err())
+		for _, c := range conns {
+			c.abort("server is shutting down")
+		}
+		<-ended
+	}
+	close(b.done)
+	if b.poller != nil {
+		b.poller.close()
+	}
+	b.tasks.Wait()
+	return err
+}
+
+func (b *Broker) beginClose() (conns []*conn, first bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing {
+		return nil, false
+	}
+	b.closing = true
+	b.cancel()
+	for l := range b.listeners {
+		l.Close()
+	}
+	for c := range b.conns {
+		conns = append(conns, c)
+	}
+	return conns, true
+}
+
+// isTemporary tells a want of descriptors, or a client that gave up, from a
+// listener that is gone.
+func isTemporary(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

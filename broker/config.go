@@ -1,0 +1,92 @@
+package broker
+
+import (
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config is what a Broker is made of. Zero values mean the defaults named.
+type Config struct {
+	// Log gets what happens; state changes at Info, connections at Debug,
+	// nothing per message. slog.Default() if nil.
+	Log *slog.Logger
+	// Metrics is where the broker's metrics are registered; nowhere if nil.
+	Metrics prometheus.Registerer
+	// NodeID names the node in assigned Client Identifiers.
+	NodeID string
+	// NewClientID makes a Client Identifier for a client that gave none; it must
+	// be unique in the cluster for ever. Random ones by default.
+	NewClientID func() string
+
+	// Authenticator decides who may connect. If it is nil AllowAnonymous
+	// decides for all; else AllowAnonymous admits clients without User Name and
+	// Password unasked.
+	Authenticator  Authenticator
+	AllowAnonymous bool
+
+	// MaxPacketBytes is the Maximum Packet Size for clients: 1 MiB.
+	MaxPacketBytes int
+	// MaxInFlight bounds unfinished deliveries to a client, together with its
+	// Receive Maximum: 32.
+	MaxInFlight uint16
+	// ReceiveMaximum is the one announced; of MQTT 3 clients, who are not told,
+	// no more is read while so many publishes are unanswered: 1,024.
+	ReceiveMaximum uint16
+	// TopicAliasMaximum is the one announced: 64. Negative: none.
+	TopicAliasMaximum int
+	// MaxKeepAlive caps the Keep Alive of MQTT 5 clients, who are told: no cap.
+	MaxKeepAlive time.Duration
+	// MaxSessionExpiry caps the Session Expiry Interval, also for MQTT 3 clients
+	// with Clean Session 0: no cap.
+	MaxSessionExpiry time.Duration
+	// MaxQueue bounds the QoS 1 and 2 messages that wait for a transient session
+	// beyond its window: 1,000. More are dropped and counted.
+	MaxQueue int
+	// MaxOutputBytes bounds what is encoded for a connection and not written:
+	// 1 MiB. QoS 0 messages beyond are dropped and counted, the others wait in
+	// the queue, and the client is not read until its output drains.
+	MaxOutputBytes int
+	// MaxUnfinishedBytes bounds the unanswered messages of a connection: 8 MiB.
+	// It is not read while there are more.
+	MaxUnfinishedBytes int
+	// MaxConnections bounds the connections of this node: no bound.
+	MaxConnections int
+	// ConnectTimeout is how long a connection may take to send CONNECT: 10 s.
+	ConnectTimeout time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	or(&c.Log, slog.Default())
+	or(&c.MaxPacketBytes, defaultMaxPacketBytes)
+	or(&c.MaxInFlight, defaultMaxInFlight)
+	or(&c.ReceiveMaximum, defaultReceiveMaximum)
+	or(&c.TopicAliasMaximum, defaultTopicAliasMaximum)
+	or(&c.MaxKeepAlive, defaultMaxKeepAlive)
+	or(&c.MaxQueue, defaultMaxQueue)
+	or(&c.MaxOutputBytes, defaultMaxOutputBytes)
+	or(&c.MaxUnfinishedBytes, defaultMaxUnfinishedBytes)
+	or(&c.ConnectTimeout, defaultConnectTimeout)
+	c.TopicAliasMaximum = min(max(c.TopicAliasMaximum, 0), 65535)
+	c.MaxKeepAlive = min(c.MaxKeepAlive, defaultMaxKeepAlive)
+	if c.NewClientID == nil {
+		node := c.NodeID
+		c.NewClientID = func() string { return fmt.Sprintf("%s-%s", node, rand.Text()) }
+	}
+	if c.Authenticator == nil {
+		c.Authenticator = anonymous(c.AllowAnonymous)
+		c.AllowAnonymous = false // one place decides
+	}
+	return c
+}
+
+// or gives *v the value def if it has none.
+func or[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}

@@ -1,0 +1,299 @@
+package broker
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoalmq/shoal/broker/packet"
+	"github.com/shoalmq/shoal/broker/session"
+)
+
+// conn is one connection, from Accept until its last goroutine has ended. It is
+// the session.Sink of its Link (sink.go).
+type conn struct {
+	broker *Broker
+	wire   wire
+	timer  wheelEntry
+	// seen is when the client was last heard, in nanoseconds since 1970.
+	seen atomic.Int64
+	// phase changes under mu and only grows.
+	phase atomic.Int32
+
+	// Set by CONNECT, before the phase is serving.
+	client    string
+	keepAlive time.Duration // with its factor; 0 for none
+	maxPacket uint32        // the client's Maximum Packet Size, 0 for none
+	expiry    uint32        // seconds, the Session Expiry Interval granted
+	window    uint16
+	version   packet.Version
+	// problems is Request Problem Information ([MQTT-3.1.2-29]).
+	problems bool
+	durable  bool
+	resumed  bool
+
+	// The reader's own.
+	rest    []byte   // read and not handled
+	topic   string   // the last Topic Name, so that its repeats do not allocate
+	aliases []string // Topic Aliases of the client, from 1
+
+	// subs belongs to subscriptions and is guarded by its lock.
+	subs subscriberState
+
+	mu      sync.Mutex
+	paused  pause
+	reading bool // a goroutine is in read
+	writing bool // a goroutine is in write
+	blocked bool // unsent waits for the wire to take more
+	dirty   bool // on the wake list
+	eof     bool // the client will send nothing more
+	cut     bool // unlock is to interrupt the wire
+	freed   bool
+	// holds counts the connection itself until it is closed, its goroutines,
+	// and the done of Open. The last one frees it.
+	holds    int
+	deadline int64   // nanoseconds since 1970, while awaiting or closing
+	out      *buffer // packets to write, nil for none
+	unsent   []byte  // what a write left, before out
+	pending  int     // bytes in out, in unsent and in a write that is under way
+	link     session.Link
+	request  session.CloseRequest
+	incoming *incoming // nil until the first QoS 1 or 2 packet
+	outgoing *outgoing // nil until the first QoS 1 or 2 delivery
+	acks     []uint64  // for unlock to give to Link.Ack
+	sentHi   uint64
+}
+
+// The phases of a connection.
+const (
+	awaiting int32 = iota // CONNECT has not come
+	opening               // it has; Authenticator and Cluster decide
+	serving               // CONNACK is in the output
+	closing               // says goodbye: what is left is written, what comes discarded
+	closed
+)
+
+// pause is a set of reasons not to read.
+type pause uint8
+
+const (
+	pauseOpening pause = 1 << iota // before CONNACK
+	pausePublish                   // too much is unanswered
+	pauseOutput                    // the client does not read what it is sent
+)
+
+func newConn(b *Broker) *conn {
+	return &conn{broker: b, holds: 1, deadline: time.Now().Add(b.config.ConnectTimeout).UnixNano()}
+}
+
+// start begins to read.
+func (c *conn) start() {
+	c.broker.wheel.schedule(c, time.Unix(0, c.deadline))
+	c.mu.Lock()
+	c.resume(0)
+	c.unlock()
+}
+
+// spawn runs f as a goroutine of the connection. mu is held.
+func (c *conn) spawn(f func()) {
+	c.holds++
+	go func() {
+		f()
+		c.drop()
+	}()
+}
+
+// drop gives a hold back.
+func (c *conn) drop() {
+	c.mu.Lock()
+	c.holds--
+	c.unlock()
+}
+
+// unlock releases mu, and then does what must not be done under it.
+func (c *conn) unlock() {
+	acks, cut := c.acks, c.cut
+	c.acks, c.cut = nil, false
+	free := c.holds == 0 && !c.freed
+	c.freed = c.freed || free
+	link := c.link
+	c.mu.Unlock()
+	for _, seq := range acks {
+		link.Ack(seq)
+	}
+	if cut {
+		c.wire.interrupt()
+	}
+	if free {
+		c.broker.forget(c)
+	}
+}
+
+// resume takes reasons off the pause and reads again if none is left. mu is
+// held.
+func (c *conn) resume(off pause) {
+	c.paused &^= off
+	switch {
+	case c.reading || c.paused != 0 || c.phase.Load() == closed || c.eof:
+	case c.wire.blocks() || len(c.rest) > 0:
+		c.reading = true
+		c.spawn(c.read)
+	default:
+		c.rearm()
+	}
+}
+
+// rearm asks a wire that does not block for what there is to wait for. mu is
+// held.
+func (c *conn) rearm() {
+	read := !c.reading && c.paused == 0 && !c.eof && c.phase.Load() != closed
+	if read || c.blocked {
+		c.wire.arm(read, c.blocked)
+	}
+}
+
+// ready is called by the poller.
+func (c *conn) ready(read, write bool) {
+	c.mu.Lock()
+	defer c.unlock()
+	if c.phase.Load() == closed {
+		return
+	}
+	if write && c.blocked {
+		c.blocked, c.writing = false, true
+		c.spawn(c.write)
+	}
+	if read && !c.reading && c.paused == 0 && !c.eof {
+		c.reading = true
+		c.spawn(c.read)
+	}
+	c.rearm()
+}
+
+// ending says how a connection ends.
+type ending struct {
+	// code is for DISCONNECT, which is sent if farewell is set.
+	code     packet.Code
+	farewell bool
+	// why is for the log, and the Reason String.
+	why string
+	// request is for Link.Close.
+	request session.CloseRequest
+}
+
+// end ends the connection, unless something else has.
+func (c *conn) end(e ending) {
+	c.mu.Lock()
+	c.endLocked(e)
+	c.unlock()
+}
+
+// goodbye ends the connection with DISCONNECT, or, before MQTT 5, by closing.
+func (c *conn) goodbye(code packet.Code, why string) {
+	c.end(ending{code: code, farewell: true, why: why})
+}
+
+// endLocked is end with mu held. With a farewell, or a CONNACK that the caller
+// has put into the output, the client gets time to read it.
+func (c *conn) endLocked(e ending) {
+	phase := c.phase.Load()
+	if phase >= closing {
+		return
+	}
+	if phase == serving && e.farewell && c.version == packet.V5 {
+		c.appendDisconnect(e)
+	}
+	c.phase.Store(closing)
+	c.request = e.request
+	c.broker.log.Debug("connection ends", "client", c.client, "reason", e.why, "code", e.code)
+	c.spawn(c.cleanup)
+	if !e.farewell && c.pending == 0 {
+		c.closeLocked()
+		return
+	}
+	c.deadline = time.Now().Add(lingerTime).UnixNano()
+	c.broker.wheel.schedule(c, time.Unix(0, c.deadline))
+	c.touch()
+	c.resume(c.paused)
+}
+
+// appendDisconnect puts DISCONNECT into the output.
+func (c *conn) appendDisconnect(e ending) {
+	p := packet.Disconnect{Code: e.code}
+	if c.problems {
+		p.ReasonString = e.why
+	}
+	c.append(packet.TypeDisconnect, func(dst []byte) []byte { return p.AppendLimit(dst, c.version, c.maxPacket) })
+}
+
+// abort ends the connection at once: the client is gone, or has had its time.
+func (c *conn) abort(why string) {
+	c.mu.Lock()
+	c.abortLocked(why)
+	c.unlock()
+}
+
+func (c *conn) abortLocked(why string) {
+	c.endLocked(ending{why: why})
+	c.closeLocked()
+}
+
+// closeLocked makes the goroutines of the connection end, and with the last of
+// them the connection.
+func (c *conn) closeLocked() {
+	if c.phase.Load() == closed {
+		return
+	}
+	c.phase.Store(closed)
+	c.out, c.unsent, c.rest, c.pending = nil, nil, nil, 0
+	c.blocked, c.cut = false, true
+	c.holds--
+}
+
+// cleanup takes the connection out of what it was part of.
+func (c *conn) cleanup() {
+	c.broker.subs.removeAll(c)
+	c.mu.Lock()
+	link, request := c.link, c.request
+	c.dropQueue()
+	c.mu.Unlock()
+	if link != nil {
+		link.Close(request)
+	}
+}
+
+// check is called by the sweeper. It returns when to look again, zero for
+// never.
+func (c *conn) check(now time.Time) (again time.Time) {
+	c.mu.Lock()
+	defer c.unlock()
+	switch c.phase.Load() {
+	case awaiting, closing:
+		if at := time.Unix(0, c.deadline); now.Before(at) {
+			return at
+		}
+		c.abortLocked("its time was up")
+	case opening:
+		return now.Add(sweepInterval)
+	case serving:
+		return c.checkKeepAlive(now)
+	}
+	return time.Time{}
+}
+
+// checkKeepAlive enforces [MQTT-3.1.2-22]. A client that is not read because
+// its publishes wait for us is not at fault.
+func (c *conn) checkKeepAlive(now time.Time) (again time.Time) {
+	if c.keepAlive == 0 {
+		return time.Time{}
+	}
+	if c.paused&pausePublish != 0 {
+		return now.Add(c.keepAlive)
+	}
+	if at := time.Unix(0, c.seen.Load()).Add(c.keepAlive); now.Before(at) {
+		return at
+	}
+	c.broker.metrics.keepAliveEnded.Add(1)
+	c.endLocked(ending{code: packet.CodeKeepAliveTimeout, farewell: true, why: "nothing came within one and a half times the keep alive"})
+	return time.Unix(0, c.deadline)
+}

@@ -1,0 +1,140 @@
+package broker
+
+import (
+	"sync"
+
+	"github.com/shoalmq/shoal/broker/packet"
+	"github.com/shoalmq/shoal/broker/session"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// Deliver is part of Local: it hands m to the transient subscribers here, one
+// copy for each ([MQTT-3.3.4-2] to [MQTT-3.3.4-4]).
+func (b *Broker) Deliver(m *shoalpb.Message) {
+	targets := b.subs.match(m.Topic)
+	if len(targets) == 0 {
+		return
+	}
+	f := newFanout(m)
+	defer f.free()
+	matched := uint64(0)
+	for i := range targets {
+		t := &targets[i]
+		g := &t.grant
+		if t.noLocal && m.Publisher == t.conn.client { // [MQTT-3.8.3-3]
+			g = t.own
+		}
+		if g == nil {
+			continue
+		}
+		matched++
+		qos := min(uint8(m.Qos), g.qos)
+		if qos == 0 {
+			t.conn.deliver(f.encode(t.conn.version, m.Retain && g.retain, g.ids))
+		} else {
+			t.conn.queue(session.Delivery{QoS: qos, Retain: m.Retain && g.retain, Identifiers: g.ids, Message: m})
+		}
+	}
+	b.metrics.matched.Add(matched)
+}
+
+// fanout encodes a QoS 0 delivery once for each form that subscribers need.
+type fanout struct {
+	message *shoalpb.Message
+	publish packet.Publish
+	// forms by RETAIN and whether the version is 5; empty until needed.
+	forms   [2][2][]byte
+	scratch []byte
+}
+
+var fanouts = sync.Pool{New: func() any { return new(fanout) }}
+
+func newFanout(m *shoalpb.Message) *fanout {
+	f := fanouts.Get().(*fanout)
+	f.reset(m)
+	return f
+}
+
+func (f *fanout) reset(m *shoalpb.Message) {
+	f.message = m
+	for i := range f.forms {
+		for j := range f.forms[i] {
+			f.forms[i][j] = f.forms[i][j][:0]
+		}
+	}
+}
+
+func (f *fanout) free() {
+	f.message, f.publish = nil, packet.Publish{}
+	for i := range f.forms {
+		for j := range f.forms[i] {
+			if cap(f.forms[i][j]) > keptOutputBytes {
+				f.forms[i][j] = nil
+			}
+		}
+	}
+	fanouts.Put(f)
+}
+
+// encode returns the PUBLISH of QoS 0, valid until the next call. It is empty if
+// it cannot be written at all.
+func (f *fanout) encode(v packet.Version, retain bool, ids []uint32) []byte {
+	if v == packet.V5 && len(ids) > 0 {
+		f.scratch = f.write(f.scratch[:0], v, retain, ids)
+		return f.scratch
+	}
+	form := &f.forms[number(retain)][number(v == packet.V5)]
+	if len(*form) == 0 {
+		*form = f.write(*form, v, retain, nil)
+	}
+	return *form
+}
+
+func (f *fanout) write(dst []byte, v packet.Version, retain bool, ids []uint32) []byte {
+	f.publish = packet.Publish{Retain: retain, SubscriptionIDs: ids}
+	fillPublish(&f.publish, f.message)
+	return f.publish.Append(dst, v)
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// deliver puts an encoded PUBLISH of QoS 0 into the output, or drops and counts
+// it.
+func (c *conn) deliver(wire []byte) {
+	c.mu.Lock()
+	c.deliverLocked(wire)
+	c.unlock()
+}
+
+func (c *conn) deliverLocked(wire []byte) {
+	m := &c.broker.metrics
+	switch {
+	case c.phase.Load() != serving:
+		m.dropped[dropClosed].Add(1)
+	case len(wire) == 0 || c.maxPacket > 0 && len(wire) > int(c.maxPacket): // [MQTT-3.1.2-24]
+		m.dropped[dropTooLarge].Add(1)
+	case c.pending > 0 && c.pending+len(wire) > c.broker.config.MaxOutputBytes:
+		m.dropped[dropOutputFull].Add(1)
+	default:
+		out := c.output()
+		out.b = append(out.b, wire...)
+		c.appended(packet.TypePublish, len(wire))
+		m.delivered[0].Add(1)
+	}
+}
+
+// queue takes a delivery of QoS 1 or 2 to a transient session.
+func (c *conn) queue(d session.Delivery) {
+	c.mu.Lock()
+	defer c.unlock()
+	if c.phase.Load() != serving {
+		c.broker.metrics.dropped[dropClosed].Add(1)
+		return
+	}
+	c.enqueue(d)
+}

@@ -1,0 +1,120 @@
+package broker
+
+import (
+	"errors"
+
+	"github.com/shoalmq/shoal/broker/packet"
+)
+
+// handle gives a Control Packet to its part. The body is valid until it
+// returns.
+func (c *conn) handle(r *reader, h packet.Header, body []byte) verdict {
+	c.broker.metrics.packets[h.Type].Add(1)
+	if h.Type == packet.TypePublish && c.phase.Load() == serving {
+		return c.verdict(c.handlePublish(r, h, body))
+	}
+	p, err := c.decode(h, body)
+	if err != nil {
+		return c.verdict(err)
+	}
+	switch p := p.(type) {
+	case *packet.Connect:
+		return c.handleConnect(p)
+	case *packet.Ack:
+		c.handleAck(p)
+	case *packet.Subscribe:
+		err = c.handleSubscribe(p)
+	case *packet.Unsubscribe:
+		c.handleUnsubscribe(p)
+	case *packet.Pingreq:
+		c.send(packet.TypePingresp, &packet.Pingresp{})
+	case *packet.Disconnect:
+		err = c.handleDisconnect(p)
+	case *packet.Auth:
+		// Enhanced authentication is refused at CONNECT, so there is nothing to
+		// go on with ([MQTT-4.12.0-7]).
+		err = &packet.Error{Code: packet.CodeProtocolError, Packet: packet.TypeAuth, Reason: "no authentication method was agreed"}
+	}
+	return c.verdict(err)
+}
+
+// decode decodes a packet that is not a PUBLISH, and checks that it may come
+// now, and from a client.
+func (c *conn) decode(h packet.Header, body []byte) (packet.Packet, error) {
+	first := c.phase.Load() == awaiting
+	switch {
+	case first && h.Type != packet.TypeConnect: // [MQTT-3.1.0-1]
+		return nil, &packet.Error{Code: packet.CodeProtocolError, Packet: h.Type, Reason: "first packet is not CONNECT"}
+	case !first && h.Type == packet.TypeConnect: // [MQTT-3.1.0-2]
+		return nil, &packet.Error{Code: packet.CodeProtocolError, Packet: h.Type, Reason: "second CONNECT"}
+	case first:
+		p := &packet.Connect{}
+		if err := p.Decode(h, body, 0); err != nil {
+			c.version = p.Version
+			return nil, err
+		}
+		return p, nil
+	case !h.Type.FromClient():
+		return nil, &packet.Error{Code: packet.CodeProtocolError, Packet: h.Type, Reason: "packet from a server"}
+	}
+	p, err := packet.Decode(h, body, c.version)
+	if err != nil {
+		return nil, err
+	}
+	if p, ok := p.(interface{ CheckClient() error }); ok {
+		err = p.CheckClient()
+	}
+	return p, err
+}
+
+// verdict ends the connection for an error, and says how reading goes on.
+func (c *conn) verdict(err error) verdict {
+	if err != nil {
+		c.refuse(err)
+		return goOn // what follows is discarded
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.paused != 0 {
+		return onHold
+	}
+	return goOn
+}
+
+// refuse ends the connection because of what the client sent. Before CONNACK
+// the answer is CONNACK if the client's version is known, never DISCONNECT
+// ([MQTT-3.14.0-1]).
+func (c *conn) refuse(err error) {
+	code, why := packet.CodeUnspecifiedError, err.Error()
+	var e *packet.Error
+	if errors.As(err, &e) {
+		code = e.Code
+	}
+	if c.phase.Load() < serving {
+		c.refuseConnect(code, why)
+		return
+	}
+	c.goodbye(code, why)
+}
+
+// send puts a packet into the output.
+func (c *conn) send(t packet.Type, p packet.Packet) {
+	c.mu.Lock()
+	c.append(t, func(dst []byte) []byte { return p.Append(dst, c.version) })
+	c.unlock()
+}
+
+// handleDisconnect is DISCONNECT from the client ([MQTT-3.14.4-3]).
+func (c *conn) handleDisconnect(p *packet.Disconnect) error {
+	e := ending{why: "client disconnected", code: p.Code}
+	e.request.DiscardWill = p.Code == packet.CodeNormalDisconnection
+	if p.HasSessionExpiry {
+		if p.SessionExpiry != 0 && c.expiry == 0 { // MQTT 5 §3.14.2.2.2
+			return &packet.Error{Code: packet.CodeProtocolError, Packet: packet.TypeDisconnect, Reason: "session expiry was 0 in CONNECT"}
+		}
+		expiry := c.broker.config.capExpiry(p.SessionExpiry)
+		e.request.ExpirySeconds = &expiry
+	}
+	c.end(e)
+	return nil
+}

@@ -1,0 +1,74 @@
+package broker
+
+import "time"
+
+// Defaults of Config.
+const (
+	// defaultMaxPacketBytes is what people assume of a broker, and far above
+	// what sensors send.
+	defaultMaxPacketBytes = 1 << 20
+	// defaultMaxInFlight: customary; more only moves the queue to the client.
+	defaultMaxInFlight = 32
+	// defaultReceiveMaximum lets a publisher keep a commit of some ms busy:
+	// 1,024 per 5 ms is 200,000/s.
+	defaultReceiveMaximum = 1024
+	// defaultTopicAliasMaximum: a publisher with more topics than this gains
+	// little from aliases; each costs its topic's bytes.
+	defaultTopicAliasMaximum = 64
+	// defaultMaxQueue bounds what waits for a slow or stalled transient client.
+	defaultMaxQueue = 1000
+	// defaultMaxOutputBytes bounds what is encoded and not yet written: enough
+	// for a burst between two writes, small enough to have it for many clients.
+	defaultMaxOutputBytes = 1 << 20
+	// defaultMaxUnfinishedBytes bounds the messages of one publisher that wait
+	// for their commit: ReceiveMaximum counts, but does not weigh.
+	defaultMaxUnfinishedBytes = 8 << 20
+	// defaultConnectTimeout: a client on a bad line sends CONNECT within two
+	// retransmissions; a port scanner never does.
+	defaultConnectTimeout = 10 * time.Second
+	// defaultMaxKeepAlive is all that the field can say: no cap.
+	defaultMaxKeepAlive = 65535 * time.Second
+)
+
+const (
+	// readBytes is the chunk that one read takes. Larger ones gain nothing
+	// measurable; buffers are pooled, so only busy connections have one.
+	readBytes = 64 << 10
+	// streamReadBytes is the first buffer of a connection whose goroutine waits
+	// in Read and so keeps its buffer. It grows to readBytes when filled.
+	streamReadBytes = 4 << 10
+	// outputBytes is the first capacity of an output buffer.
+	outputBytes = 4 << 10
+	// keptOutputBytes is the largest output buffer that goes back to the pool.
+	keptOutputBytes = 256 << 10
+	// writeRounds is how often a flush writes one connection before a goroutine
+	// of its own goes on: the flusher has others to serve.
+	writeRounds = 4
+	// flushShare is how many connections one goroutine flushes: a write takes
+	// about 5 µs, and a fan-out should use all processors.
+	flushShare = 16
+	// epollEvents is how many events are taken from the kernel at once.
+	epollEvents = 256
+
+	// maxClientIDBytes bounds Client Identifiers. The standard asks for 23;
+	// each is kept on every replica of its session's shard.
+	maxClientIDBytes = 1024
+	// maxSubscriptions bounds the Topic Filters of one transient session
+	// (≈ 250 bytes each here, and a route on every node).
+	maxSubscriptions = 100_000
+	// maxCachedTopics bounds the cache of matches (≈ 200 bytes each). Beyond it
+	// the cache starts anew: cheaper than keeping an order of use.
+	maxCachedTopics = 1 << 16
+	// lingerTime is how long a connection that was told why it ends may take to
+	// read that before it is cut.
+	lingerTime = 2 * time.Second
+	// keepAliveFactor: one and a half times the Keep Alive ([MQTT-3.1.2-22]).
+	keepAliveFactor = 1.5
+	// sweepInterval is how exact deadlines are.
+	sweepInterval = time.Second
+	// minWindow: Outbound wants at least one.
+	minWindow = 1
+	// acceptBackoff is the pause after an Accept that failed, as for want of
+	// descriptors: closing connections need time to give some back.
+	acceptBackoff = 50 * time.Millisecond
+)

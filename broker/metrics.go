@@ -1,0 +1,134 @@
+package broker
+
+import (
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shoalmq/shoal/broker/packet"
+)
+
+// drop is why a copy of a message did not reach its client. Every copy that
+// matched is delivered, queued, expired, or dropped for one of these.
+type drop int
+
+const (
+	// dropOutputFull: QoS 0, and the connection's output was full.
+	dropOutputFull drop = iota
+	// dropQueueFull: QoS 1 or 2, and the transient session's queue was full.
+	dropQueueFull
+	// dropTooLarge: larger than the client's Maximum Packet Size
+	// ([MQTT-3.1.2-25]).
+	dropTooLarge
+	// dropClosed: the connection of the transient session ended.
+	dropClosed
+	// dropExpired: Message Expiry Interval.
+	dropExpired
+	drops
+)
+
+var dropNames = [drops]string{"output_full", "queue_full", "packet_too_large", "connection_closed", "expired"}
+
+// metrics are plain counters; collecting turns them into Prometheus' own.
+type metrics struct {
+	connections    atomic.Int64
+	connects       atomic.Uint64 // accepted CONNECTs
+	refused        atomic.Uint64 // refused CONNECTs
+	bytesReceived  atomic.Uint64
+	bytesSent      atomic.Uint64
+	packets        [16]atomic.Uint64 // received, by type
+	packetsSent    [16]atomic.Uint64
+	received       [3]atomic.Uint64 // messages, by QoS
+	delivered      [3]atomic.Uint64
+	matched        atomic.Uint64
+	redelivered    atomic.Uint64
+	queued         atomic.Int64
+	dropped        [drops]atomic.Uint64
+	retainIgnored  atomic.Uint64
+	subscriptions  atomic.Int64
+	keepAliveEnded atomic.Uint64
+}
+
+// description names one metric and how to read it.
+type description struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	read func(*metrics, func(value float64, labels ...string))
+}
+
+func describe(name, help string, kind prometheus.ValueType, labels []string, read func(*metrics, func(float64, ...string))) description {
+	return description{prometheus.NewDesc("shoal_"+name, help, labels, nil), kind, read}
+}
+
+func single(name, help string, kind prometheus.ValueType, value func(*metrics) float64) description {
+	return describe(name, help, kind, nil, func(m *metrics, emit func(float64, ...string)) { emit(value(m)) })
+}
+
+func total(name, help string, counter func(*metrics) *atomic.Uint64) description {
+	return single(name, help, prometheus.CounterValue, func(m *metrics) float64 { return float64(counter(m).Load()) })
+}
+
+func gauge(name, help string, value func(*metrics) *atomic.Int64) description {
+	return single(name, help, prometheus.GaugeValue, func(m *metrics) float64 { return float64(value(m).Load()) })
+}
+
+// vector emits one value for each named counter of a slice.
+func vector(name, help, label string, names []string, counters func(*metrics) []atomic.Uint64) description {
+	return describe(name, help, prometheus.CounterValue, []string{label}, func(m *metrics, emit func(float64, ...string)) {
+		cs := counters(m)
+		for i := range cs {
+			if names[i] != "" {
+				emit(float64(cs[i].Load()), names[i])
+			}
+		}
+	})
+}
+
+func typeNames() []string {
+	names := make([]string, 16)
+	for t := packet.TypeConnect; t <= packet.TypeAuth; t++ {
+		names[t] = strings.ToLower(t.String())
+	}
+	return names
+}
+
+func qosNames() []string {
+	return []string{strconv.Itoa(0), strconv.Itoa(1), strconv.Itoa(2)}
+}
+
+var descriptions = []description{
+	gauge("connections", "Connections that are open.", func(m *metrics) *atomic.Int64 { return &m.connections }),
+	gauge("subscriptions_transient", "Subscriptions of transient sessions.", func(m *metrics) *atomic.Int64 { return &m.subscriptions }),
+	gauge("messages_queued", "QoS 1 and 2 messages that wait for a client's window.", func(m *metrics) *atomic.Int64 { return &m.queued }),
+	total("connects_accepted_total", "CONNECT packets answered with success.", func(m *metrics) *atomic.Uint64 { return &m.connects }),
+	total("connects_refused_total", "CONNECT packets refused.", func(m *metrics) *atomic.Uint64 { return &m.refused }),
+	total("received_bytes_total", "Bytes read from clients.", func(m *metrics) *atomic.Uint64 { return &m.bytesReceived }),
+	total("sent_bytes_total", "Bytes written to clients.", func(m *metrics) *atomic.Uint64 { return &m.bytesSent }),
+	total("messages_matched_total", "Copies of messages that came to a subscriber here.", func(m *metrics) *atomic.Uint64 { return &m.matched }),
+	total("messages_redelivered_total", "Messages sent again on a new connection (DUP).", func(m *metrics) *atomic.Uint64 { return &m.redelivered }),
+	total("retain_ignored_total", "PUBLISH packets of MQTT 3 clients whose RETAIN flag had no effect.", func(m *metrics) *atomic.Uint64 { return &m.retainIgnored }),
+	total("keep_alive_timeouts_total", "Connections closed for want of packets.", func(m *metrics) *atomic.Uint64 { return &m.keepAliveEnded }),
+	vector("packets_received_total", "Control Packets received.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packets[:] }),
+	vector("packets_sent_total", "Control Packets put into a connection's output.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packetsSent[:] }),
+	vector("messages_received_total", "Messages published by clients.", "qos", qosNames(), func(m *metrics) []atomic.Uint64 { return m.received[:] }),
+	vector("messages_delivered_total", "Messages put into a client's output.", "qos", qosNames(), func(m *metrics) []atomic.Uint64 { return m.delivered[:] }),
+	vector("messages_dropped_total", "Copies of messages that did not reach their client.", "reason", dropNames[:], func(m *metrics) []atomic.Uint64 { return m.dropped[:] }),
+}
+
+// Describe is part of prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range descriptions {
+		ch <- d.desc
+	}
+}
+
+// Collect is part of prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, d := range descriptions {
+		d.read(m, func(value float64, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(d.desc, d.kind, value, labels...)
+		})
+	}
+}

@@ -1,0 +1,216 @@
+package broker
+
+import (
+	"time"
+	"unsafe"
+
+	"github.com/shoalmq/shoal/broker/packet"
+	"github.com/shoalmq/shoal/broker/session"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// outgoing is the state of the QoS 1 and 2 deliveries to a client, guarded by
+// conn.mu.
+type outgoing struct {
+	session *session.Outbound
+	// last is the number that session gave the last message of a transient
+	// session.
+	last uint64
+	// deadlines has when the messages with a Message Expiry Interval expire.
+	deadlines map[uint64]time.Time
+}
+
+// outgoingState makes the state when it is first needed. mu is held.
+func (c *conn) outgoingState() *outgoing {
+	if c.outgoing == nil {
+		c.outgoing = &outgoing{session: session.NewOutbound(c.window, c.sentHi, c.broker.config.MaxQueue)}
+	}
+	return c.outgoing
+}
+
+// enqueue takes a delivery for a transient session, or drops and counts it. mu
+// is held.
+func (c *conn) enqueue(d session.Delivery) {
+	m := &c.broker.metrics
+	out := c.outgoingState()
+	if !out.session.Enqueue(d) {
+		m.dropped[dropQueueFull].Add(1)
+		return
+	}
+	out.last++
+	m.queued.Add(1)
+	out.expire(out.last, d.Message)
+	c.pump()
+}
+
+// expire remembers when a message expires: waiting here is to be deducted from
+// its interval ([MQTT-3.3.2-6]).
+func (out *outgoing) expire(seq uint64, m *shoalpb.Message) {
+	if m == nil || m.ExpiryMs == nil {
+		return
+	}
+	if out.deadlines == nil {
+		out.deadlines = make(map[uint64]time.Time)
+	}
+	out.deadlines[seq] = time.Now().Add(time.Duration(*m.ExpiryMs) * time.Millisecond)
+}
+
+// pump puts what the window allows into the output, as long as that is not
+// full. mu is held.
+func (c *conn) pump() {
+	if c.outgoing == nil || c.phase.Load() != serving {
+		return
+	}
+	for c.pending < c.broker.config.MaxOutputBytes {
+		s, ok := c.outgoing.session.Next()
+		if !ok {
+			return
+		}
+		if s.Pubrel {
+			c.appendAck(packet.TypePubrel, s.ID, packet.CodeSuccess)
+			continue
+		}
+		c.broker.metrics.queued.Add(-1)
+		c.sendPublish(&s)
+	}
+}
+
+// sendPublish puts a PUBLISH of QoS 1 or 2 into the output, unless it has
+// expired or is too large for the client. mu is held.
+func (c *conn) sendPublish(s *session.Send) {
+	p := packet.Publish{Dup: s.Dup, QoS: packet.QoS(s.QoS), Retain: s.Retain, PacketID: s.ID, SubscriptionIDs: s.Identifiers}
+	fillPublish(&p, s.Message)
+	if at, ok := c.outgoing.deadlines[s.Seq]; ok {
+		delete(c.outgoing.deadlines, s.Seq)
+		left := time.Until(at)
+		if left <= 0 && !s.Dup { // [MQTT-3.3.2-5]; what was begun goes on, [MQTT-4.3.3-7]
+			c.discard(s.Seq, dropExpired)
+			return
+		}
+		p.MessageExpiry = expirySeconds(left)
+	}
+	size := p.Size(c.version)
+	if size == 0 || c.maxPacket > 0 && uint32(size) > c.maxPacket { // [MQTT-3.1.2-25]
+		c.discard(s.Seq, dropTooLarge)
+		return
+	}
+	out := c.output()
+	out.b = p.Append(out.b, c.version)
+	c.appended(packet.TypePublish, size)
+	m := &c.broker.metrics
+	m.delivered[s.QoS].Add(1)
+	if s.Dup {
+		m.redelivered.Add(1)
+	}
+}
+
+// discard finishes a delivery without sending it. mu is held.
+func (c *conn) discard(seq uint64, why drop) {
+	c.outgoing.session.Discard(seq)
+	c.broker.metrics.dropped[why].Add(1)
+	c.finished(seq)
+}
+
+// finished has unlock tell the shard that a delivery is over. mu is held.
+func (c *conn) finished(seq uint64) {
+	if c.durable {
+		c.acks = append(c.acks, seq)
+	}
+}
+
+// fillPublish takes over what does not depend on the subscriber. p must not
+// outlive m.
+func fillPublish(p *packet.Publish, m *shoalpb.Message) {
+	p.Topic = unsafe.Slice(unsafe.StringData(m.Topic), len(m.Topic)) // only read
+	p.Payload, p.Forward = m.Payload, m.Properties
+	if m.ExpiryMs != nil {
+		p.HasExpiry = true
+		p.MessageExpiry = expirySeconds(time.Duration(*m.ExpiryMs) * time.Millisecond)
+	}
+}
+
+// expirySeconds rounds up: a message that has not expired must not say so.
+func expirySeconds(left time.Duration) uint32 {
+	return uint32(max((left+time.Second-1)/time.Second, 1))
+}
+
+// handleAck is an acknowledgement of the client.
+func (c *conn) handleAck(p *packet.Ack) {
+	if p.Type == packet.TypePubrel {
+		c.handlePubrel(p.PacketID)
+		return
+	}
+	c.mu.Lock()
+	if c.phase.Load() != serving {
+		c.unlock()
+		return
+	}
+	out := c.outgoingState().session
+	release := uint64(0)
+	switch p.Type {
+	case packet.TypePuback:
+		if seq, ok := out.Puback(p.PacketID); ok {
+			c.finished(seq)
+		}
+	case packet.TypePubcomp:
+		if seq, ok := out.Pubcomp(p.PacketID); ok {
+			c.finished(seq)
+		}
+	case packet.TypePubrec:
+		release = c.pubrec(p)
+	}
+	c.pump()
+	c.unlock()
+	if release != 0 {
+		c.link.Release(release, func(err error) { c.released(release, err) })
+	}
+}
+
+// pubrec returns the delivery that a durable session's PUBREL may be sent for
+// when its shard knows, or 0. mu is held.
+func (c *conn) pubrec(p *packet.Ack) (release uint64) {
+	out := c.outgoing.session
+	seq, result := out.Pubrec(p.PacketID, p.Code.Failed())
+	switch result {
+	case session.PubrecUnknown:
+		if !p.Code.Failed() {
+			c.appendAck(packet.TypePubrel, p.PacketID, packet.CodePacketIdentifierNotFound)
+		}
+	case session.PubrecAgain:
+		c.appendAck(packet.TypePubrel, p.PacketID, packet.CodeSuccess)
+	case session.PubrecFinished:
+		c.finished(seq)
+	case session.PubrecRelease:
+		if c.durable {
+			return seq
+		}
+		out.Released(seq)
+	}
+	return 0
+}
+
+// released takes the Link's answer for a PUBREC.
+func (c *conn) released(seq uint64, err error) {
+	c.mu.Lock()
+	defer c.unlock()
+	switch {
+	case c.phase.Load() != serving:
+	case err != nil:
+		c.fail(err)
+	default:
+		c.outgoing.session.Released(seq)
+		c.pump()
+	}
+}
+
+// dropQueue counts what a transient session loses with its connection; what a
+// durable one has stays in its shard. mu is held.
+func (c *conn) dropQueue() {
+	if c.outgoing == nil {
+		return
+	}
+	n := c.outgoing.session.Queued()
+	c.broker.metrics.queued.Add(-int64(n))
+	c.broker.metrics.dropped[dropClosed].Add(uint64(n))
+	c.outgoing = nil
+}

@@ -1,0 +1,55 @@
+package broker
+
+import (
+	"github.com/shoalmq/shoal/broker/packet"
+	"github.com/shoalmq/shoal/broker/session"
+)
+
+var _ session.Sink = (*conn)(nil)
+
+// Deliver is part of session.Sink.
+func (c *conn) Deliver(entries []session.Delivery) {
+	f := newFanout(nil)
+	defer f.free()
+	c.mu.Lock()
+	defer c.unlock()
+	if c.phase.Load() != serving {
+		return
+	}
+	m := &c.broker.metrics
+	out := c.outgoingState()
+	for i := range entries {
+		d := &entries[i]
+		switch {
+		case d.Seq == 0:
+			m.matched.Add(1)
+			f.reset(d.Message)
+			c.deliverLocked(f.encode(c.version, d.Retain, d.Identifiers))
+		case !out.session.Deliver(*d):
+		case !d.Released:
+			m.matched.Add(1)
+			m.queued.Add(1)
+			out.expire(d.Seq, d.Message)
+		}
+	}
+	c.pump()
+}
+
+// Superseded is part of session.Sink ([MQTT-3.1.4-3]).
+func (c *conn) Superseded() {
+	c.refuseOr(packet.CodeSessionTakenOver, "another connection has the session")
+}
+
+// Lost is part of session.Sink.
+func (c *conn) Lost(err error) {
+	c.refuseOr(packet.CodeServerUnavailable, err.Error())
+}
+
+// refuseOr ends the connection with DISCONNECT, or with CONNACK if that has not
+// been sent.
+func (c *conn) refuseOr(code packet.Code, why string) {
+	if c.phase.Load() < serving {
+		c.refuseConnect(packet.CodeServerUnavailable, why)
+	}
+	c.goodbye(code, why)
+}

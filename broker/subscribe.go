@@ -1,0 +1,177 @@
+package broker
+
+import (
+	"sync/atomic"
+
+	"github.com/shoalmq/shoal/broker/packet"
+	"github.com/shoalmq/shoal/broker/topic"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// handleSubscribe is SUBSCRIBE. SUBACK has one code for each Topic Filter, in
+// order ([MQTT-3.8.4-6]), and leaves when the subscriptions that it grants are
+// visible on every node.
+func (c *conn) handleSubscribe(p *packet.Subscribe) error {
+	codes := make([]packet.Code, len(p.Subscriptions))
+	var granted []*shoalpb.Subscription
+	var places []int // of granted in codes
+	for i, s := range p.Subscriptions {
+		code, err := c.checkSubscription(s)
+		if err != nil {
+			return err
+		}
+		codes[i] = code
+		if code.Failed() {
+			continue
+		}
+		places = append(places, i)
+		granted = append(granted, &shoalpb.Subscription{
+			Filter: s.Filter, Qos: uint32(s.QoS), NoLocal: s.NoLocal, RetainAsPublished: s.RetainAsPublished,
+			RetainHandling: uint32(s.RetainHandling), Identifier: p.SubscriptionID,
+		})
+	}
+	switch {
+	case len(granted) == 0:
+		c.subscribed(p.PacketID, codes, nil)
+	case c.durable:
+		c.link.Subscribe(granted, func(_ []bool, err error) { c.subscribed(p.PacketID, codes, err) })
+	default:
+		c.subscribeHere(p.PacketID, codes, places, granted)
+	}
+	return nil
+}
+
+// checkSubscription returns the code to grant, or why not.
+func (c *conn) checkSubscription(s packet.Subscription) (packet.Code, error) {
+	_, _, shared, err := topic.ParseShare(s.Filter)
+	switch {
+	case err != nil:
+		return packet.CodeTopicFilterInvalid, nil
+	case shared && s.NoLocal: // [MQTT-3.8.3-4]
+		return 0, &packet.Error{Code: packet.CodeProtocolError, Packet: packet.TypeSubscribe, Reason: "no local on a shared subscription"}
+	case shared:
+		return packet.CodeSharedSubscriptionsNotSupported, nil
+	}
+	return packet.Code(s.QoS), nil
+}
+
+// subscribeHere subscribes for a transient session: first in the trie, then the
+// routes that bring messages here.
+func (c *conn) subscribeHere(id uint16, codes []packet.Code, places []int, granted []*shoalpb.Subscription) {
+	// One more than the routes, so that the answer waits for all to be asked.
+	var waiting atomic.Int32
+	waiting.Store(int32(len(granted)) + 1)
+	var failed atomic.Pointer[error]
+	answered := func(err error) {
+		if err != nil {
+			failed.Store(&err)
+		}
+		if waiting.Add(-1) > 0 {
+			return
+		}
+		if e := failed.Load(); e != nil {
+			err = *e
+		}
+		c.subscribed(id, codes, err)
+	}
+	for i, s := range granted {
+		former, ok := c.broker.subs.add(c, s)
+		if !ok {
+			codes[places[i]] = packet.CodeQuotaExceeded
+			answered(nil)
+			continue
+		}
+		c.broker.cluster.AddRoute(s.Filter, uint8(s.Qos), func(err error) {
+			if former != noRoute { // the new route stands: no message is missed between
+				c.broker.cluster.RemoveRoute(s.Filter, uint8(former))
+			}
+			answered(err)
+		})
+		if !c.broker.subs.routed(c, s.Filter) {
+			c.broker.cluster.RemoveRoute(s.Filter, uint8(s.Qos))
+		}
+	}
+	answered(nil)
+}
+
+// subscribed answers SUBSCRIBE.
+func (c *conn) subscribed(id uint16, codes []packet.Code, err error) {
+	c.mu.Lock()
+	defer c.unlock()
+	if c.phase.Load() != serving {
+		return
+	}
+	if err != nil {
+		code, ok := errorCode(err)
+		if !ok {
+			c.fail(err)
+			return
+		}
+		for i := range codes {
+			if !codes[i].Failed() {
+				codes[i] = code
+			}
+		}
+	}
+	p := packet.Suback{PacketID: id, Codes: codes}
+	c.append(packet.TypeSuback, func(dst []byte) []byte { return p.AppendLimit(dst, c.version, c.maxPacket) })
+}
+
+// handleUnsubscribe is UNSUBSCRIBE. UNSUBACK comes also when nothing was deleted
+// ([MQTT-3.10.4-5]), with 0x11 for the filter concerned ([MQTT-3.11.3-2]).
+func (c *conn) handleUnsubscribe(p *packet.Unsubscribe) {
+	codes := make([]packet.Code, len(p.Filters))
+	var valid []string
+	for i, filter := range p.Filters {
+		if _, _, _, err := topic.ParseShare(filter); err != nil {
+			codes[i] = packet.CodeTopicFilterInvalid
+		} else {
+			valid = append(valid, filter)
+		}
+	}
+	switch {
+	case len(valid) == 0:
+		c.unsubscribed(p.PacketID, codes, nil, nil)
+	case c.durable:
+		c.link.Unsubscribe(valid, func(existed []bool, err error) { c.unsubscribed(p.PacketID, codes, existed, err) })
+	default:
+		c.unsubscribed(p.PacketID, codes, c.unsubscribeHere(valid), nil)
+	}
+}
+
+func (c *conn) unsubscribeHere(filters []string) (existed []bool) {
+	for _, filter := range filters {
+		qos := c.broker.subs.remove(c, filter)
+		if qos >= 0 {
+			c.broker.cluster.RemoveRoute(filter, uint8(qos))
+		}
+		existed = append(existed, qos >= 0)
+	}
+	return existed
+}
+
+// unsubscribed answers UNSUBSCRIBE; existed is for the filters whose code is
+// not a failure.
+func (c *conn) unsubscribed(id uint16, codes []packet.Code, existed []bool, err error) {
+	c.mu.Lock()
+	defer c.unlock()
+	if c.phase.Load() != serving {
+		return
+	}
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	n := 0
+	for i := range codes {
+		if codes[i].Failed() {
+			continue
+		}
+		if n < len(existed) && !existed[n] {
+			codes[i] = packet.CodeNoSubscriptionExisted
+		}
+		n++
+	}
+	p := packet.Unsuback{PacketID: id, Codes: codes}
+	c.append(packet.TypeUnsuback, func(dst []byte) []byte { return p.AppendLimit(dst, c.version, c.maxPacket) })
+}
