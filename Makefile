@@ -70,8 +70,8 @@ fuzz:
 # helm-check is not part of test: compiling helm takes more than a minute.
 helm-check:
 	$(GO) run $(HELM) lint --strict helm/shoal
-	$(GO) run $(HELM) template try helm/shoal >/dev/null
-	$(GO) run $(HELM) template try helm/shoal -f helm/shoal/ci/all-values.yaml >/dev/null
+	$(GO) run $(HELM) template try helm/shoal --kube-version 1.30.0 >/dev/null
+	$(GO) run $(HELM) template try helm/shoal --kube-version 1.30.0 -f helm/shoal/ci/all-values.yaml >/dev/null
 
 clean:
 	rm -rf bin

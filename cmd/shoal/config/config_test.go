@@ -153,7 +153,7 @@ func TestBadInput(t *testing.T) {
 		{name: "flag", args: []string{"--bootstrap-expect=three"}, want: `--bootstrap-expect: "three": ` + number5},
 		{name: "environment", env: []string{"SHOAL_BOOTSTRAP_EXPECT=0"}, want: `SHOAL_BOOTSTRAP_EXPECT: "0": ` + number5},
 		{name: "file", file: "\nbootstrap-expect: 6\n", want: `bad.yaml:2: bootstrap-expect: "6": ` + number5},
-		{name: "shards", args: []string{"--shards=65"}, want: `--shards: "65": want a whole number from 1 to 64`},
+		{name: "shards", args: []string{"--shards=129"}, want: `--shards: "129": want a whole number from 1 to 128`},
 		{name: "unknown in file", file: "node-id: a\nmqtt-adr: x\n", want: `bad.yaml:2: unknown key "mqtt-adr"; the nearest known one is "mqtt-addr"`},
 		{name: "unknown in environment", env: []string{"SHOAL_GOSSIP_KEY=x"}, want: `environment: unknown key "SHOAL_GOSSIP_KEY"; the nearest known one is "SHOAL_GOSSIP_ADDR"`},
 		{name: "section", file: "mqtt:\n  addr: x\n", want: `bad.yaml:1: unknown key "mqtt"; the nearest known one is "join"`},
@@ -161,7 +161,7 @@ func TestBadInput(t *testing.T) {
 		{name: "nested list", file: "join: [[a]]\n", want: `bad.yaml:1: join: want a list of plain values`},
 		{name: "twice", file: "shards: 1\nshards: 2\n", want: `bad.yaml:2: shards: given twice`},
 		{name: "no value", file: "shards:\n", want: `bad.yaml:1: shards: has no value; leave the line out for the default`},
-		{name: "empty number", file: "shards: ''\n", want: `bad.yaml:1: shards: "": want a whole number from 1 to 64`},
+		{name: "empty number", file: "shards: ''\n", want: `bad.yaml:1: shards: "": want a whole number from 1 to 128`},
 		{name: "no mapping", file: "- a\n", want: `bad.yaml:1: want lines of the form "key: value"`},
 		{name: "two documents", file: "shards: 1\n---\nshards: 2\n", want: `read configuration: bad.yaml: more than one document`},
 		{name: "no YAML", file: "a: b: c\n", want: `read configuration: bad.yaml: yaml: mapping values are not allowed in this context`},
@@ -184,7 +184,7 @@ func TestBadInput(t *testing.T) {
 		{name: "same port twice", args: []string{"--rpc-addr=127.0.0.1:7946"}, want: `--rpc-addr: "127.0.0.1:7946": gossip-addr listens there already`},
 		{name: "everything at once", file: "shard: 1\n", args: []string{"--log-format=", "--shards=no"},
 			want: "bad.yaml:1: unknown key \"shard\"; the nearest known one is \"shards\"\n" +
-				"--shards: \"no\": want a whole number from 1 to 64\n--log-format: \"\": want text or json"},
+				"--shards: \"no\": want a whole number from 1 to 128\n--log-format: \"\": want text or json"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Chdir(t.TempDir())

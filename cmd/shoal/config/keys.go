@@ -83,7 +83,7 @@ const (
 	maxNodes = 5
 	// maxShards: each shard is a raft group with a state file on every replica
 	// and a pipeline that idles at some cost; throughput is flat long before.
-	maxShards = 64
+	maxShards = 128
 )
 
 // keyByName is nil for an unknown name.

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shoalmq/shoal/broker"
+	"github.com/shoalmq/shoal/cluster"
+	"github.com/shoalmq/shoal/cmd/shoal/admin"
+	"github.com/shoalmq/shoal/cmd/shoal/config"
+)
+
+const (
+	// drainTimeout bounds giving leaderships away; closeTimeout each of the
+	// closes after it. Together they stay below a pod's grace period of 60 s.
+	drainTimeout = 15 * time.Second
+	closeTimeout = 10 * time.Second
+	// readyWatchEvery is how soon the log tells that readiness changed.
+	readyWatchEvery = 250 * time.Millisecond
+)
+
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a node",
+		Long: `Run a node.
+
+Every flag is also a key of the YAML file given by --config, and an environment
+variable: --node-id is node-id: and SHOAL_NODE_ID. Flags win over the
+environment, the environment over the file, the file over defaults.`,
+	}
+	config.AddFlags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := config.Load(cmd.Flags(), os.Environ())
+		if err != nil {
+			return usage(err)
+		}
+		return serve(cmd.Context(), c, cmd.ErrOrStderr())
+	}
+	return cmd
+}
+
+// serve runs a node until ctx ends, which stops it in order, or something
+// fails for good, which ends it at once: after a failed write nothing must be
+// acknowledged any more.
+func serve(ctx context.Context, c *config.Config, stderr io.Writer) error {
+	d := &daemon{config: c, log: newLogger(c, stderr), surface: admin.New(), failed: make(chan error, 2)}
+	if err := d.open(); err != nil {
+		return errors.Join(err, d.close())
+	}
+	watch, stop := context.WithCancel(ctx)
+	d.tasks.Go(func() { d.watchReady(watch) })
+	defer stop()
+	select {
+	case err := <-d.node.Fatal():
+		return err
+	case err := <-d.failed:
+		stop()
+		return errors.Join(err, d.close())
+	case <-ctx.Done():
+	}
+	d.log.Info("stopping: giving leaderships away")
+	d.surface.Draining()
+	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	d.node.Drain(drain)
+	err := d.close()
+	d.log.Info("stopped")
+	return err
+}
+
+func newLogger(c *config.Config, w io.Writer) *slog.Logger {
+	o := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// daemon is the parts of a running node, in the order in which they open.
+type daemon struct {
+	config     *config.Config
+	log        *slog.Logger
+	mqtt, http net.Listener
+	surface    *admin.Server
+	node       *cluster.Node
+	broker     *broker.Broker
+
+	tasks  sync.WaitGroup // serving goroutines and the watcher
+	failed chan error     // of listeners, buffered for each
+}
+
+// open takes the client's addresses first, so that one in use is told before
+// anything on disk is touched, and answers probes while the node opens.
+// Clients that connect meanwhile wait in the listener's backlog.
+func (d *daemon) open() (err error) {
+	if d.mqtt, err = net.Listen("tcp", d.config.MQTTAddr); err != nil {
+		return fmt.Errorf("open MQTT listener (mqtt-addr): %w", err)
+	}
+	if d.config.HTTPAddr != "" {
+		if d.http, err = net.Listen("tcp", d.config.HTTPAddr); err != nil {
+			return fmt.Errorf("open HTTP listener (http-addr): %w", err)
+		}
+		d.tasks.Go(func() { d.fail(d.surface.Serve(d.http)) })
+	}
+	if d.node, err = cluster.Open(d.clusterConfig()); err != nil {
+		return err
+	}
+	d.broker = broker.New(broker.Config{
+		Log: d.log.With("component", "broker", "node", d.config.NodeID), Metrics: d.surface.Registry(),
+		NodeID: d.config.NodeID, AllowAnonymous: d.config.AllowAnonymous,
+	})
+	d.broker.Attach(d.node)
+	d.node.Attach(d.broker)
+	d.tasks.Go(func() { d.fail(d.broker.Serve(context.Background(), d.mqtt)) })
+	d.surface.Opened(admin.Node{
+		Ready: d.node.Ready, Live: d.node.Live, Status: func() any { return d.node.Status() },
+	})
+	return nil
+}
+
+func (d *daemon) clusterConfig() cluster.Config {
+	c := d.config
+	return cluster.Config{
+		NodeID: c.NodeID, DataDir: c.DataDir,
+		GossipAddr: c.GossipAddr, RPCAddr: c.RPCAddr, AdvertiseHost: c.AdvertiseHost,
+		HTTPAddr: d.announced(d.http), MQTTAddr: d.announced(d.mqtt),
+		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Shards: c.Shards,
+		CAFile: c.ClusterCA, CertFile: c.ClusterCert, KeyFile: c.ClusterKey, GossipKeyFile: c.GossipKeyFile,
+		Build: build(), Log: d.log, Metrics: d.surface.Registry(),
+	}
+}
+
+// announced is a listener's address as others may use it.
+func (d *daemon) announced(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return l.Addr().String()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = d.config.AdvertiseHost
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func (d *daemon) fail(err error) {
+	if err != nil {
+		d.failed <- err
+	}
+}
+
+// watchReady logs each change of readiness, the first with every address.
+func (d *daemon) watchReady(ctx context.Context) {
+	tick := time.NewTicker(readyWatchEvery)
+	defer tick.Stop()
+	last := errors.New("starting")
+	for {
+		switch err := d.node.Ready(); {
+		case err == nil && last != nil:
+			d.log.Info("ready", "node", d.config.NodeID, "mqtt", d.announced(d.mqtt), "http", d.announced(d.http),
+				"gossip", d.config.GossipAddr, "rpc", d.config.RPCAddr, "data", d.config.DataDir)
+			last = nil
+		case err != nil && (last == nil || err.Error() != last.Error()):
+			d.log.Info("not ready", "node", d.config.NodeID, "reason", err)
+			last = err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// close ends what is open: clients first, for their last acknowledgements need
+// the node; the node; and HTTP last, which answers probes until then.
+func (d *daemon) close() error {
+	var errs []error
+	step := func(close func(context.Context) error) {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		errs = append(errs, close(ctx))
+	}
+	if d.broker != nil {
+		step(d.broker.Close)
+	} else if d.mqtt != nil {
+		errs = append(errs, d.mqtt.Close())
+	}
+	if d.node != nil {
+		step(d.node.Close)
+	}
+	step(d.surface.Close)
+	d.tasks.Wait()
+	return errors.Join(errs...)
+}
