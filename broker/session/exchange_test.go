@@ -161,20 +161,31 @@ func (x *exchange) answered(t *rapid.T) {
 	}
 }
 
-// commit lets the shard commit a release; heard tells whether the connection
-// lives to hear of it.
-func (x *exchange) commit(t *rapid.T) {
-	if len(x.commits) == 0 {
-		return
-	}
-	i := rapid.IntRange(0, len(x.commits)-1).Draw(t, "which")
-	seq := x.commits[i]
-	x.commits = slices.Delete(x.commits, i, i+1)
+// commit lets the shard commit one release; if the connection does not hear of
+// it, it is because it broke.
+func (x *exchange) commit(which int, heard bool) {
+	seq := x.commits[which]
+	x.commits = slices.Delete(x.commits, which, which+1)
 	x.entry(seq).Released = true
-	if rapid.IntRange(0, 4).Draw(t, "heard") > 0 {
+	if heard {
 		x.out.Released(seq)
 	} else {
 		x.connect(x.window)
+	}
+}
+
+// drain lets everything go its way, without breaks.
+func (x *exchange) drain(t *rapid.T) {
+	for range 10 * (len(x.entries) + 1) {
+		x.write(t)
+		x.receive(t)
+		x.answered(t)
+		if len(x.commits) > 0 {
+			x.commit(0, true)
+		}
+	}
+	if len(x.entries) > 0 {
+		t.Fatalf("stuck with %d unfinished, first %+v", len(x.entries), x.entries[0])
 	}
 }
 
@@ -187,6 +198,11 @@ func TestExchangeOverConnections(t *testing.T) {
 		x.sentHi = x.nextSeq
 		first := x.nextSeq + 1
 		x.connect(3)
+		commit := func(t *rapid.T) {
+			if n := len(x.commits); n > 0 {
+				x.commit(rapid.IntRange(0, n-1).Draw(t, "which"), rapid.IntRange(0, 4).Draw(t, "heard") > 0)
+			}
+		}
 		publish := func(t *rapid.T) { x.append(rapid.Uint8Range(1, 2).Draw(t, "qos")) }
 		t.Repeat(map[string]func(*rapid.T){
 			"publish":       publish,
@@ -196,8 +212,8 @@ func TestExchangeOverConnections(t *testing.T) {
 			"receive more":  x.receive,
 			"answered":      x.answered,
 			"answered more": x.answered,
-			"commit":        x.commit,
-			"commit more":   x.commit,
+			"commit":        commit,
+			"commit more":   commit,
 			"leader change": func(t *rapid.T) {
 				for _, d := range x.entries {
 					x.attach(d)
@@ -205,22 +221,14 @@ func TestExchangeOverConnections(t *testing.T) {
 			},
 			"connect": func(t *rapid.T) { x.connect(rapid.Uint16Range(1, 5).Draw(t, "window")) },
 		})
-		for range 10 * int(x.nextSeq-first+2) {
-			x.write(t)
-			x.receive(t)
-			x.answered(t)
-			x.commit(t)
-		}
-		if len(x.entries) > 0 && len(x.commits)+len(x.toServer)+len(x.toClient) == 0 {
-			t.Fatalf("stuck with %d unfinished, first %+v", len(x.entries), x.entries[0])
-		}
-		checkFirstArrivals(t, x.arrived, first)
+		x.drain(t)
+		checkFirstArrivals(t, x.arrived, first, x.nextSeq)
 	})
 }
 
 // checkFirstArrivals: the first time that each entry arrived is in the order of
-// the queue, without a hole.
-func checkFirstArrivals(t *rapid.T, arrived []uint64, next uint64) {
+// the queue, from next to last without a hole.
+func checkFirstArrivals(t *rapid.T, arrived []uint64, next, last uint64) {
 	for _, seq := range arrived {
 		if seq > next {
 			t.Fatalf("%d arrived before %d: %v", seq, next, arrived)
@@ -228,5 +236,8 @@ func checkFirstArrivals(t *rapid.T, arrived []uint64, next uint64) {
 		if seq == next {
 			next++
 		}
+	}
+	if next != last+1 {
+		t.Fatalf("%d never arrived: %v", next, arrived)
 	}
 }

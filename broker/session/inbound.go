@@ -66,7 +66,7 @@ func NewInbound(receiveMaximum uint16) *Inbound {
 // answers InboundAsk in place of InboundUnknown.
 func NewResumedInbound(receiveMaximum uint16) *Inbound {
 	in := NewInbound(receiveMaximum)
-	in.resume, in.resumed = true, in.receiveMaximum
+	in.resume, in.resumed = true, packetIDs
 	return in
 }
 
@@ -146,8 +146,10 @@ func (in *Inbound) Completed(id uint16) {
 		in.forget(id)
 	default:
 		delete(in.ids, id)
-		// Each exchange of a former connection returns quota once, and there
-		// were no more than we allow: invented ones must not widen the window.
+		// Each exchange of a former connection returns quota once. There may
+		// be more than one window of them, from several broken connections,
+		// but not more than identifiers: invented ones must not widen the
+		// window without end.
 		if in.resumed > 0 {
 			in.resumed--
 			in.used = max(in.used-1, 0)

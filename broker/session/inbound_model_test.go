@@ -16,10 +16,11 @@ type client struct {
 	published   []uint16 // QoS 2: PUBLISH sent, PUBREC not come
 	recorded    []uint16 // QoS 2: PUBREC came, PUBREL not sent
 	released    []uint16 // PUBREL sent, PUBCOMP not come
+	resend      []uint16 // QoS 2: as published, by a former connection
 }
 
 func (c *client) unused(t *rapid.T) uint16 {
-	used := slices.Concat(c.qos1, c.published, c.recorded, c.released)
+	used := slices.Concat(c.qos1, c.published, c.recorded, c.released, c.resend)
 	return rapid.Uint16Range(1, 200).Filter(func(id uint16) bool { return !slices.Contains(used, id) }).Draw(t, "id")
 }
 
@@ -51,12 +52,16 @@ func TestInboundQuota(t *testing.T) {
 		begun := make(map[uint16]bool) // on this connection
 		t.Repeat(map[string]func(*rapid.T){
 			"publish": func(t *rapid.T) {
-				qos, id := rapid.Uint8Range(1, 2).Draw(t, "qos"), c.unused(t)
+				qos, id, dup := rapid.Uint8Range(1, 2).Draw(t, "qos"), c.unused(t), false
+				if len(c.resend) > 0 {
+					qos, id, dup = 2, c.resend[0], true
+				}
 				if c.quota == 0 {
-					expect(t, in.Publish(qos, id, false), InboundExceeded)
+					expect(t, in.Publish(qos, id, dup), InboundExceeded)
 					return
 				}
-				expect(t, in.Publish(qos, id, false), InboundNew)
+				expect(t, in.Publish(qos, id, dup), InboundNew)
+				c.resend = slices.DeleteFunc(c.resend, func(r uint16) bool { return r == id })
 				c.quota--
 				begun[id] = true
 				if qos == 1 {
@@ -109,15 +114,9 @@ func TestInboundQuota(t *testing.T) {
 			"reconnect": func(t *rapid.T) {
 				// What has no PUBREC is published again, what has no PUBCOMP is
 				// released again.
-				again := c.published
-				c = &client{full: full, quota: full, recorded: append(c.recorded, c.released...)}
+				c = &client{full: full, quota: full, recorded: append(c.recorded, c.released...),
+					resend: append(c.published, c.resend...)}
 				in, begun = NewResumedInbound(uint16(full)), make(map[uint16]bool)
-				for _, id := range again {
-					expect(t, in.Publish(2, id, true), InboundNew)
-					c.quota--
-					c.published = append(c.published, id)
-					begun[id] = true
-				}
 			},
 			"": func(t *rapid.T) {
 				if in.Unfinished() != c.full-c.quota {
@@ -147,6 +146,9 @@ func TestAckOrder(t *testing.T) {
 				if got, want := order.Done(token, int(token)), int(token) == popped; got != want {
 					t.Fatalf("Done(%d) = %v with %d popped", token, got, popped)
 				}
+				if order.Done(token, -1) {
+					t.Fatalf("Done(%d) twice", token)
+				}
 			},
 			"pop": func(t *rapid.T) {
 				got, ok := order.Pop()
@@ -164,4 +166,21 @@ func TestAckOrder(t *testing.T) {
 			},
 		})
 	})
+}
+
+// A client that invents exchanges to end gets no more quota by it than there
+// are identifiers.
+func TestInboundInventedExchanges(t *testing.T) {
+	in := NewResumedInbound(1)
+	accepted := 0
+	for range 3 * packetIDs {
+		if in.Publish(1, 1, false) == InboundNew {
+			accepted++
+		}
+		in.Pubrel(2)
+		in.Completed(2)
+	}
+	if accepted != 1+packetIDs {
+		t.Errorf("%d PUBLISH packets unanswered", accepted)
+	}
 }

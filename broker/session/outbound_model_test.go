@@ -163,7 +163,7 @@ func (m *outboundPair) check(t *rapid.T) {
 	if m.o.InFlight() != inFlight || m.o.Queued() != len(m.p.entries)-inFlight {
 		t.Fatalf("in flight %d, queued %d, want %d of %d", m.o.InFlight(), m.o.Queued(), inFlight, len(want))
 	}
-	if n := m.o.entries.len(); n > 2*len(want)+fewFinished+1 {
+	if n := m.o.entries.len(); n != len(want)+m.o.finished || n > 2*len(want)+fewFinished+1 {
 		t.Fatalf("%d entries in the ring, %d unfinished", n, len(want))
 	}
 }
@@ -177,6 +177,79 @@ func (m *outboundPair) anyKnown(t *rapid.T) uint16 {
 }
 
 func message(seq uint64) *shoalpb.Message { return &shoalpb.Message{Topic: fmt.Sprint(seq)} }
+
+// A client that answers in any order, and some never, makes gaps: they are
+// closed, and everything is found on either side.
+func TestOutboundGaps(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &outboundPair{}
+		m.connect(t, rapid.Uint16Range(2, 12).Draw(t, "window"), 0)
+		never := rapid.Uint64Range(1, 40).Draw(t, "never answered")
+		ahead := rapid.IntRange(0, 30).Draw(t, "ahead")
+		for range 150 {
+			for m.o.Queued() <= ahead {
+				seq := m.p.taken + rapid.Uint64Range(1, 3).Draw(t, "gap")
+				m.deliver(t, Delivery{Seq: seq, QoS: 1, Message: message(seq)})
+			}
+			for m.next(t) {
+			}
+			e := m.p.entries[rapid.IntRange(0, m.p.inFlight()-1).Draw(t, "which")]
+			if e.seq == never {
+				continue
+			}
+			if seq, ok := m.o.Puback(PacketID(e.seq)); !ok || seq != e.seq {
+				t.Fatalf("Puback(%d) = %d, %v", e.seq, seq, ok)
+			}
+			m.p.finish(e)
+			m.check(t)
+		}
+	})
+}
+
+// What is not needed any more is not kept in memory.
+func TestOutboundLetsGo(t *testing.T) {
+	o := NewOutbound(1000, 0, 1000)
+	for seq := range uint64(1000) {
+		o.Enqueue(Delivery{QoS: 2, Message: message(seq), Identifiers: []uint32{1}})
+	}
+	for s, ok := o.Next(); ok; s, ok = o.Next() {
+		o.Pubrec(s.ID, false)
+	}
+	o.Unfinished(func(d Delivery, _ bool) bool {
+		if d.Message != nil || d.Identifiers != nil {
+			t.Fatalf("%d keeps its message after PUBREC", d.Seq)
+		}
+		return true
+	})
+	for id := uint16(1); id <= 1000; id++ {
+		o.Released(uint64(id))
+	}
+	for s, ok := o.Next(); ok; s, ok = o.Next() {
+		o.Pubcomp(s.ID)
+	}
+	if len(o.entries.buf) != 0 || len(o.rels.buf) != 0 {
+		t.Errorf("rings of %d and %d places kept for nothing", len(o.entries.buf), len(o.rels.buf))
+	}
+}
+
+func TestRingClearsWhatLeft(t *testing.T) {
+	var r ring[*int]
+	for range 3 {
+		for range keptRing {
+			r.push(new(int))
+		}
+		r.pop()
+		r.truncate(keptRing / 2)
+		for r.len() > 0 {
+			r.pop()
+		}
+		for _, p := range r.buf {
+			if p != nil {
+				t.Fatal("an element that left is kept")
+			}
+		}
+	}
+}
 
 func TestOutboundAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
