@@ -105,7 +105,7 @@ func (w *world) batch() *shoalpb.Batch {
 		b.Commands = append(b.Commands, w.command(b.Node))
 	}
 	if w.choose(10, "burst") == 0 {
-		for range 40 {
+		for range 90 {
 			b.Commands = append(b.Commands, &shoalpb.Command{Append: &shoalpb.Append{Message: w.message()}})
 		}
 	}
@@ -270,7 +270,7 @@ func (r *replica) crash() {
 func TestRandom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		config := Config{Group: 1, Life: 1, Subscriptions: 5}
-		config.QueueEntries = rapid.SampledFrom([]int{6, 150}).Draw(t, "queue")
+		config.QueueEntries = rapid.SampledFrom([]int{6, 250}).Draw(t, "queue")
 		w := newWorld(t)
 		m, plain := New(config), newModel(config)
 		r := &replica{t: t, config: config, m: New(config), rows: memRows{}}

@@ -15,6 +15,7 @@ import (
 // arguments; "=> text" is what the verb before must have printed, line for line.
 // Lines that begin with '#' are comments.
 //
+//	limits queue=3 outbox=2     at the start: other limits than usual
 //	boot X 4                    batches of node X come from its boot 4 (at first 1)
 //	batch X n=5 fence=2         one batch; its commands follow, indented
 //	fence 8 X=4 Z=8             Fence with number 8

@@ -27,6 +27,7 @@ func init() {
 		"stats":    (*script).stats,
 		"effects":  (*script).effects,
 		"flood":    (*script).flood,
+		"limits":   (*script).limits,
 		"mark":     func(s *script, _ *args) []string { s.marked = s.state(); return nil },
 		"same":     (*script).same,
 	}
@@ -34,6 +35,16 @@ func init() {
 
 func (s *script) boot(a *args) []string {
 	s.boots[a.plain[0]] = parseNumber(a.plain[1])
+	return nil
+}
+
+// limits gives a new shard with these limits.
+func (s *script) limits(a *args) []string {
+	s.config.QueueEntries = int(a.number("queue", 0))
+	s.config.Subscriptions = int(a.number("subscriptions", 0))
+	s.config.OutboxEntries = int(a.number("outbox", 0))
+	s.config.OutboxBytes = int(a.number("bytes", 0))
+	s.m = New(s.config)
 	return nil
 }
 

@@ -1,0 +1,112 @@
+package shard
+
+import (
+	"errors"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// full returns an entry that holds every kind of message a shard may get.
+func fullEntry() *shoalpb.Entry {
+	message := func() *shoalpb.Message { return &shoalpb.Message{Topic: "t", Qos: 1} }
+	return &shoalpb.Entry{Format: entryFormat, Proposals: []*shoalpb.Proposal{
+		{Batch: &shoalpb.Batch{Node: "X", Boot: 1, Target: 1, TargetLife: 1, First: 1, Commands: []*shoalpb.Command{
+			{Append: &shoalpb.Append{Message: message()}},
+			{Open: &shoalpb.Open{Client: "c", ExpiryS: 1, Window: 1, Will: &shoalpb.Will{Message: message()}}},
+			{Subscribe: &shoalpb.Subscribe{Client: "c", Subscriptions: []*shoalpb.Subscription{{Filter: "t"}}}},
+			{Unsubscribe: &shoalpb.Unsubscribe{Client: "c", Filters: []string{"t"}}},
+			{Received: &shoalpb.Received{Client: "c", Id: 1, Message: message(), Targets: []*shoalpb.Target{{Group: 1}, {Node: "Z", Boot: 1}}}},
+			{Released: &shoalpb.Released{Client: "c", Id: 1}},
+			{Release: &shoalpb.Release{Client: "c", Seq: 1}},
+			{Ack: &shoalpb.Ack{Client: "c", Seqs: []uint64{1}}},
+			{Close: &shoalpb.Close{Client: "c"}},
+			{Drained: &shoalpb.Drained{Client: "c"}},
+		}}},
+		{Fence: &shoalpb.Fence{Number: 1, Nodes: []*shoalpb.NodeBoot{{Node: "X", Boot: 1}}}},
+		{OutboxAnswered: &shoalpb.OutboxAnswered{Target: &shoalpb.Target{Group: 2}, UpTo: 1, Refused: []*shoalpb.Answer{{N: 1}}}},
+	}}
+}
+
+// each visits a message and all messages inside it.
+func each(m protoreflect.Message, visit func(protoreflect.Message)) {
+	visit(m)
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case fd.Message() == nil:
+		case fd.IsList():
+			for i := range v.List().Len() {
+				each(v.List().Get(i).Message(), visit)
+			}
+		default:
+			each(v.Message(), visit)
+		}
+		return true
+	})
+}
+
+// TestUnknownField puts a field of a later build into each message of an entry
+// in turn: every one must be refused, with the state untouched.
+func TestUnknownField(t *testing.T) {
+	if err := Check(fullEntry()); err != nil {
+		t.Fatal(err)
+	}
+	messages := 0
+	each(fullEntry().ProtoReflect(), func(protoreflect.Message) { messages++ })
+	for at := range messages {
+		e, n, name := fullEntry(), 0, protoreflect.Name("")
+		each(e.ProtoReflect(), func(m protoreflect.Message) {
+			if n++; n == at+1 {
+				m.SetUnknown(protoreflect.RawFields{0x98, 0x06, 0x01}) // field 99
+				name = m.Descriptor().Name()
+			}
+		})
+		m := New(testConfig())
+		before := m.Digest()
+		if _, err := m.Apply(1, e, nil); !errors.Is(err, errUnknownField) {
+			t.Errorf("message %d, %s: %v", at, name, err)
+		}
+		if m.Applied() != 0 || m.Digest() != before {
+			t.Errorf("message %d, %s: the state changed", at, name)
+		}
+	}
+}
+
+// TestRefused tries entries that are complete in form and mean nothing.
+func TestRefused(t *testing.T) {
+	command := func(c *shoalpb.Command) *shoalpb.Proposal {
+		return &shoalpb.Proposal{Batch: &shoalpb.Batch{Node: "X", Boot: 1, Target: 1, TargetLife: 1, First: 1, Commands: []*shoalpb.Command{c}}}
+	}
+	message := &shoalpb.Message{Topic: "t"}
+	for name, p := range map[string]*shoalpb.Proposal{
+		"nothing":              {},
+		"two kinds":            {Batch: &shoalpb.Batch{}, Fence: &shoalpb.Fence{}},
+		"of the directory":     {NodeUp: &shoalpb.NodeUp{}},
+		"no command":           command(&shoalpb.Command{}),
+		"two commands":         command(&shoalpb.Command{Ack: &shoalpb.Ack{}, Release: &shoalpb.Release{}}),
+		"a route":              command(&shoalpb.Command{Route: &shoalpb.RouteChange{}}),
+		"no message":           command(&shoalpb.Command{Append: &shoalpb.Append{}}),
+		"QoS 3":                command(&shoalpb.Command{Append: &shoalpb.Append{Message: &shoalpb.Message{Qos: 3}}}),
+		"subscription QoS 3":   command(&shoalpb.Command{Subscribe: &shoalpb.Subscribe{Subscriptions: []*shoalpb.Subscription{{Qos: 3}}}}),
+		"window":               command(&shoalpb.Command{Open: &shoalpb.Open{Window: 65536}}),
+		"will without message": command(&shoalpb.Command{Open: &shoalpb.Open{Will: &shoalpb.Will{}}}),
+		"identifier 0":         command(&shoalpb.Command{Received: &shoalpb.Received{Message: message}}),
+		"to the directory":     command(&shoalpb.Command{Received: &shoalpb.Received{Id: 1, Message: message, Targets: []*shoalpb.Target{{}}}}),
+		"answered by nobody":   {OutboxAnswered: &shoalpb.OutboxAnswered{}},
+		"from an outbox": {Batch: &shoalpb.Batch{Group: 2, SourceLife: 1, Target: 1, TargetLife: 1, First: 1,
+			Commands: []*shoalpb.Command{{Open: &shoalpb.Open{Client: "c"}}}}},
+	} {
+		if err := Check(&shoalpb.Entry{Format: entryFormat, Proposals: []*shoalpb.Proposal{p}}); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	if err := Check(&shoalpb.Entry{Format: 2}); err == nil {
+		t.Error("unknown format: taken")
+	}
+	if err := Check(proto.Clone(fullEntry()).(*shoalpb.Entry)); err != nil {
+		t.Error(err)
+	}
+}
