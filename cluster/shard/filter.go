@@ -59,8 +59,8 @@ func (sub *subscription) row() *shoalpb.Subscription {
 type filter struct {
 	name string
 	subs []*subscription // in no order
-	// perQoS counts subs by granted QoS.
-	perQoS [3]uint32
+	// qos1 and qos2 count the subs with that granted QoS.
+	qos1, qos2 uint32
 	// route is the outbox number of the latest route change.
 	route uint64
 	tracked
@@ -69,12 +69,22 @@ type filter struct {
 // qos is the highest granted QoS.
 func (f *filter) qos() uint8 {
 	switch {
-	case f.perQoS[2] > 0:
+	case f.qos2 > 0:
 		return 2
-	case f.perQoS[1] > 0:
+	case f.qos1 > 0:
 		return 1
 	}
 	return 0
+}
+
+// count adds by to the count of subs with a granted QoS; ^0 takes one off.
+func (f *filter) count(qos uint8, by uint32) {
+	switch qos {
+	case 1:
+		f.qos1 += by
+	case 2:
+		f.qos2 += by
+	}
 }
 
 // find returns the place of a filter in the session's subscriptions.
@@ -118,8 +128,8 @@ func (m *Machine) setSubscription(s *session, want *shoalpb.Subscription) (*filt
 	if existed {
 		sub := s.subs[i]
 		m.change(sub.filter, func(f *filter) {
-			f.perQoS[sub.options.qos()]--
-			f.perQoS[options.qos()]++
+			f.count(sub.options.qos(), ^uint32(0))
+			f.count(options.qos(), 1)
 			sub.options = options
 		})
 	} else {
@@ -171,7 +181,7 @@ func (m *Machine) change(f *filter, how func(*filter)) {
 func (f *filter) add(s *session, o options) *subscription {
 	sub := &subscription{session: s, filter: f, place: uint32(len(f.subs)), options: o}
 	f.subs = append(f.subs, sub)
-	f.perQoS[o.qos()]++
+	f.count(o.qos(), 1)
 	return sub
 }
 
@@ -182,7 +192,7 @@ func (f *filter) remove(sub *subscription) {
 	f.subs[sub.place], moved.place = moved, sub.place
 	f.subs[last] = nil
 	f.subs = f.subs[:last]
-	f.perQoS[sub.options.qos()]--
+	f.count(sub.options.qos(), ^uint32(0))
 }
 
 func (m *Machine) unsubscribe(c *shoalpb.Unsubscribe) *shoalpb.Answer {
