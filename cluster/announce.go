@@ -91,6 +91,11 @@ func (n *Node) acceptAnnounce(ctx context.Context, req *shoalpb.AnnounceRequest)
 	if g == nil || !g.leads() {
 		return &shoalpb.AnnounceReply{NotLeader: true}
 	}
+	unborn := false
+	g.read(func(m machine) { unborn = m.(*directoryMachine).ClusterID() == "" })
+	if unborn {
+		return &shoalpb.AnnounceReply{NotLeader: true} // its leader is about to give birth
+	}
 	if own := n.clusterID(); req.ClusterId != own {
 		return &shoalpb.AnnounceReply{Error: fmt.Sprintf("it belongs to cluster %s, this is cluster %s", req.ClusterId, own)}
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,9 +52,7 @@ type NetHooks struct {
 	// Fault sees every raft message.
 	Fault raftnet.Fault
 	// Dial replaces the TCP dial.
-	Dial raftnet.DialFunc
-	// GossipOff starts without gossip; Peers gives addresses instead.
-	Resolve func(node string) (string, error)
+	Dial func(ctx context.Context, node string, class raftnet.Class, hostport string) (net.Conn, error)
 }
 
 // maxShards bounds P: slots are 1024, and each group costs a raft instance.

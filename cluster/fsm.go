@@ -37,6 +37,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	}
 	f.apply(logs, entries, out)
 	f.g.m.publish() // only this goroutine replaces g.m
+	f.g.progress.set()
 	return out
 }
 
@@ -47,7 +48,7 @@ func (f *fsm) apply(logs []*raft.Log, entries []*shoalpb.Entry, out []any) {
 		if entries[i] == nil {
 			continue
 		}
-		results, err := f.g.m.apply(l.Index, entries[i])
+		results, err := f.g.m.apply(l.Index, l.Term, entries[i])
 		if err != nil {
 			f.g.mu.Unlock()
 			f.stop(l.Index, err)

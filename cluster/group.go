@@ -42,6 +42,8 @@ type group struct {
 	lead func(ctx context.Context, term uint64) (wait func())
 	// lastCheckpoint is the index of the last completed checkpoint.
 	lastCheckpoint atomic.Uint64
+	// progress wakes spread when something was applied.
+	progress signal
 	dirtySince     atomic.Int64
 
 	// life guards the change of raft instances and closed.
@@ -168,6 +170,28 @@ func (g *group) startLead(parent context.Context, r *raft.Raft) (stop func()) {
 		wait()
 	})
 	return t.wait
+}
+
+// spread follows each entry that nothing follows by itself with a barrier, so
+// that followers learn at once that it is committed: raft tells them only with
+// the next entry, or after commitTimeout. Used for the directory, whose copies
+// everywhere are waited for.
+func (g *group) spread(ctx context.Context) {
+	var told uint64
+	for {
+		select {
+		case <-g.progress:
+		case <-ctx.Done():
+			return
+		}
+		r := g.raftNow.Load()
+		if applied := g.applied(); applied > told && r.LastIndex() <= applied {
+			told = applied
+			if err := r.Barrier(0).Error(); err != nil {
+				g.log.Debug("spread the commit index", "err", err)
+			}
+		}
+	}
 }
 
 // leads reports whether this node leads the group and is ready to serve it.

@@ -19,6 +19,9 @@ type leaseClient struct {
 	n *Node
 	// until is when the lease ends, on bootTime's clock.
 	until atomic.Int64
+	// held is whether the lease was valid a short time ago: good enough for
+	// QoS 0.
+	held atomic.Bool
 	// granted wakes those who wait for a valid lease.
 	granted signal
 	// applied wakes the reporting of the applied index.
@@ -26,7 +29,8 @@ type leaseClient struct {
 
 	mu     sync.Mutex
 	holder lease.Holder
-	reason string // why the last renewal failed
+	last   struct{ index, term uint64 } // entry applied
+	reason string                       // why the last renewal failed
 }
 
 func newLeaseClient(n *Node) *leaseClient {
@@ -56,13 +60,47 @@ func (c *leaseClient) drop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.holder = lease.Holder{}
+	c.holder.Applied(c.last.index, c.last.term)
 	c.until.Store(0)
+	c.held.Store(false)
+}
+
+// entry tells that the own directory copy has applied an entry. Called with
+// the group's lock held, so before anyone can wait for the index.
+func (c *leaseClient) entry(index, term uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last.index, c.last.term = index, term
+	c.holder.Applied(index, term)
+}
+
+// told takes a visible index from the directory's leader of a term.
+func (c *leaseClient) told(term, visible uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holder.Told(term, visible)
+}
+
+// visible is up to which index all leased nodes' copies are current.
+func (c *leaseClient) visible() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.holder.Visible()
+}
+
+// closeClients tells that the lease is gone for so long that clients must go.
+func (c *leaseClient) closeClients() bool {
+	c.held.Store(c.valid())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.holder.CloseClients(bootTime())
 }
 
 func (c *leaseClient) grant(sentAt time.Duration) {
 	c.mu.Lock()
 	c.holder.Granted(sentAt, bootTime())
 	c.until.Store(int64(c.holder.Expiry()))
+	c.held.Store(c.valid())
 	c.reason = ""
 	c.mu.Unlock()
 	c.granted.set()
@@ -166,7 +204,8 @@ func (c *leaseClient) listen(stream leaseStream) error {
 			c.fail(r.Reason)
 		}
 		if r.Visible > 0 {
-			c.n.visible.advance(r.Visible)
+			c.told(r.Term, r.Visible)
+			c.n.visible.settle()
 		}
 	}
 }

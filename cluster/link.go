@@ -32,15 +32,20 @@ type link struct {
 	queues    map[uint32]*commandQueue
 	// acks gathers what Ack got until a batch takes it; nil if none waits.
 	acks    []uint64
+	// pending are the Released exchanges that wait for their targets, from
+	// asking on.
 	pending map[uint16]*release
 }
 
 var _ session.Link = (*link)(nil)
 
-// release is a Released whose targets have not all answered.
+// release is a Released exchange. The notice of its completion may overtake the
+// answer that it is pending.
 type release struct {
-	done  func(known bool, err error)
-	asked time.Time
+	done     func(known bool, err error)
+	asked    time.Time
+	answered bool // pending, said the shard
+	complete bool // said a notice
 }
 
 // publish is one message of QoS ≥ 1 on its way into the streams.
@@ -201,20 +206,49 @@ func (l *link) Close(r session.CloseRequest) {
 
 // Released implements session.Link.
 func (l *link) Released(id uint16, done func(known bool, err error)) {
+	r := &release{done: done, asked: time.Now()}
+	l.mu.Lock()
+	if l.pending == nil {
+		l.pending = make(map[uint16]*release)
+	}
+	l.pending[id] = r
+	l.mu.Unlock()
 	l.sendReleased(id, func(a *shoalpb.Answer, err error) {
+		if err == nil && a.GetCode() == shoalpb.Code_CODE_PENDING {
+			l.answered(id, r)
+			return
+		}
+		l.endRelease(id, r)
 		switch {
 		case err != nil:
 			done(false, err)
 		case a == nil:
 			done(true, nil)
-		case a.Code == shoalpb.Code_CODE_PENDING:
-			l.awaitRelease(id, done)
 		case a.Code == shoalpb.Code_CODE_UNKNOWN_ID:
 			done(false, nil)
 		default:
 			done(false, answerError(a))
 		}
 	})
+}
+
+// answered notes that r waits for its targets, unless a notice already came.
+func (l *link) answered(id uint16, r *release) {
+	l.mu.Lock()
+	r.answered = true
+	complete := r.complete
+	l.mu.Unlock()
+	if complete {
+		l.completed(id)
+	}
+}
+
+func (l *link) endRelease(id uint16, r *release) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pending[id] == r {
+		delete(l.pending, id)
+	}
 }
 
 func (l *link) sendReleased(id uint16, done func(a *shoalpb.Answer, err error)) {
@@ -226,23 +260,21 @@ func (l *link) sendReleased(id uint16, done func(a *shoalpb.Answer, err error)) 
 		})
 }
 
-// awaitRelease keeps done for the notice that the exchange is complete.
-func (l *link) awaitRelease(id uint16, done func(known bool, err error)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.pending == nil {
-		l.pending = make(map[uint16]*release)
-	}
-	l.pending[id] = &release{done: done, asked: time.Now()}
-}
-
 // completed takes a notice: the targets of id have all answered.
 func (l *link) completed(id uint16) {
 	l.mu.Lock()
 	r := l.pending[id]
-	delete(l.pending, id)
+	if r == nil {
+		l.mu.Unlock()
+		return
+	}
+	r.complete = true
+	answered := r.answered
+	if answered {
+		delete(l.pending, id)
+	}
 	l.mu.Unlock()
-	if r != nil {
+	if answered {
 		r.done(true, nil)
 	}
 }
@@ -253,7 +285,7 @@ func (l *link) askAgain(limit time.Time) {
 	l.mu.Lock()
 	var ids []uint16
 	for id, r := range l.pending {
-		if r.asked.Before(limit) {
+		if r.answered && r.asked.Before(limit) {
 			r.asked = time.Now()
 			ids = append(ids, id)
 		}

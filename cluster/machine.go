@@ -20,7 +20,7 @@ type result struct {
 // methods but publish are called with group.mu held.
 type machine interface {
 	// apply applies one entry; an error means that the node must stop.
-	apply(index uint64, e *shoalpb.Entry) ([]result, error)
+	apply(index, term uint64, e *shoalpb.Entry) ([]result, error)
 	applied() uint64
 	freeze() checkpoint
 	// fresh returns a new machine of the same kind with the state that scan
@@ -53,7 +53,7 @@ type shardMachine struct {
 	leading func() *shardLead
 }
 
-func (s *shardMachine) apply(index uint64, e *shoalpb.Entry) ([]result, error) {
+func (s *shardMachine) apply(index, _ uint64, e *shoalpb.Entry) ([]result, error) {
 	eff := &s.eff
 	if s.leading() == nil {
 		eff = nil
@@ -98,12 +98,15 @@ type directoryMachine struct {
 	eff  directory.Effects
 	tell func(*directory.Effects, uint64)
 	// gen is raised, with group.mu held, whenever Match may answer otherwise.
-	gen   *atomic.Uint64
+	gen *atomic.Uint64
+	// seen is told of every entry, with group.mu held.
+	seen  func(index, term uint64)
 	shown uint64 // generation of the machine when gen was raised last
 }
 
-func (d *directoryMachine) apply(index uint64, e *shoalpb.Entry) ([]result, error) {
+func (d *directoryMachine) apply(index, term uint64, e *shoalpb.Entry) ([]result, error) {
 	rs, err := d.Machine.Apply(index, e, &d.eff)
+	d.seen(index, term)
 	if now := d.Generation(); now != d.shown {
 		d.shown = now
 		d.gen.Add(1)
@@ -128,7 +131,7 @@ func (d *directoryMachine) freeze() checkpoint {
 }
 
 func (d *directoryMachine) fresh(scan scanFunc) (machine, error) {
-	m := &directoryMachine{Machine: directory.New(), tell: d.tell, gen: d.gen}
+	m := &directoryMachine{Machine: directory.New(), tell: d.tell, gen: d.gen, seen: d.seen}
 	return m, m.Restore(scan)
 }
 

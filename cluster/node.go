@@ -109,10 +109,10 @@ func (nobody) Deliver(*shoalpb.Message) {}
 func (n *Node) Attach(local Local) { n.local = local }
 
 func (n *Node) open() (err error) {
-	if n.dir, err = storage.Open(n.config.DataDir, storage.Options{NodeID: n.config.NodeID, Log: n.log, OnFatal: n.fatal}); err != nil {
+	if n.dir, err = storage.Open(n.config.DataDir, storage.Options{NodeID: n.config.NodeID, Logger: n.log, OnFatal: n.fatal}); err != nil {
 		return err
 	}
-	if n.logs, err = n.dir.OpenLog(); err != nil {
+	if n.logs, err = n.dir.OpenLog(storage.LogOptions{TailBytes: logCacheBytes}); err != nil {
 		return err
 	}
 	if n.boot, err = n.dir.NextBoot(); err != nil {
@@ -171,6 +171,9 @@ func (n *Node) live(ctx context.Context) {
 	}
 }
 
+// GossipAddr is where this node listens for gossip.
+func (n *Node) GossipAddr() string { return n.gossip.Addr() }
+
 func (n *Node) setPhase(s string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -181,7 +184,7 @@ func (n *Node) setPhase(s string) {
 func (n *Node) openDirectory(founders []string) error {
 	n.setPhase("opening the directory")
 	fresh := func(scan scanFunc) (machine, error) {
-		return (&directoryMachine{tell: n.directoryMoved, gen: &n.routes.gen}).fresh(scan)
+		return (&directoryMachine{tell: n.directoryMoved, gen: &n.routes.gen, seen: n.lease.entry}).fresh(scan)
 	}
 	return n.openGroup(0, servers(founders), fresh, n.leadDirectory)
 }
@@ -193,7 +196,7 @@ func (n *Node) openGroup(id uint32, founders []raft.Server, fresh func(scanFunc)
 	}
 	g := &group{
 		id: id, name: groupName(id), log: n.log.With("group", groupName(id)), fatal: n.fatal,
-		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx),
+		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx), progress: newSignal(),
 	}
 	g.lead = lead(g)
 	if err := openGroup(g, founders, fresh); err != nil {
@@ -221,6 +224,7 @@ func (n *Node) leadDirectory(g *group) func(context.Context, uint64) func() {
 		s.nodesChanged()
 		t.run(s.run)
 		t.run(s.watch)
+		t.run(func(ctx context.Context) { g.spread(ctx) })
 		return func() {
 			n.leases.CompareAndSwap(s, nil)
 			close(s.over)

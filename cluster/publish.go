@@ -117,7 +117,7 @@ func (l *link) send(group uint32, data []byte, w *parts) {
 // PublishQoS0 implements broker.Cluster.
 func (n *Node) PublishQoS0(m *shoalpb.Message) {
 	p := n.proc.Load()
-	if p == nil || bootTime() >= n.lease.expiry() {
+	if p == nil || !n.lease.held.Load() {
 		n.metrics.dropped.WithLabelValues("no_lease").Inc()
 		return
 	}

@@ -20,10 +20,9 @@ type routeSource struct {
 type visibility struct {
 	n *Node
 
-	mu      sync.Mutex
-	visible uint64
-	routed  map[routeSource][]*visit // not yet consumed by the own copy
-	seen    []*visit                 // consumed; by index, not sorted
+	mu     sync.Mutex
+	routed map[routeSource][]*visit // not yet consumed by the own copy
+	seen   []*visit                 // consumed; by index, not sorted
 }
 
 // visit is one that waits.
@@ -85,21 +84,14 @@ func (v *visibility) consumed() {
 	})
 }
 
-// advance takes a visible index from the directory's leader.
-func (v *visibility) advance(index uint64) {
-	v.mu.Lock()
-	v.visible = max(v.visible, index)
-	v.mu.Unlock()
-	v.settle()
-}
-
 // settle ends the wait of those whose index is visible.
 func (v *visibility) settle() {
+	visible := v.n.lease.visible()
 	v.mu.Lock()
 	var over []*visit
 	left := v.seen[:0]
 	for _, w := range v.seen {
-		if w.index <= v.visible {
+		if w.index <= visible {
 			over = append(over, w)
 		} else {
 			left = append(left, w)

@@ -91,7 +91,7 @@ func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result,
 			m.applyNodeDown(p.NodeDown, eff)
 		}
 	}
-	m.routes.sweep(sweepPage)
+	m.routes.sweep(m.sweepPage)
 	m.applied = index
 	return results, nil
 }

@@ -60,7 +60,7 @@ func (c *Checkpoint) Write(rows Rows, lock func(func())) error {
 		}
 	}
 	// In order of keys, as a B+tree likes it. todo may be read without the lock.
-	for page := range slices.Chunk(slices.Sorted(maps.Keys(c.todo)), checkpointPage) {
+	for page := range slices.Chunk(slices.Sorted(maps.Keys(c.todo)), c.m.checkpointPage) {
 		var encoded []row
 		lock(func() { encoded = c.encode(page) })
 		for _, r := range encoded {
@@ -95,7 +95,7 @@ func (c *Checkpoint) encode(page []string) []row {
 
 func (c *Checkpoint) routeRow(filter string) row {
 	s, _ := c.m.routes.trie.Lookup(filter)
-	return row{bucketRoutes, []byte(filter), c.m.routes.encode(s, c.alive)}
+	return row{bucketRoutes, routeKey(filter), c.m.routes.encode(filter, s, c.alive)}
 }
 
 // Done ends the checkpoint. With an error nothing of it is taken for written:

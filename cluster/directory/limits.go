@@ -13,6 +13,11 @@ const (
 	// smaller: with three, any one node may die.
 	Replicas = 3
 
+	// keyBytes is the longest Topic Filter that is the key of its row; longer ones
+	// are found by hash. Keys of a state file may have 16 KiB, and short keys
+	// keep its tree flat.
+	keyBytes = 1024
+
 	// sweepPage is how many routes of dead processes each entry clears away. It
 	// keeps the longest apply at about a millisecond; a dead node with a million
 	// routes is cleared away by a thousand entries.

@@ -30,6 +30,9 @@ type Machine struct {
 	dirty map[string]struct{}
 	// frozen is the checkpoint that is being written, if any.
 	frozen *Checkpoint
+	// sweepPage and checkpointPage are those of limits.go, smaller in tests.
+	sweepPage      int
+	checkpointPage int
 }
 
 // Node is what the directory knows of a node. Info is read-only.
@@ -50,6 +53,9 @@ func New() *Machine {
 		in:     stream.NewIn(Group, life),
 		routes: routes{ids: map[Source]int{}},
 		dirty:  map[string]struct{}{},
+
+		sweepPage:      sweepPage,
+		checkpointPage: checkpointPage,
 	}
 	m.routes.touch = m.touch
 	return m

@@ -108,6 +108,9 @@ func (m *Machine) loadRoute(k, v []byte) error {
 		return err
 	}
 	filter, stale := string(k), false
+	if r.Filter != "" {
+		filter = r.Filter
+	}
 	for _, t := range r.Targets {
 		if t.Qos > 2 {
 			return fmt.Errorf("QoS %d", t.Qos)

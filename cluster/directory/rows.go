@@ -16,7 +16,7 @@ const (
 	bucketCluster   = "cluster"   // one row: DirectoryRow
 	bucketNodes     = "nodes"     // node → NodeRow
 	bucketPlacement = "placement" // group, 4 bytes big endian → PlacementRow
-	bucketRoutes    = "routes"    // Topic Filter → RouteRow
+	bucketRoutes    = "routes"    // Topic Filter (routeKey) → RouteRow
 	bucketStreams   = "streams"   // one row: StreamsRow
 )
 
@@ -53,7 +53,7 @@ func (m *Machine) smallRows(applied uint64) []row {
 
 // encode returns those of a filter's targets that are alive as a RouteRow, nil if
 // there are none. Equal routes give equal rows, whatever the ids.
-func (r *routes) encode(s *targetSet, alive []uint64) []byte {
+func (r *routes) encode(filter string, s *targetSet, alive []uint64) []byte {
 	if s == nil {
 		return nil
 	}
@@ -68,7 +68,21 @@ func (r *routes) encode(s *targetSet, alive []uint64) []byte {
 	slices.SortFunc(targets, func(a, b *shoalpb.RouteTarget) int {
 		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Boot, b.Boot), cmp.Compare(a.Group, b.Group))
 	})
-	return encode(&shoalpb.RouteRow{Format: rowFormat, Targets: targets})
+	out := &shoalpb.RouteRow{Format: rowFormat, Targets: targets}
+	if len(filter) > keyBytes {
+		out.Filter = filter
+	}
+	return encode(out)
+}
+
+// routeKey returns the key of a filter's row: the filter, or its hash if it is
+// long, behind a zero byte that no filter contains ([MQTT-4.7.3-2]).
+func routeKey(filter string) []byte {
+	if len(filter) <= keyBytes {
+		return []byte(filter)
+	}
+	hash := sha256.Sum256([]byte(filter))
+	return append([]byte{0}, hash[:]...)
 }
 
 type vtMessage interface {
@@ -101,8 +115,8 @@ func (m *Machine) Digest() [32]byte {
 		add(r)
 	}
 	m.routes.trie.All(func(filter string, s *targetSet) bool {
-		if value := m.routes.encode(s, m.routes.alive); value != nil {
-			add(row{bucketRoutes, []byte(filter), value})
+		if value := m.routes.encode(filter, s, m.routes.alive); value != nil {
+			add(row{bucketRoutes, routeKey(filter), value})
 		}
 		return true
 	})

@@ -1,0 +1,104 @@
+package cluster
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shoalmq/shoal/cluster/shard"
+)
+
+// metrics of the replicated side. Labels are few and bounded.
+type metrics struct {
+	registry prometheus.Registerer
+	dropped  *prometheus.CounterVec
+	fenced   prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{
+		registry: r,
+		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "shoal_cluster_messages_dropped_total",
+			Help: "QoS 0 messages dropped between nodes, by reason.",
+		}, []string{"reason"}),
+		fenced: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "shoal_cluster_fenced_total",
+			Help: "How often the cluster took this node for dead.",
+		}),
+	}
+	if r != nil {
+		r.MustRegister(m.dropped, m.fenced)
+	}
+	return m
+}
+
+// observe registers what is read from the node when metrics are asked for.
+func (m *metrics) observe(n *Node) {
+	if m.registry == nil {
+		return
+	}
+	m.registry.MustRegister(&collector{n: n})
+}
+
+// collector reads gauges from the groups.
+type collector struct{ n *Node }
+
+var (
+	descLease    = prometheus.NewDesc("shoal_cluster_lease_valid", "1 while this node holds a lease of the directory's leader.", nil, nil)
+	descReady    = prometheus.NewDesc("shoal_cluster_ready", "1 while this node can serve clients.", nil, nil)
+	descLeads    = prometheus.NewDesc("shoal_raft_leader", "1 if this node leads the group.", []string{"group"}, nil)
+	descTerm     = prometheus.NewDesc("shoal_raft_term", "Current term of the group.", []string{"group"}, nil)
+	descApplied  = prometheus.NewDesc("shoal_raft_applied_index", "Last applied index of the group.", []string{"group"}, nil)
+	descFence    = prometheus.NewDesc("shoal_cluster_fence_number", "Fence number of this node's copy of the directory.", nil, nil)
+	descSessions = prometheus.NewDesc("shoal_shard_sessions", "Sessions in this replica, by class.", []string{"group", "class"}, nil)
+	descQueued   = prometheus.NewDesc("shoal_shard_queued_messages", "Unfinished queue entries in this replica.", []string{"group"}, nil)
+	descBytes    = prometheus.NewDesc("shoal_shard_body_bytes", "Memory of stored message bodies in this replica.", []string{"group"}, nil)
+	descOutbox   = prometheus.NewDesc("shoal_shard_outbox_entries", "Unanswered outbox entries in this replica.", []string{"group"}, nil)
+	descLost     = prometheus.NewDesc("shoal_shard_messages_dropped_total", "Deliveries that durable sessions lost to limits, from replicated state.", []string{"group", "reason"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descLease, descReady, descLeads, descTerm, descApplied, descFence,
+		descSessions, descQueued, descBytes, descOutbox, descLost} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(descLease, truth(c.n.lease.valid()))
+	gauge(descReady, truth(c.n.Ready() == nil))
+	gauge(descFence, float64(c.n.fenceNumber()))
+	for _, g := range c.n.allGroups() {
+		gauge(descLeads, truth(g.leads()), g.name)
+		gauge(descTerm, float64(g.raftNow.Load().CurrentTerm()), g.name)
+		gauge(descApplied, float64(g.applied()), g.name)
+		if g.id == 0 {
+			continue
+		}
+		var s shard.Stats
+		g.read(func(m machine) { s = m.(*shardMachine).Stats() })
+		gauge(descSessions, float64(s.Durable), g.name, "durable")
+		gauge(descSessions, float64(s.Sessions-s.Durable), g.name, "transient")
+		gauge(descQueued, float64(s.Queued), g.name)
+		gauge(descBytes, float64(s.BodyBytes), g.name)
+		gauge(descOutbox, float64(s.OutboxEntries), g.name)
+		counter := func(reason string, v uint64) {
+			ch <- prometheus.MustNewConstMetric(descLost, prometheus.CounterValue, float64(v), g.name, reason)
+		}
+		counter("queue_full", s.QueueFull)
+		counter("session_ended", s.SessionEnded)
+		counter("expired", s.Expired)
+		counter("subscriber_node_dead", s.OutboxFenced)
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

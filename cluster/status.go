@@ -1,0 +1,97 @@
+package cluster
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/raft"
+)
+
+// Status is a node's view of itself and the cluster, for people and their
+// tools.
+type Status struct {
+	Node      string `json:"node"`
+	Disk      string `json:"disk"`
+	Boot      uint64 `json:"boot"`
+	ClusterID string `json:"cluster_id"`
+	Version   uint32 `json:"version"`
+	Build     string `json:"build"`
+	Ready     bool   `json:"ready"`
+	// Reason says why the node is not ready.
+	Reason string        `json:"reason,omitempty"`
+	Nodes  []NodeStatus  `json:"nodes"`
+	Groups []GroupStatus `json:"groups"`
+}
+
+// NodeStatus is what the directory knows of a node.
+type NodeStatus struct {
+	Node string `json:"node"`
+	Disk string `json:"disk"`
+	Boot uint64 `json:"boot"`
+	Up   bool   `json:"up"`
+	RPC  string `json:"rpc_addr"`
+	HTTP string `json:"http_addr"`
+	MQTT string `json:"mqtt_addr"`
+}
+
+// GroupStatus is this node's replica of one raft group.
+type GroupStatus struct {
+	Group    string   `json:"group"`
+	State    string   `json:"state"`
+	Leader   string   `json:"leader"`
+	Term     uint64   `json:"term"`
+	Applied  uint64   `json:"applied"`
+	Replicas []string `json:"replicas"`
+	// Sessions, Queued and Outbox are a shard's figures.
+	Sessions int `json:"sessions"`
+	Queued   int `json:"queued"`
+	Outbox   int `json:"outbox"`
+}
+
+// Status tells what this node sees.
+func (n *Node) Status() Status {
+	s := Status{Node: n.config.NodeID, Disk: n.disk, Boot: n.boot, ClusterID: n.clusterID(), Build: n.config.Build}
+	if err := n.Ready(); err != nil {
+		s.Reason = err.Error()
+	}
+	s.Ready = s.Reason == ""
+	if p := n.proc.Load(); p != nil {
+		s.Boot = p.boot
+	}
+	n.readDirectory(func(d *directoryMachine) {
+		s.Version = d.Version()
+		for _, x := range d.Nodes() {
+			s.Nodes = append(s.Nodes, NodeStatus{
+				Node: x.Info.Node, Disk: x.Info.Disk, Boot: x.Info.Boot, Up: x.Up,
+				RPC: x.Info.RpcAddr, HTTP: x.Info.HttpAddr, MQTT: x.Info.MqttAddr,
+			})
+		}
+	})
+	for _, g := range n.allGroups() {
+		s.Groups = append(s.Groups, g.status())
+	}
+	return s
+}
+
+func (g *group) status() GroupStatus {
+	r := g.raftNow.Load()
+	s := GroupStatus{Group: g.name, State: r.State().String(), Leader: g.leader(), Term: r.CurrentTerm(), Applied: g.applied()}
+	if f := r.GetConfiguration(); f.Error() == nil {
+		for _, x := range f.Configuration().Servers {
+			s.Replicas = append(s.Replicas, fmt.Sprintf("%s (%s)", nodeOf(string(x.ID)), suffrage(x.Suffrage)))
+		}
+	}
+	if g.id != 0 {
+		g.read(func(m machine) {
+			stats := m.(*shardMachine).Stats()
+			s.Sessions, s.Queued, s.Outbox = stats.Sessions, stats.Queued, stats.OutboxEntries
+		})
+	}
+	return s
+}
+
+func suffrage(s raft.ServerSuffrage) string {
+	if s == raft.Voter {
+		return "voter"
+	}
+	return "non-voter"
+}
