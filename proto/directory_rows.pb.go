@@ -468,7 +468,9 @@ type RouteRow struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
 	// targets: shards in group order, then processes by node and boot.
-	Targets       []*RouteTarget `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"`
+	Targets []*RouteTarget `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"`
+	// filter, if it is too long to be the key.
+	Filter        string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -515,6 +517,13 @@ func (x *RouteRow) GetTargets() []*RouteTarget {
 		return x.Targets
 	}
 	return nil
+}
+
+func (x *RouteRow) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
 }
 
 type RouteTarget struct {
@@ -625,10 +634,11 @@ const file_directory_rows_proto_rawDesc = "" +
 	"\x05fence\x18\x04 \x01(\x04R\x05fence\"B\n" +
 	"\fPlacementRow\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
-	"\breplicas\x18\x02 \x03(\tR\breplicas\"S\n" +
+	"\breplicas\x18\x02 \x03(\tR\breplicas\"k\n" +
 	"\bRouteRow\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12/\n" +
-	"\atargets\x18\x02 \x03(\v2\x15.shoal.v1.RouteTargetR\atargets\"]\n" +
+	"\atargets\x18\x02 \x03(\v2\x15.shoal.v1.RouteTargetR\atargets\x12\x16\n" +
+	"\x06filter\x18\x03 \x01(\tR\x06filter\"]\n" +
 	"\vRouteTarget\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +

@@ -1,0 +1,294 @@
+package directory
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/shoalmq/shoal/broker/topic"
+	shoalpb "github.com/shoalmq/shoal/proto"
+	"pgregory.net/rapid"
+)
+
+// model is the directory as plain as can be: no ids, no bits, no trie.
+type model struct {
+	nodes  map[string]modelNode
+	fences uint64
+	min    map[string]uint64
+	last   map[Source]uint64
+	routes map[string]map[Source]uint8
+}
+
+type modelNode struct {
+	disk string
+	boot uint64
+	up   bool
+}
+
+func newModel() *model {
+	return &model{nodes: map[string]modelNode{}, min: map[string]uint64{}, last: map[Source]uint64{}, routes: map[string]map[Source]uint8{}}
+}
+
+// nodeUp returns whether it is taken.
+func (m *model) nodeUp(info *shoalpb.NodeInfo) bool {
+	n, known := m.nodes[info.Node]
+	if known && n.up && n.disk == info.Disk && n.boot == info.Boot {
+		return true
+	}
+	if known && n.up && (n.disk != info.Disk || n.boot > info.Boot) || info.Boot == 0 || info.Boot < m.min[info.Node] {
+		return false
+	}
+	m.nodes[info.Node] = modelNode{info.Disk, info.Boot, true}
+	m.fence(info.Node, info.Boot)
+	return true
+}
+
+func (m *model) nodeDown(node string, boot uint64) {
+	if n := m.nodes[node]; n.up && n.boot == boot {
+		n.up = false
+		m.nodes[node] = n
+		m.fence(node, boot+1)
+	}
+}
+
+func (m *model) fence(node string, boot uint64) {
+	m.fences++
+	m.min[node] = max(m.min[node], boot)
+	dead := func(s Source) bool { return s.Node == node && s.Boot < m.min[node] }
+	maps.DeleteFunc(m.last, func(s Source, _ uint64) bool { return dead(s) })
+	for _, at := range m.routes {
+		maps.DeleteFunc(at, func(s Source, _ uint8) bool { return dead(s) })
+	}
+}
+
+func (m *model) batch(s Source, b *shoalpb.Batch) {
+	if s.Node != "" && s.Boot < m.min[s.Node] || b.First > m.last[s]+1 {
+		return
+	}
+	for i, c := range b.Commands {
+		if n := b.First + uint64(i); n != m.last[s]+1 {
+			continue
+		}
+		m.last[s]++
+		if m.routes[c.Route.Filter] == nil {
+			m.routes[c.Route.Filter] = map[Source]uint8{}
+		}
+		if at := m.routes[c.Route.Filter]; c.Route.Present {
+			at[s] = uint8(c.Route.Qos)
+		} else {
+			delete(at, s)
+		}
+	}
+}
+
+func (m *model) matched(name string) string {
+	highest := map[Source]uint8{}
+	for filter, at := range m.routes {
+		if topic.MatchOne(filter, name) {
+			for s, qos := range at {
+				highest[s] = max(highest[s], qos)
+			}
+		}
+	}
+	var nodes, shards []string
+	for s, qos := range highest {
+		if s.Node == "" {
+			shards = append(shards, fmt.Sprintf("#%d:%d", s.Group, qos))
+		} else {
+			nodes = append(nodes, fmt.Sprintf("%s/%d:%d", s.Node, s.Boot, qos))
+		}
+	}
+	slices.Sort(nodes)
+	slices.Sort(shards)
+	return strings.Join(append(nodes, shards...), " ")
+}
+
+// cluster is two replicas of one log and the model: straight only applies;
+// other is written to a file, restored from it, and replays.
+type cluster struct {
+	t        *rapid.T
+	log      []*shoalpb.Entry // index 1 is log[0]
+	digests  [][32]byte       // of straight after each index
+	model    *model
+	straight *Machine
+	other    *Machine
+	file     *file
+}
+
+var (
+	filters = []string{"a", "a/b", "+", "+/b", "#", "a/#", "$x/#", "$x/b", "b/" + strings.Repeat("long", 400)}
+	names   = []string{"a", "a/b", "b", "b/b", "a/b/c", "$x/b", "b/" + strings.Repeat("long", 400)}
+)
+
+// entry makes an entry of 1 to 3 proposals and lets the model apply it.
+func (c *cluster) entry() {
+	e := &shoalpb.Entry{Format: 1, ClockMs: 5}
+	var taken []bool
+	for range rapid.IntRange(1, 3).Draw(c.t, "proposals") {
+		p, ok := c.proposal()
+		e.Proposals, taken = append(e.Proposals, p), append(taken, ok)
+	}
+	c.log = append(c.log, e)
+	generation, before := c.straight.Generation(), c.matches()
+	results, err := c.straight.Apply(uint64(len(c.log)), e, nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for i, r := range results {
+		if taken[i] != (r.Err == "") {
+			c.t.Fatalf("%v: refused %q", e.Proposals[i], r.Err)
+		}
+	}
+	if c.straight.Generation() == generation && before != c.matches() {
+		c.t.Fatal("matches changed, the generation did not")
+	}
+	c.digests = append(c.digests, c.straight.Digest())
+}
+
+func (c *cluster) proposal() (p *shoalpb.Proposal, taken bool) {
+	t := c.t
+	node := rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "node")
+	boot := c.model.nodes[node].boot
+	switch rapid.SampledFrom([]string{"route", "route", "route", "route", "up", "down"}).Draw(t, "kind") {
+	case "up":
+		info := &shoalpb.NodeInfo{Node: node, Disk: rapid.SampledFrom([]string{"d1", "d1", "d2"}).Draw(t, "disk"), Version: 1}
+		info.Boot = rapid.Uint64Range(boot-min(boot, 1), boot+2).Draw(t, "boot")
+		return &shoalpb.Proposal{NodeUp: &shoalpb.NodeUp{Node: info}}, c.model.nodeUp(info)
+	case "down":
+		boot := rapid.Uint64Range(boot-min(boot, 1), boot).Draw(t, "boot")
+		c.model.nodeDown(node, boot)
+		return &shoalpb.Proposal{NodeDown: &shoalpb.NodeDown{Node: node, Boot: boot}}, true
+	}
+	s := Source{Node: node, Boot: rapid.Uint64Range(boot-min(boot, 1), boot+1).Draw(t, "boot")}
+	if rapid.Bool().Draw(t, "shard") {
+		s = Source{Group: rapid.Uint32Range(1, 3).Draw(t, "group")}
+	}
+	b := batchOf(s, rapid.Uint64Range(1, c.model.last[s]+2).Draw(t, "first"))
+	if rapid.Bool().Draw(t, "next") {
+		b.First = c.model.last[s] + 1
+	}
+	for range rapid.IntRange(1, 6).Draw(t, "changes") {
+		b.Commands = append(b.Commands, &shoalpb.Command{Route: &shoalpb.RouteChange{
+			Filter:  rapid.SampledFrom(filters).Draw(t, "filter"),
+			Present: rapid.IntRange(0, 2).Draw(t, "present") > 0,
+			Qos:     rapid.Uint32Range(0, 2).Draw(t, "QoS"),
+		}})
+	}
+	c.model.batch(s, b)
+	return &shoalpb.Proposal{Batch: b}, true
+}
+
+func (c *cluster) matches() string {
+	var all []string
+	for _, name := range names {
+		all = append(all, matched(c.straight, name))
+	}
+	return strings.Join(all, "; ")
+}
+
+// catchUp lets other apply up to n more entries, and one again.
+func (c *cluster) catchUp(n int) {
+	for ; n > 0 && c.other.Applied() < uint64(len(c.log)); n-- {
+		index := c.other.Applied() + 1
+		for range 2 {
+			if _, err := c.other.Apply(index, c.log[index-1], nil); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+		c.compare()
+	}
+}
+
+func (c *cluster) compare() {
+	c.t.Helper()
+	if n := c.other.Applied(); n > 0 && c.other.Digest() != c.digests[n-1] {
+		c.t.Fatalf("the replicas differ at %d", n)
+	}
+}
+
+// checkpoint writes other while it goes on applying, and perhaps restarts it.
+func (c *cluster) checkpoint() {
+	frozen := c.other.Freeze()
+	at := c.other.Applied()
+	c.file.fail = rapid.IntRange(-20, 10).Draw(c.t, "fails after")
+	c.catchUp(rapid.IntRange(0, 1).Draw(c.t, "before"))
+	err := c.file.checkpoint(frozen, func(page func()) {
+		c.catchUp(rapid.IntRange(0, 2).Draw(c.t, "between"))
+		page()
+	})
+	c.file.fail = -1
+	if err == nil {
+		again := c.file.restored(c.t)
+		if again.Applied() != at || at > 0 && again.Digest() != c.digests[at-1] {
+			c.t.Fatalf("the checkpoint of %d holds %d or something else", at, again.Applied())
+		}
+	}
+	if rapid.Bool().Draw(c.t, "restart") {
+		c.other = c.small(c.file.restored(c.t))
+		c.compare()
+	}
+}
+
+// small makes m work in small pages.
+func (c *cluster) small(m *Machine) *Machine {
+	m.sweepPage, m.checkpointPage = 1, 2
+	return m
+}
+
+func (c *cluster) check() {
+	m := c.straight
+	for _, name := range names {
+		if got, want := matched(m, name), c.model.matched(name); got != want {
+			c.t.Fatalf("%.9s goes to %q, want %q", name, got, want)
+		}
+	}
+	for s, last := range c.model.last {
+		if got := m.RouteIndex(s.Node, s.Boot, s.Group); got != last {
+			c.t.Fatalf("%v: last %d, want %d", s, got, last)
+		}
+	}
+	since := map[string]uint64{}
+	for _, f := range m.FencesSince(0) {
+		since[f.Node] = f.Boot
+	}
+	if m.FenceNumber() != c.model.fences || !maps.Equal(since, c.model.min) {
+		c.t.Fatalf("fences %d %v, want %d %v", m.FenceNumber(), since, c.model.fences, c.model.min)
+	}
+	for name, want := range c.model.nodes {
+		if n, _ := m.Node(name); n.Up != want.up || n.Info.Boot != want.boot || n.Info.Disk != want.disk {
+			c.t.Fatalf("node %s is %v, want %v", name, n, want)
+		}
+	}
+}
+
+// TestModel: a replica, one that is written and restored at any time, and a
+// plain model agree after every entry.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := &cluster{t: t, model: newModel(), straight: New(), file: newFile()}
+		c.other = c.small(New())
+		birth := &shoalpb.Birth{ClusterId: "c", Version: 1, Shards: 3, Members: []*shoalpb.NodeDisk{{Node: "x", Disk: "d1"}, {Node: "y", Disk: "d1"}}}
+		c.model.nodes["x"], c.model.nodes["y"] = modelNode{disk: "d1"}, modelNode{disk: "d1"}
+		c.log = []*shoalpb.Entry{{Format: 1, Proposals: []*shoalpb.Proposal{{Birth: birth}}}}
+		if _, err := c.straight.Apply(1, c.log[0], nil); err != nil {
+			t.Fatal(err)
+		}
+		c.digests = append(c.digests, c.straight.Digest())
+		for range rapid.IntRange(1, 80).Draw(t, "steps") {
+			c.entry()
+			c.check()
+			if rapid.Bool().Draw(t, "catch up") {
+				c.catchUp(3)
+			}
+			if rapid.IntRange(0, 3).Draw(t, "checkpoint") == 0 {
+				c.checkpoint()
+			}
+		}
+		c.catchUp(len(c.log))
+		if c.other.Applied() != c.straight.Applied() {
+			t.Fatal("the other replica stopped")
+		}
+	})
+}
