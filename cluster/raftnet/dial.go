@@ -72,30 +72,31 @@ type dialledConn struct {
 }
 
 // hostTLS is client TLS that expects the name of the host dialled, since gRPC
-// knows only the node's name.
+// knows only the node's name; or the configured name, if there is one.
 type hostTLS struct {
 	credentials.TransportCredentials
-	cfg *tls.Config
+	name string
 }
 
 func newHostTLS(cfg *tls.Config) *hostTLS {
 	cfg = cfg.Clone()
 	cfg.MinVersion = max(cfg.MinVersion, tls.VersionTLS13)
-	return &hostTLS{credentials.NewTLS(cfg), cfg}
+	return &hostTLS{credentials.NewTLS(cfg), cfg.ServerName}
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
-func (h *hostTLS) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	cfg := h.cfg
-	if c, ok := raw.(*dialledConn); ok && cfg.ServerName == "" {
-		cfg = cfg.Clone()
-		cfg.ServerName = c.host
+func (h *hostTLS) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	name := h.name
+	if c, ok := raw.(*dialledConn); ok && name == "" {
+		name = c.host
 	}
-	return credentials.NewTLS(cfg).ClientHandshake(ctx, authority, raw)
+	return h.TransportCredentials.ClientHandshake(ctx, name, raw)
 }
 
 // Clone implements credentials.TransportCredentials.
-func (h *hostTLS) Clone() credentials.TransportCredentials { return newHostTLS(h.cfg) }
+func (h *hostTLS) Clone() credentials.TransportCredentials {
+	return &hostTLS{h.TransportCredentials.Clone(), h.name}
+}
 
 // dial makes the connection object; gRPC dials on its own goroutine.
 func (p *Pool) dial(node string, class Class) (*peerConn, error) {

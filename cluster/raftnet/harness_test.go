@@ -176,8 +176,7 @@ func (l *logRecords) count(s string) int {
 }
 
 type clusterOptions struct {
-	tls    func(node string) *tls.Config
-	listen string
+	tls func(node string) *tls.Config
 }
 
 // startMember starts a server and a mux on a loopback port and notes it in b.
