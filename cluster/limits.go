@@ -35,6 +35,10 @@ const (
 	// are closed: longer than an election, a lapse and a fence together.
 	awayTimeout = 15 * time.Second
 
+	// closeTimeout bounds the wait for connections of a fenced process to let
+	// go; they have nothing to wait for themselves.
+	closeTimeout = 10 * time.Second
+
 	// retryDelay paces what is tried again while a leader is unknown.
 	retryDelay = 20 * time.Millisecond
 

@@ -85,6 +85,19 @@ func (p *process) stop(err error) {
 		}
 	}
 	p.tasks.wait()
+	p.waitClosed(open)
+}
+
+// waitClosed waits until the connections have closed their links: until then
+// they may still take back routes, which must not touch the next process.
+func (p *process) waitClosed(open []*link) {
+	ctx, cancel := context.WithTimeout(p.n.tasks.ctx, closeTimeout)
+	defer cancel()
+	for _, l := range open {
+		for !l.isClosed() && ctx.Err() == nil {
+			pause(ctx, retryDelay)
+		}
+	}
 }
 
 // loseClients closes all connections: the lease is gone for too long.

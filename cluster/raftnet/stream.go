@@ -91,7 +91,8 @@ func (s *stream) exchange(kind Kind, req *frame, resp any) (sent time.Duration, 
 	if err := s.send(req); err != nil {
 		return sent, err
 	}
-	return sent, s.receive(kind, resp)
+	err = s.receive(kind, resp)
+	return Now(), err
 }
 
 // receive waits for the answer to a request.

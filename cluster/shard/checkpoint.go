@@ -87,13 +87,13 @@ func (c *Checkpoint) use(b *body) {
 	}
 }
 
-// encode saves a frozen row. The owner's lock is held.
-func (c *Checkpoint) encode(d *dirtyRow) {
-	if d.done || d.object == nil {
-		return
+// encode saves a frozen row and returns its size. The owner's lock is held.
+func (c *Checkpoint) encode(d *dirtyRow) int {
+	if !d.done && d.object != nil {
+		d.value = d.object.row(c.use)
+		d.done = true
 	}
-	d.value = d.object.row(c.use)
-	d.done = true
+	return len(d.value)
 }
 
 // Write writes the checkpoint to rows. lock must call its argument with the
@@ -127,18 +127,18 @@ func (c *Checkpoint) Write(rows Rows, lock func(func())) error {
 // writeDirty writes sessions and filters.
 func (c *Checkpoint) writeDirty(rows Rows, lock func(func())) error {
 	for rest := c.dirty; len(rest) > 0; {
-		step := rest[:min(len(rest), writeRows)]
-		rest = rest[len(step):]
+		n := 0
 		lock(func() {
-			for i := range step {
-				c.encode(&step[i])
+			for size := 0; n < len(rest) && n < writeRows && size < writeBytes; n++ {
+				size += c.encode(&rest[n])
 			}
 		})
-		for i := range step {
-			if err := writeRow(rows, &step[i]); err != nil {
+		for i := range rest[:n] {
+			if err := writeRow(rows, &rest[i]); err != nil {
 				return err
 			}
 		}
+		rest = rest[n:]
 	}
 	return nil
 }

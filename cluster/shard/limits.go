@@ -46,7 +46,8 @@ const (
 	// page of the B+tree should hold several.
 	maxNameKey = 512
 
-	// writeRows is how many rows a checkpoint encodes in one step of the lock:
-	// about 0.2 ms for rows of usual size.
-	writeRows = 128
+	// writeRows and writeBytes bound what a checkpoint encodes in one step of
+	// the lock: about 0.2 ms.
+	writeRows  = 128
+	writeBytes = 64 << 10
 )

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sort"
 
 	"github.com/shoalmq/shoal/broker/topic"
 	shoalpb "github.com/shoalmq/shoal/proto"
@@ -24,15 +23,15 @@ type model struct {
 }
 
 type modelSession struct {
-	client              string
-	durable             bool
-	owner               *shoalpb.Owner
-	former              []*shoalpb.Owner
-	expiry, window      uint32
-	subs                map[string]*shoalpb.Subscription
-	queue               []*modelEntry
-	seq, sentHi, openHi uint64
-	exchanges           []*modelExchange
+	client                       string
+	durable                      bool
+	owner                        *shoalpb.Owner
+	former                       []*shoalpb.Owner
+	expiry, window               uint32
+	subs                         map[string]*shoalpb.Subscription
+	queue                        []*modelEntry
+	seq, sentHi, openHi, dropped uint64
+	exchanges                    []*modelExchange
 }
 
 type modelEntry struct {
@@ -130,7 +129,8 @@ func (m *model) batch(b *shoalpb.Batch, conn uint64) *shoalpb.BatchAnswer {
 func (m *model) command(b *shoalpb.Batch, c *shoalpb.Command, conn uint64) *shoalpb.Answer {
 	switch {
 	case c.Append != nil:
-		return m.appendAll(c.Append.Message)
+		m.appendAll(c.Append.Message)
+		return nil
 	case c.Open != nil:
 		return m.open(c.Open, &shoalpb.Owner{Node: b.Node, Boot: b.Boot, Conn: conn})
 	case c.Drained != nil:
@@ -308,7 +308,7 @@ func (m *model) push(t *shoalpb.Target, c *shoalpb.Command) uint64 {
 }
 
 // appendAll gives a message to all sessions that match.
-func (m *model) appendAll(msg *shoalpb.Message) (answer *shoalpb.Answer) {
+func (m *model) appendAll(msg *shoalpb.Message) {
 	for _, s := range m.sessions {
 		e := &modelEntry{message: msg}
 		matched := false
@@ -323,11 +323,11 @@ func (m *model) appendAll(msg *shoalpb.Message) (answer *shoalpb.Answer) {
 				e.ids = append(e.ids, sub.Identifier)
 			}
 		}
-		switch {
-		case !matched || e.qos == 0:
+		if !matched || e.qos == 0 {
 			continue
-		case len(s.queue) >= m.config.QueueEntries:
-			answer = refuse(shoalpb.Code_CODE_QUEUE_FULL)
+		}
+		if len(s.queue) >= m.config.QueueEntries {
+			s.dropped++
 			continue
 		}
 		slices.Sort(e.ids)
@@ -336,7 +336,6 @@ func (m *model) appendAll(msg *shoalpb.Message) (answer *shoalpb.Answer) {
 		s.queue = append(s.queue, e)
 		s.advance()
 	}
-	return answer
 }
 
 // advance lets the first unfinished entries be sent.
@@ -463,119 +462,4 @@ func (m *model) fence(f *shoalpb.Fence) {
 			}
 		}
 	}
-}
-
-// lines is the state as text, to be compared with that of a Machine.
-func (m *model) lines() (lines []string) {
-	for _, s := range m.sessions {
-		head := fmt.Sprintf("session %s durable=%v owner=%v former=%v", s.client, s.durable, ownerText(s.owner), ownersText(s.former))
-		if s.durable {
-			head += fmt.Sprintf(" seq=%d sent=%d", s.seq, s.sentHi)
-		}
-		lines = append(lines, head)
-		for _, sub := range s.subs {
-			lines = append(lines, fmt.Sprintf("session %s sub %s", s.client, subText(sub)))
-		}
-		for _, e := range s.queue {
-			lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s",
-				s.client, e.seq, e.qos, e.released, e.retain, e.ids, e.message.Payload))
-		}
-		for i, x := range s.exchanges {
-			waits := slices.Sorted(maps.Keys(x.waits))
-			lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits))
-		}
-	}
-	for f, r := range m.routes {
-		lines = append(lines, fmt.Sprintf("filter %s q%d n%d", f, r.qos, r.n))
-	}
-	for _, b := range m.boxes {
-		for n, c := range b.list {
-			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(b.target), n, commandText(c)))
-		}
-	}
-	sort.Strings(lines)
-	return lines
-}
-
-// stateLines is the same of a Machine.
-func stateLines(m *Machine) (lines []string) {
-	for _, s := range m.sessions {
-		var owner *shoalpb.Owner
-		if s.owner != nil {
-			owner = &shoalpb.Owner{Node: s.owner.node, Boot: s.owner.boot, Conn: s.conn}
-		}
-		head := fmt.Sprintf("session %s durable=%v owner=%v former=%v", s.client, s.durable, ownerText(owner), ownersText(s.formerOwners()))
-		if s.durable {
-			head += fmt.Sprintf(" seq=%d sent=%d", s.nextSeq-1, s.sentHi)
-		}
-		lines = append(lines, head)
-		for _, sub := range s.subs {
-			lines = append(lines, fmt.Sprintf("session %s sub %s", s.client, subText(sub.row())))
-		}
-		for seq := uint64(1); seq < s.nextSeq; seq++ {
-			if r := s.queue.find(seq); r != nil {
-				lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s", s.client, seq, r.flag.qos(),
-					r.flag&refReleased != 0, r.flag&refRetain != 0, r.ids.list(), r.body.message.Payload))
-			}
-		}
-		lines = append(lines, exchangeLines(s)...)
-	}
-	m.filters.All(func(name string, f *filter) bool {
-		lines = append(lines, fmt.Sprintf("filter %s q%d n%d", name, f.qos(), f.route))
-		return true
-	})
-	m.OutboxTargets(func(t *shoalpb.Target) bool {
-		first, list := m.Outbox(t, 0, 1<<30)
-		for i, c := range list {
-			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(t), first+uint64(i), commandText(c)))
-		}
-		return true
-	})
-	sort.Strings(lines)
-	return lines
-}
-
-func exchangeLines(s *session) (lines []string) {
-	if s.extra == nil {
-		return nil
-	}
-	for i, x := range s.extra.received {
-		waits := []string{}
-		for _, p := range x.pending {
-			waits = append(waits, waitText(p.outbox.target, p.n))
-		}
-		slices.Sort(waits)
-		if len(waits) == 0 {
-			waits = nil
-		}
-		lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits))
-	}
-	return lines
-}
-
-func waitText(t *shoalpb.Target, n uint64) string { return fmt.Sprintf("%s #%d", targetText(t), n) }
-
-func ownerText(o *shoalpb.Owner) string {
-	if o == nil {
-		return "-"
-	}
-	return fmt.Sprintf("%s/%d/%d", o.Node, o.Boot, o.Conn)
-}
-
-func ownersText(list []*shoalpb.Owner) (text []string) {
-	for _, o := range list {
-		text = append(text, ownerText(o))
-	}
-	return text
-}
-
-func subText(s *shoalpb.Subscription) string {
-	return fmt.Sprintf("%s q%d %v %v %d %d", s.Filter, s.Qos, s.NoLocal, s.RetainAsPublished, s.RetainHandling, s.Identifier)
-}
-
-func commandText(c *shoalpb.Command) string {
-	if r := c.Route; r != nil {
-		return fmt.Sprintf("route %s %v q%d", r.Filter, r.Present, r.Qos)
-	}
-	return string(c.Append.Message.Payload)
 }

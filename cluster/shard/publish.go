@@ -2,22 +2,19 @@ package shard
 
 import shoalpb "github.com/shoalmq/shoal/proto"
 
-// appendCommand takes a message into the queues of all sessions that match. The
-// answer "queue full" says that at least one of them was full and lost it,
-// which is counted; all others have it.
+// appendCommand takes a message into the queues of all sessions that match. A
+// full queue is no exception: it is the limit of one subscriber, counted there,
+// and the publisher's message was accepted.
 func (m *Machine) appendCommand(c *shoalpb.Append) *shoalpb.Answer {
 	var b *body
-	if !m.deliver(&b, c.Message) {
-		return refuse(shoalpb.Code_CODE_QUEUE_FULL)
-	}
+	m.deliver(&b, c.Message)
 	return nil
 }
 
 // deliver gives a message to all sessions that match. *b is its body, if it is
-// stored already or is now. It reports false if a queue was full.
-func (m *Machine) deliver(b **body, message *shoalpb.Message) bool {
+// stored already or is now.
+func (m *Machine) deliver(b **body, message *shoalpb.Message) {
 	m.counters.Appended++
-	taken := true
 	found := m.matcher.match(m, message)
 	for i := range found {
 		f := &found[i]
@@ -29,10 +26,9 @@ func (m *Machine) deliver(b **body, message *shoalpb.Message) bool {
 		if f.retain {
 			flag |= refRetain
 		}
-		taken = m.enqueue(f.session, b, message, f.ids, flag) && taken
+		m.enqueue(f.session, b, message, f.ids, flag)
 	}
 	m.matcher.clear()
-	return taken
 }
 
 // sendVolatile hands a delivery of QoS 0 to the leader, who may lose it.

@@ -63,14 +63,14 @@ func (q *queue) trim() bool {
 	return q.head < len(q.refs)
 }
 
-// enqueue adds a reference to the body in *b, made of message if missing. It
-// reports false if the session's queue is full.
-func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, ids *identifiers, flag refFlag) bool {
+// enqueue adds a reference to the body in *b, made of message if missing. If the
+// session's queue is full it drops the new message and counts it.
+func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, ids *identifiers, flag refFlag) {
 	m.touch(s)
 	if s.queue != nil && s.queue.unfinished >= m.cfg.QueueEntries {
 		s.more().dropped++
 		m.counters.QueueFull++
-		return false
+		return
 	}
 	q := s.queue
 	if q == nil {
@@ -85,7 +85,6 @@ func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, ids *i
 	if s.advance() {
 		m.ready(s)
 	}
-	return true
 }
 
 // newQueue returns an empty queue whose first entry will be base.

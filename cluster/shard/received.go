@@ -9,7 +9,7 @@ import (
 // received is one QoS 2 message of a durable publisher whose exchange is not
 // finished: PUBREL or answers of targets are missing.
 type received struct {
-	session *session // nil when the exchange was abandoned
+	session *session // nil when nobody waits for the exchange any more
 	conn    uint64   // connection that spoke of it last
 	hash    uint64
 	id      uint32
@@ -56,7 +56,7 @@ func (m *Machine) receive(c *shoalpb.Received) *shoalpb.Answer {
 		}
 		// The client lost its state and begins anew. The old message was
 		// accepted and goes its way.
-		m.abandon(r)
+		m.endExchange(r)
 		m.counters.ReceivedReplaced++
 	}
 	if s.extra != nil && len(s.extra.received) >= maxReceived {
@@ -105,14 +105,15 @@ func (m *Machine) released(c *shoalpb.Released) *shoalpb.Answer {
 	r.released = true
 	r.conn = c.Conn
 	if len(r.pending) == 0 {
-		m.abandon(r)
+		m.endExchange(r)
 		return nil
 	}
 	return refuse(shoalpb.Code_CODE_PENDING)
 }
 
-// abandon removes an exchange from its session.
-func (m *Machine) abandon(r *received) {
+// endExchange removes an exchange from its session. Its outbox entries go their
+// way.
+func (m *Machine) endExchange(r *received) {
 	m.touch(r.session)
 	x := r.session.extra
 	x.received = slices.DeleteFunc(x.received, func(o *received) bool { return o == r })
@@ -130,7 +131,7 @@ func (m *Machine) answered(r *received, o *outbox, n uint64) {
 	if len(r.pending) > 0 || !r.released {
 		return
 	}
-	m.abandon(r)
+	m.endExchange(r)
 	if eff := m.now.eff; eff != nil && s.owner != nil && s.conn == r.conn {
 		eff.Completed = append(eff.Completed, Completed{
 			Node: s.owner.node, Boot: s.owner.boot, Client: s.client, Conn: s.conn, ID: r.id,
