@@ -118,7 +118,7 @@ type cluster struct {
 }
 
 var (
-	filters = []string{"a", "a/b", "+", "+/b", "#", "a/#", "$x/#", "$x/b", "b/" + strings.Repeat("long", 400)}
+	filters = []string{"a", "a/b", "+", "+/b", "#", "a/#", "$x/#", "$x/b", "b/" + strings.Repeat("long", 400), "+/" + strings.Repeat("long", 400)}
 	names   = []string{"a", "a/b", "b", "b/b", "a/b/c", "$x/b", "b/" + strings.Repeat("long", 400)}
 )
 
