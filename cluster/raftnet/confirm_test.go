@@ -49,7 +49,8 @@ func TestOldAnswerDoesNotConfirm(t *testing.T) {
 
 	// Hold one heartbeat answer from each follower. From then on nothing more
 	// leaves the leader, nor arrives there.
-	release, held := make(chan struct{}), make(chan string, 16)
+	release, never, held := make(chan struct{}), make(chan struct{}), make(chan string, 16)
+	defer close(never) // so that raft can shut down at once
 	var mu sync.Mutex
 	holding := make(map[string]bool)
 	l.setHold(func(m Message) <-chan struct{} {
@@ -63,7 +64,7 @@ func TestOldAnswerDoesNotConfirm(t *testing.T) {
 		case !m.Answer && m.From == lead.self && m.Kind == KindHeartbeat && !holding[m.To]:
 			return nil
 		case m.From == lead.self || m.To == lead.self:
-			return make(chan struct{})
+			return never
 		}
 		return nil
 	})

@@ -91,8 +91,7 @@ func (s *stream) exchange(kind Kind, req *frame, resp any) (sent time.Duration, 
 	if err := s.send(req); err != nil {
 		return sent, err
 	}
-	err = s.receive(kind, resp)
-	return Now(), err
+	return sent, s.receive(kind, resp)
 }
 
 // receive waits for the answer to a request.
