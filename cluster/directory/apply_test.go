@@ -9,8 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// newer decodes e with a field that this build does not know in its last message
-// of the given path.
+// newer returns p with a field that this build does not know.
 func newer(t *testing.T, p *shoalpb.Proposal) *shoalpb.Proposal {
 	data, err := p.MarshalVT()
 	if err != nil {
