@@ -193,6 +193,8 @@ func repeat(t *rapid.T, m *Machine, l logged) {
 		switch b, o := p.Batch, p.OutboxAnswered; {
 		case b != nil && !consumed(m, b):
 			return // what was ahead of a fence, or behind a gap, may be taken now
+		case b != nil:
+			b.Answered = 0 // or what was refused forgets answers now
 		case o != nil:
 			if _, left := m.Outbox(o.Target, 0, 1); len(left) > 0 {
 				return // it may name what was not there

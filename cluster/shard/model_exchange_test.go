@@ -1,0 +1,114 @@
+package shard
+
+import (
+	"maps"
+	"slices"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+func (s *modelSession) exchange(id uint64, released bool) *modelExchange {
+	for _, x := range s.exchanges {
+		if x.id == id && x.released == released {
+			return x
+		}
+	}
+	return nil
+}
+
+func (s *modelSession) remove(x *modelExchange) {
+	s.exchanges = slices.DeleteFunc(s.exchanges, func(o *modelExchange) bool { return o == x })
+}
+
+func (m *model) receive(s *modelSession, c *shoalpb.Received) *shoalpb.Answer {
+	if x := s.exchange(uint64(c.Id), false); x != nil {
+		switch {
+		case x.hash == c.Hash:
+			x.conn = c.Conn
+			return refuse(shoalpb.Code_CODE_KNOWN)
+		case c.Dup || x.conn == c.Conn:
+			return refuse(shoalpb.Code_CODE_ID_IN_USE)
+		}
+		s.remove(x)
+	}
+	x := &modelExchange{id: uint64(c.Id), hash: c.Hash, conn: c.Conn, waits: map[string]bool{}}
+	s.exchanges = append(s.exchanges, x)
+	for _, t := range c.Targets {
+		switch {
+		case t.Group == m.config.Group:
+			m.appendAll(c.Message)
+		case t.Node == "" || t.Boot >= m.minBoot[t.Node]:
+			n := m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: c.Message}})
+			x.waits[waitText(t, n)] = true
+		}
+	}
+	return nil
+}
+
+func (m *model) released(s *modelSession, c *shoalpb.Released) *shoalpb.Answer {
+	x := s.exchange(uint64(c.Id), false)
+	if x == nil {
+		x = s.exchange(uint64(c.Id), true)
+	}
+	if x == nil {
+		return refuse(shoalpb.Code_CODE_UNKNOWN_ID)
+	}
+	x.released, x.conn = true, c.Conn
+	if len(x.waits) > 0 {
+		return refuse(shoalpb.Code_CODE_PENDING)
+	}
+	s.remove(x)
+	return nil
+}
+
+func (m *model) answered(c *shoalpb.OutboxAnswered) {
+	b := m.boxes[targetText(c.Target)]
+	if b == nil {
+		return
+	}
+	for n := range b.list {
+		if n <= c.UpTo {
+			m.pop(b, n)
+		}
+	}
+}
+
+// pop removes an outbox entry and ends what waited for it.
+func (m *model) pop(b *modelBox, n uint64) {
+	delete(b.list, n)
+	for _, s := range m.sessions {
+		for _, x := range slices.Clone(s.exchanges) {
+			delete(x.waits, waitText(b.target, n))
+			if x.released && len(x.waits) == 0 {
+				s.remove(x)
+			}
+		}
+	}
+}
+
+func (m *model) fence(f *shoalpb.Fence) {
+	m.fenceNo = max(m.fenceNo, f.Number)
+	for _, n := range f.Nodes {
+		if n.Boot <= m.minBoot[n.Node] {
+			continue
+		}
+		m.minBoot[n.Node] = n.Boot
+		dead := func(o *shoalpb.Owner) bool { return o != nil && o.Node == n.Node && o.Boot < n.Boot }
+		for _, client := range slices.Sorted(maps.Keys(m.sessions)) {
+			s := m.sessions[client]
+			if dead(s.owner) {
+				s.owner = nil
+			}
+			s.former = slices.DeleteFunc(s.former, dead)
+			m.settle(s)
+		}
+		for name, b := range m.boxes {
+			if b.target.Node == n.Node && b.target.Boot < n.Boot {
+				for k := range b.list {
+					m.pop(b, k)
+				}
+				delete(m.boxes, name)
+			}
+		}
+	}
+}

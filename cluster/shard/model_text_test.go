@@ -1,0 +1,132 @@
+package shard
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// lines is the state as text, to be compared with that of a Machine.
+func (m *model) lines() (lines []string) {
+	for _, s := range m.sessions {
+		head := fmt.Sprintf("session %s durable=%v owner=%v former=%v", s.client, s.durable, ownerText(s.owner), ownersText(s.former))
+		if s.durable {
+			head += fmt.Sprintf(" seq=%d sent=%d dropped=%d", s.seq, s.sentHi, s.dropped)
+		}
+		lines = append(lines, head)
+		for _, sub := range s.subs {
+			lines = append(lines, fmt.Sprintf("session %s sub %s", s.client, subText(sub)))
+		}
+		for _, e := range s.queue {
+			lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s",
+				s.client, e.seq, e.qos, e.released, e.retain, e.ids, e.message.Payload))
+		}
+		for i, x := range s.exchanges {
+			waits := slices.Sorted(maps.Keys(x.waits))
+			lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits))
+		}
+	}
+	for f, r := range m.routes {
+		lines = append(lines, fmt.Sprintf("filter %s q%d n%d", f, r.qos, r.n))
+	}
+	for _, b := range m.boxes {
+		for n, c := range b.list {
+			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(b.target), n, commandText(c)))
+		}
+	}
+	sort.Strings(lines)
+	return lines
+}
+
+// stateLines is the same of a Machine.
+func stateLines(m *Machine) (lines []string) {
+	for _, s := range m.sessions {
+		var owner *shoalpb.Owner
+		if s.owner != nil {
+			owner = &shoalpb.Owner{Node: s.owner.node, Boot: s.owner.boot, Conn: s.conn}
+		}
+		head := fmt.Sprintf("session %s durable=%v owner=%v former=%v", s.client, s.durable, ownerText(owner), ownersText(s.formerOwners()))
+		if s.durable {
+			head += fmt.Sprintf(" seq=%d sent=%d dropped=%d", s.nextSeq-1, s.sentHi, dropped(s))
+		}
+		lines = append(lines, head)
+		for _, sub := range s.subs {
+			lines = append(lines, fmt.Sprintf("session %s sub %s", s.client, subText(sub.row())))
+		}
+		for seq := uint64(1); seq < s.nextSeq; seq++ {
+			if r := s.queue.find(seq); r != nil {
+				lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s", s.client, seq, r.flag.qos(),
+					r.flag&refReleased != 0, r.flag&refRetain != 0, r.ids.list(), r.body.message.Payload))
+			}
+		}
+		lines = append(lines, exchangeLines(s)...)
+	}
+	m.filters.All(func(name string, f *filter) bool {
+		lines = append(lines, fmt.Sprintf("filter %s q%d n%d", name, f.qos(), f.route))
+		return true
+	})
+	m.OutboxTargets(func(t *shoalpb.Target) bool {
+		first, list := m.Outbox(t, 0, 1<<30)
+		for i, c := range list {
+			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(t), first+uint64(i), commandText(c)))
+		}
+		return true
+	})
+	sort.Strings(lines)
+	return lines
+}
+
+func exchangeLines(s *session) (lines []string) {
+	if s.extra == nil {
+		return nil
+	}
+	for i, x := range s.extra.received {
+		waits := []string{}
+		for _, p := range x.pending {
+			waits = append(waits, waitText(p.outbox.target, p.n))
+		}
+		slices.Sort(waits)
+		if len(waits) == 0 {
+			waits = nil
+		}
+		lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits))
+	}
+	return lines
+}
+
+func waitText(t *shoalpb.Target, n uint64) string { return fmt.Sprintf("%s #%d", targetText(t), n) }
+
+func ownerText(o *shoalpb.Owner) string {
+	if o == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%s/%d/%d", o.Node, o.Boot, o.Conn)
+}
+
+func ownersText(list []*shoalpb.Owner) (text []string) {
+	for _, o := range list {
+		text = append(text, ownerText(o))
+	}
+	return text
+}
+
+func subText(s *shoalpb.Subscription) string {
+	return fmt.Sprintf("%s q%d %v %v %d %d", s.Filter, s.Qos, s.NoLocal, s.RetainAsPublished, s.RetainHandling, s.Identifier)
+}
+
+func commandText(c *shoalpb.Command) string {
+	if r := c.Route; r != nil {
+		return fmt.Sprintf("route %s %v q%d", r.Filter, r.Present, r.Qos)
+	}
+	return string(c.Append.Message.Payload)
+}
+
+func dropped(s *session) uint64 {
+	if s.extra == nil {
+		return 0
+	}
+	return s.extra.dropped
+}

@@ -1,0 +1,199 @@
+package shard
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strings"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// commands make the command of a line.
+var commands = map[string]func(*script, *args) *shoalpb.Command{
+	"open":        (*script).openCommand,
+	"close":       (*script).closeCommand,
+	"drained":     (*script).drainedCommand,
+	"subscribe":   (*script).subscribeCommand,
+	"unsubscribe": (*script).unsubscribeCommand,
+	"append":      (*script).appendCommand,
+	"received":    (*script).receivedCommand,
+	"released":    (*script).releasedCommand,
+	"release":     (*script).releaseCommand,
+	"ack":         (*script).ackCommand,
+}
+
+func (s *script) openCommand(a *args) *shoalpb.Command {
+	o := &shoalpb.Open{
+		Client: a.plain[0], CleanStart: a.has("clean"),
+		ExpiryS: uint32(a.number("expiry", 0)), Window: uint32(a.number("window", 32)),
+	}
+	if a.has("will") {
+		o.Will = &shoalpb.Will{Message: &shoalpb.Message{Topic: "will"}, DelayS: 5}
+	}
+	return &shoalpb.Command{Open: o}
+}
+
+func (s *script) closeCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	cl := &shoalpb.Close{Client: c.client, Conn: c.conn, Drained: a.has("drained"), DiscardWill: a.has("discard")}
+	if _, ok := a.named["expiry"]; ok {
+		e := uint32(a.number("expiry", 0))
+		cl.ExpiryS = &e
+	}
+	return &shoalpb.Command{Close: cl}
+}
+
+func (s *script) drainedCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	return &shoalpb.Command{Drained: &shoalpb.Drained{Client: c.client, Conn: c.conn}}
+}
+
+func (s *script) subscribeCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	sub := &shoalpb.Subscribe{Client: c.client, Conn: c.conn}
+	for _, f := range strings.Split(a.plain[1], ",") {
+		sub.Subscriptions = append(sub.Subscriptions, &shoalpb.Subscription{
+			Filter: f, Qos: uint32(a.number("qos", 1)), Identifier: uint32(a.number("id", 0)),
+			NoLocal: a.has("nolocal"), RetainAsPublished: a.has("rap"),
+		})
+	}
+	return &shoalpb.Command{Subscribe: sub}
+}
+
+func (s *script) unsubscribeCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	return &shoalpb.Command{Unsubscribe: &shoalpb.Unsubscribe{
+		Client: c.client, Conn: c.conn, Filters: strings.Split(a.plain[1], ","),
+	}}
+}
+
+func (a *args) message(qos uint64, topic, payload string) *shoalpb.Message {
+	return &shoalpb.Message{
+		Topic: topic, Payload: []byte(payload), Qos: uint32(a.number("qos", qos)),
+		Retain: a.has("retain"), Publisher: a.named["by"],
+	}
+}
+
+func (s *script) appendCommand(a *args) *shoalpb.Command {
+	return &shoalpb.Command{Append: &shoalpb.Append{Message: a.message(1, a.plain[0], a.plain[1])}}
+}
+
+func (s *script) receivedCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	h := fnv.New64a()
+	h.Write([]byte(a.plain[2] + "\x00" + a.plain[3]))
+	r := &shoalpb.Received{
+		Client: c.client, Conn: c.conn, Id: uint32(parseNumber(a.plain[1])), Dup: a.has("dup"),
+		Hash: h.Sum64(), Message: a.message(2, a.plain[2], a.plain[3]),
+	}
+	for _, t := range strings.Split(a.named["to"], ",") {
+		if t != "" {
+			r.Targets = append(r.Targets, parseTarget(t))
+		}
+	}
+	return &shoalpb.Command{Received: r}
+}
+
+func (s *script) releasedCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	return &shoalpb.Command{Released: &shoalpb.Released{
+		Client: c.client, Conn: c.conn, Id: uint32(parseNumber(a.plain[1])),
+	}}
+}
+
+func (s *script) releaseCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	return &shoalpb.Command{Release: &shoalpb.Release{Client: c.client, Conn: c.conn, Seq: parseNumber(a.plain[1])}}
+}
+
+func (s *script) ackCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	ack := &shoalpb.Ack{Client: c.client, Conn: c.conn}
+	for _, p := range a.plain[1:] {
+		first, last, isRange := strings.Cut(p, "-")
+		if !isRange {
+			last = first
+		}
+		for n := parseNumber(first); n <= parseNumber(last); n++ {
+			ack.Seqs = append(ack.Seqs, n)
+		}
+	}
+	if e := a.named["expired"]; e != "" {
+		for _, p := range strings.Split(e, ",") {
+			ack.Expired = append(ack.Expired, parseNumber(p))
+		}
+	}
+	return &shoalpb.Command{Ack: ack}
+}
+
+var codeText = map[shoalpb.Code]string{
+	shoalpb.Code_CODE_NOT_OWNER: "not owner", shoalpb.Code_CODE_QUEUE_FULL: "queue full",
+	shoalpb.Code_CODE_KNOWN: "known", shoalpb.Code_CODE_ID_IN_USE: "id in use",
+	shoalpb.Code_CODE_PENDING: "pending", shoalpb.Code_CODE_UNKNOWN_ID: "unknown id",
+	shoalpb.Code_CODE_QUOTA: "quota",
+}
+
+var refusalText = map[shoalpb.Refusal]string{
+	shoalpb.Refusal_REFUSAL_GAP: "gap", shoalpb.Refusal_REFUSAL_FENCED: "fenced",
+	shoalpb.Refusal_REFUSAL_FENCE_AHEAD: "fence ahead", shoalpb.Refusal_REFUSAL_LIFE: "life",
+}
+
+// answerText prints the answer of a batch, and remembers the connections it
+// opened.
+func (s *script) answerText(b *shoalpb.Batch, a *shoalpb.BatchAnswer) string {
+	if a.Refusal != shoalpb.Refusal_REFUSAL_NONE {
+		return fmt.Sprintf("refused %s, last %d", refusalText[a.Refusal], a.Last)
+	}
+	list := []string{}
+	answers := a.Answers
+	for i := range b.Commands {
+		n := b.First + uint64(i)
+		text := "done"
+		if len(answers) > 0 && answers[0].N == n {
+			text = s.oneAnswer(b, answers[0], b.Commands[i], s.opened[i])
+			answers = answers[1:]
+		}
+		if s.single {
+			return text + fullText(a)
+		}
+		list = append(list, fmt.Sprintf("%d %s", n, text))
+	}
+	return strings.Join(list, ", ") + fmt.Sprintf("; last %d", a.Last) + fullText(a)
+}
+
+func fullText(a *shoalpb.BatchAnswer) string {
+	text := ""
+	for _, t := range a.Full {
+		text += "; full " + targetText(t)
+	}
+	return text
+}
+
+func (s *script) oneAnswer(b *shoalpb.Batch, a *shoalpb.Answer, c *shoalpb.Command, name string) string {
+	switch {
+	case a.Open != nil:
+		if name != "" {
+			s.conns[name] = scriptConn{client: c.Open.Client, node: b.Node, boot: b.Boot, conn: a.Open.Conn}
+			s.names[a.Open.Conn] = name
+		}
+		class := "transient"
+		if a.Open.Durable {
+			class = "durable"
+		}
+		return fmt.Sprintf("%s %s present=%s sent=%d former=%s",
+			class, s.names[a.Open.Conn], yesNo(a.Open.Present), a.Open.SentHi, s.ownersText(a.Open.Former))
+	case a.Subscribe != nil:
+		return fmt.Sprintf("route %d existed=%s", a.Subscribe.Route, existedText(a.Subscribe.Existed))
+	case a.Unsubscribe != nil:
+		return "existed=" + existedText(a.Unsubscribe.Existed)
+	}
+	return codeText[a.Code]
+}
+
+func existedText(list []bool) string {
+	text := make([]string, len(list))
+	for i, e := range list {
+		text[i] = yesNo(e)
+	}
+	return strings.Join(text, ",")
+}

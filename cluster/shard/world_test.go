@@ -1,0 +1,208 @@
+package shard
+
+import (
+	"fmt"
+	"slices"
+
+	"pgregory.net/rapid"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// world makes random entries that a shard could get, and remembers enough of
+// the answers to make them interesting.
+type world struct {
+	t       *rapid.T
+	index   uint64
+	boots   map[string]uint64
+	numbers map[string]uint64 // highest consumed of each source
+	last    map[string]*shoalpb.Batch
+	conns   []scriptConn
+	fence   uint64
+	text    int
+}
+
+func newWorld(t *rapid.T) *world {
+	return &world{
+		t: t, boots: map[string]uint64{"X": 1, "Y": 1, "Z": 1},
+		numbers: map[string]uint64{}, last: map[string]*shoalpb.Batch{},
+	}
+}
+
+func (w *world) choose(n int, label string) int { return rapid.IntRange(0, n-1).Draw(w.t, label) }
+
+func (w *world) one(label string, of ...string) string { return of[w.choose(len(of), label)] }
+
+func (w *world) flip(label string) bool { return rapid.Bool().Draw(w.t, label) }
+
+// entry makes the next entry.
+func (w *world) entry() *shoalpb.Entry {
+	w.index += 1 + uint64(w.choose(2, "skip"))
+	e := &shoalpb.Entry{Format: entryFormat, ClockMs: uint64(w.choose(50, "clock"))}
+	for n := 1 + w.choose(3, "proposals"); n > 0; n-- {
+		e.Proposals = append(e.Proposals, w.proposal())
+	}
+	return e
+}
+
+func (w *world) proposal() *shoalpb.Proposal {
+	switch w.choose(12, "proposal") {
+	case 0:
+		node := w.one("node", "X", "Y", "Z")
+		w.boots[node] += uint64(w.choose(2, "boot"))
+		w.fence += uint64(w.choose(2, "fence"))
+		return &shoalpb.Proposal{Fence: &shoalpb.Fence{
+			Number: w.fence, Nodes: []*shoalpb.NodeBoot{{Node: node, Boot: w.boots[node]}},
+		}}
+	case 1, 2:
+		up := uint64(w.choose(12, "up to"))
+		return &shoalpb.Proposal{OutboxAnswered: &shoalpb.OutboxAnswered{
+			Target: w.target(), UpTo: up, Refused: []*shoalpb.Answer{{N: up, Code: shoalpb.Code_CODE_QUEUE_FULL}},
+		}}
+	}
+	return &shoalpb.Proposal{Batch: w.batch()}
+}
+
+func (w *world) target() *shoalpb.Target {
+	node := w.one("target", "", "", "Y", "Z")
+	if node == "" {
+		return &shoalpb.Target{Group: uint32(w.choose(3, "group"))}
+	}
+	return &shoalpb.Target{Node: node, Boot: w.boots[node]}
+}
+
+// batch makes a batch: a new one, one that repeats or overlaps the last one of
+// its source, or one with a gap.
+func (w *world) batch() *shoalpb.Batch {
+	b := &shoalpb.Batch{Target: 1, TargetLife: 1, Fence: w.fence}
+	if b.Node = w.one("source", "X", "X", "Y", "Y", "Z", ""); b.Node != "" {
+		b.Boot = w.boots[b.Node]
+		if b.Boot > 1 && w.choose(15, "old boot") == 0 {
+			b.Boot--
+		}
+	} else {
+		b.Group, b.SourceLife = 2, 1
+	}
+	last := w.numbers[source(b)]
+	b.First = last + 1
+	switch kind := w.choose(12, "kind"); {
+	case kind == 0:
+		b.First++ // a gap, unless the batch before it is in the same entry
+	case kind == 1:
+		b.Fence++
+	case kind <= 3 && w.last[source(b)] != nil:
+		again := w.last[source(b)]
+		b.First = again.First
+		b.Commands = slices.Clone(again.Commands)
+	}
+	if w.choose(4, "know") == 0 {
+		b.Answered = uint64(w.choose(int(b.First), "answered"))
+	}
+	for n := w.choose(5, "commands"); n >= 0; n-- {
+		b.Commands = append(b.Commands, w.command(b.Node))
+	}
+	if w.choose(10, "burst") == 0 {
+		for range 90 {
+			b.Commands = append(b.Commands, &shoalpb.Command{Append: &shoalpb.Append{Message: w.message()}})
+		}
+	}
+	w.last[source(b)] = b
+	w.numbers[source(b)] = max(last, b.First+uint64(len(b.Commands))-1) // if all goes well
+	return b
+}
+
+func (w *world) message() *shoalpb.Message {
+	w.text++
+	return &shoalpb.Message{
+		Topic: w.one("topic", "a", "a/b", "a/c", "b"), Payload: fmt.Appendf(nil, "m%d", w.text),
+		Qos: uint32(w.choose(3, "qos")), Retain: w.flip("retain"), Publisher: w.one("publisher", "c0", "c1", "p"),
+	}
+}
+
+func (w *world) command(node string) *shoalpb.Command {
+	kind := w.choose(20, "command")
+	switch {
+	case node == "" || kind < 5:
+		return &shoalpb.Command{Append: &shoalpb.Append{Message: w.message()}}
+	case kind < 7 || len(w.conns) == 0:
+		return &shoalpb.Command{Open: &shoalpb.Open{
+			Client: w.one("client", "c0", "c1", "c2"), CleanStart: w.choose(4, "clean") == 0,
+			ExpiryS: uint32(w.choose(4, "expiry")), Window: uint32(w.choose(3, "window")),
+		}}
+	}
+	c := w.conns[len(w.conns)-1-w.choose(min(len(w.conns), 4), "conn")]
+	switch kind {
+	case 7:
+		cl := &shoalpb.Close{Client: c.client, Conn: c.conn, Drained: w.flip("drained")}
+		if w.choose(4, "expire") == 0 {
+			cl.ExpiryS = new(uint32)
+		}
+		return &shoalpb.Command{Close: cl}
+	case 8:
+		return &shoalpb.Command{Drained: &shoalpb.Drained{Client: c.client, Conn: c.conn}}
+	case 9, 10, 11:
+		return &shoalpb.Command{Subscribe: w.subscribe(c)}
+	case 12:
+		return &shoalpb.Command{Unsubscribe: &shoalpb.Unsubscribe{
+			Client: c.client, Conn: c.conn, Filters: []string{w.filter(), w.filter()},
+		}}
+	case 13, 14:
+		return &shoalpb.Command{Received: w.received(c)}
+	case 15:
+		return &shoalpb.Command{Released: &shoalpb.Released{Client: c.client, Conn: c.conn, Id: w.id()}}
+	case 16, 17:
+		return &shoalpb.Command{Release: &shoalpb.Release{Client: c.client, Conn: c.conn, Seq: w.seq()}}
+	}
+	return &shoalpb.Command{Ack: &shoalpb.Ack{
+		Client: c.client, Conn: c.conn, Seqs: []uint64{w.seq(), w.seq(), w.seq()}, Expired: []uint64{w.seq()},
+	}}
+}
+
+func (w *world) id() uint32      { return uint32(1 + w.choose(3, "id")) }
+func (w *world) seq() uint64     { return uint64(w.choose([]int{8, 16, 150}[w.choose(3, "span")], "seq")) }
+func (w *world) filter() string  { return w.one("filter", "a", "a/#", "+", "a/+", "#", "b") }
+func (w *world) options() uint32 { return uint32(w.choose(3, "option")) }
+
+func (w *world) subscribe(c scriptConn) *shoalpb.Subscribe {
+	s := &shoalpb.Subscribe{Client: c.client, Conn: c.conn}
+	for n := w.choose(3, "subscriptions"); n >= 0; n-- {
+		filter := w.filter()
+		if w.choose(20, "shared") == 0 {
+			filter = "$share/g/" + filter
+		}
+		s.Subscriptions = append(s.Subscriptions, &shoalpb.Subscription{
+			Filter: filter, Qos: w.options(), NoLocal: w.flip("no local"), RetainAsPublished: w.flip("rap"),
+			RetainHandling: w.options(), Identifier: w.options(),
+		})
+	}
+	return s
+}
+
+func (w *world) received(c scriptConn) *shoalpb.Received {
+	r := &shoalpb.Received{
+		Client: c.client, Conn: c.conn, Id: w.id(), Hash: uint64(w.choose(2, "hash")), Dup: w.flip("dup"), Message: w.message(),
+	}
+	for n := w.choose(4, "targets"); n > 0; n-- {
+		if t := w.target(); t.Node != "" || t.Group != 0 {
+			r.Targets = append(r.Targets, t)
+		}
+	}
+	return r
+}
+
+// learn remembers what came of an entry.
+func (w *world) learn(e *shoalpb.Entry, results []Result) {
+	for i, p := range e.Proposals {
+		if p.Batch == nil {
+			continue
+		}
+		answer := results[i].Batch
+		w.numbers[source(p.Batch)] = answer.Last
+		for _, a := range answer.Answers {
+			if a.Open != nil {
+				client := p.Batch.Commands[a.N-p.Batch.First].GetOpen().GetClient()
+				w.conns = append(w.conns, scriptConn{client: client, node: p.Batch.Node, boot: p.Batch.Boot, conn: a.Open.Conn})
+			}
+		}
+	}
+}
