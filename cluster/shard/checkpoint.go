@@ -87,13 +87,14 @@ func (c *Checkpoint) use(b *body) {
 	}
 }
 
-// encode saves a frozen row and returns its size. The owner's lock is held.
-func (c *Checkpoint) encode(d *dirtyRow) int {
-	if !d.done && d.object != nil {
-		d.value = d.object.row(c.use)
-		d.done = true
+// encode saves a frozen row. The owner's lock is held. Once it is done, the row
+// belongs to Write alone.
+func (c *Checkpoint) encode(d *dirtyRow) {
+	if d.done || d.object == nil {
+		return
 	}
-	return len(d.value)
+	d.value = d.object.row(c.use)
+	d.done = true
 }
 
 // Write writes the checkpoint to rows. lock must call its argument with the
@@ -130,7 +131,8 @@ func (c *Checkpoint) writeDirty(rows Rows, lock func(func())) error {
 		n := 0
 		lock(func() {
 			for size := 0; n < len(rest) && n < writeRows && size < writeBytes; n++ {
-				size += c.encode(&rest[n])
+				c.encode(&rest[n])
+				size += len(rest[n].value)
 			}
 		})
 		for i := range rest[:n] {
