@@ -165,10 +165,15 @@ func checkCounts(t *rapid.T, m *Machine) {
 		s.queue.row(func(b *body) { bodies[b]++ })
 	}
 	for _, o := range m.outboxes {
+		size := 0
 		for _, e := range o.entries {
+			size += e.bytes()
 			if e.body != nil {
 				bodies[e.body]++
 			}
+		}
+		if size != o.bytes {
+			t.Fatalf("outbox to %v has %d bytes and counts %d", o.target, size, o.bytes)
 		}
 	}
 	for b, refs := range bodies {
