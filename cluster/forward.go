@@ -182,7 +182,7 @@ func (f *forwarder) fill(pipe forwardPipe) error {
 		run := f.flights[f.sent]
 		r := &shoalpb.ForwardRequest{
 			Node: f.p.n.config.NodeID, Boot: f.p.boot, Target: f.to.node, TargetBoot: f.to.boot,
-			First: run.first, Fence: f.p.n.fenceNumber(), Volatiles: volatiles,
+			First: run.first, Fence: f.p.n.knownFence(), Volatiles: volatiles,
 		}
 		for _, m := range run.messages {
 			r.Messages = append(r.Messages, m.m)

@@ -43,8 +43,8 @@ type group struct {
 	// lastCheckpoint is the index of the last completed checkpoint.
 	lastCheckpoint atomic.Uint64
 	// progress wakes spread when something was applied.
-	progress signal
-	dirtySince     atomic.Int64
+	progress   signal
+	dirtySince atomic.Int64
 
 	// life guards the change of raft instances and closed.
 	life   sync.Mutex
@@ -65,6 +65,7 @@ func openGroup(g *group, founders []raft.Server, fresh func(scanFunc) (machine, 
 		return fmt.Errorf("restore %s: %w", g.name, err)
 	}
 	g.m = m
+	m.publish()
 	g.lastCheckpoint.Store(marker.Index)
 	g.batcher = newBatcher()
 	g.state.OnInstall(g.installed)

@@ -31,7 +31,7 @@ type link struct {
 	drained   bool
 	queues    map[uint32]*commandQueue
 	// acks gathers what Ack got until a batch takes it; nil if none waits.
-	acks    []uint64
+	acks []uint64
 	// pending are the Released exchanges that wait for their targets, from
 	// asking on.
 	pending map[uint16]*release

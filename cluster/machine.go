@@ -17,10 +17,13 @@ type result struct {
 }
 
 // machine is what a group replicates, behind one face for both kinds. All
-// methods but publish are called with group.mu held.
+// methods but check and publish are called with group.mu held.
 type machine interface {
 	// apply applies one entry; an error means that the node must stop.
 	apply(index, term uint64, e *shoalpb.Entry) ([]result, error)
+	// check tells whether apply would understand e: what it rejects must not be
+	// proposed. It needs no lock.
+	check(e *shoalpb.Entry) error
 	applied() uint64
 	freeze() checkpoint
 	// fresh returns a new machine of the same kind with the state that scan
@@ -65,6 +68,8 @@ func (s *shardMachine) apply(index, _ uint64, e *shoalpb.Entry) ([]result, error
 	}
 	return out, err
 }
+
+func (s *shardMachine) check(e *shoalpb.Entry) error { return shard.Check(e) }
 
 func (s *shardMachine) applied() uint64          { return s.Machine.Applied() }
 func (s *shardMachine) digest() [32]byte         { return s.Machine.Digest() }
@@ -117,6 +122,8 @@ func (d *directoryMachine) apply(index, term uint64, e *shoalpb.Entry) ([]result
 	}
 	return out, err
 }
+
+func (d *directoryMachine) check(e *shoalpb.Entry) error { return directory.Check(e) }
 
 func (d *directoryMachine) applied() uint64          { return d.Machine.Applied() }
 func (d *directoryMachine) digest() [32]byte         { return d.Machine.Digest() }

@@ -65,7 +65,9 @@ type Node struct {
 	// fences and directoryChanged wake on applies of the own directory copy.
 	fences           *broadcast
 	directoryChanged *broadcast
-	fence            atomic.Uint64
+	// fence is the fence number of the own copy; seen the highest that any
+	// answer has shown.
+	fence, seen atomic.Uint64
 
 	mu       sync.RWMutex // guards what follows
 	groups   map[uint32]*group
@@ -205,12 +207,7 @@ func (n *Node) openGroup(id uint32, founders []raft.Server, fresh func(scanFunc)
 	n.mu.Lock()
 	n.groups[id] = g
 	n.mu.Unlock()
-	if id == 0 {
-		g.mu.RLock()
-		m := g.m
-		g.mu.RUnlock()
-		m.publish()
-	}
+	n.directoryChanged.broadcast()
 	return nil
 }
 
@@ -456,6 +453,20 @@ func (n *Node) directoryIndex() (index uint64) {
 
 // fenceNumber is the fence number of the own directory copy.
 func (n *Node) fenceNumber() uint64 { return n.fence.Load() }
+
+// knownFence is the highest fence number this node has met. It goes into the
+// header of what is sent: a target that lacks one of these fences must get it
+// first, else a dead process's late batch could follow ours.
+func (n *Node) knownFence() uint64 { return max(n.fence.Load(), n.seen.Load()) }
+
+func (n *Node) metFence(number uint64) {
+	for {
+		old := n.seen.Load()
+		if number <= old || n.seen.CompareAndSwap(old, number) {
+			return
+		}
+	}
+}
 
 // isFenced tells whether the own directory copy has fenced a process.
 func (n *Node) isFenced(p processID) (fenced bool) {

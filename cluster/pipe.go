@@ -135,8 +135,25 @@ func (n *Node) acceptBatch(ctx context.Context, req *shoalpb.AppendRequest, slot
 		slot <- r
 		return
 	}
+	if err := g.checkBatch(req.Batch); err != nil {
+		n.log.Error("a peer sent a batch that this build cannot apply", "group", g.name, "err", err)
+		slot <- &shoalpb.AppendReply{Error: err.Error()}
+		return
+	}
 	g.propose(ctx, &proposal{
 		data: req.Batch, batch: true,
 		done: func(r result, err error) { slot <- appendReply(r, err) },
 	})
+}
+
+// checkBatch refuses what would stop every replica once it was committed: a
+// faulty peer harms only itself.
+func (g *group) checkBatch(data []byte) error {
+	b := &shoalpb.Batch{}
+	if err := b.UnmarshalVTUnsafe(data); err != nil {
+		return err
+	}
+	var m machine
+	g.read(func(now machine) { m = now })
+	return m.check(&shoalpb.Entry{Format: entryFormat, Proposals: []*shoalpb.Proposal{{Batch: b}}})
 }

@@ -48,7 +48,7 @@ func newProcess(n *Node, boot uint64, shards int) *process {
 	for id := range uint32(shards + 1) {
 		s := newSource(id)
 		s.name, s.log, s.boot, s.node = groupName(id), n.log, boot, n.config.NodeID
-		s.fence = n.fenceNumber
+		s.fence, s.met = n.knownFence, n.metFence
 		s.dial = func(ctx context.Context) (batchPipe, bool) { return n.dialGroup(ctx, id) }
 		s.fenced = p.fenced.set
 		s.full = func([]*shoalpb.Target) {}

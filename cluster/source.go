@@ -48,7 +48,8 @@ type source struct {
 	log    *slog.Logger
 	boot   uint64
 	node   string
-	fence  func() uint64                               // fence number of the own directory copy
+	fence  func() uint64                               // highest fence number known
+	met    func(fence uint64)                          // the target's fence number
 	dial   func(ctx context.Context) (batchPipe, bool) // to the group's leader
 	fenced func()                                      // the boot is fenced
 	full   func(targets []*shoalpb.Target)             // outboxes that are full
@@ -328,6 +329,7 @@ func (s *source) reply(ctx context.Context, r *shoalpb.AppendReply) bool {
 		return false
 	}
 	s.full(a.Full)
+	s.met(a.Fence)
 	switch a.Refusal {
 	case shoalpb.Refusal_REFUSAL_NONE:
 		s.complete(a)

@@ -26,6 +26,7 @@ func (n *Node) takeover(ctx context.Context, l *link, former []*shoalpb.Owner) {
 			l.sink.Superseded()
 			return
 		case reply.Done:
+			n.metFence(reply.Fence)
 			l.unhold()
 			return
 		default:
@@ -117,7 +118,9 @@ func (l *shardLead) await(ctx context.Context, req *shoalpb.AwaitRequest) *shoal
 func (l *shardLead) owned(req *shoalpb.AwaitRequest) *shoalpb.AwaitReply {
 	r := &shoalpb.AwaitReply{}
 	l.g.read(func(m machine) {
-		r.Former, r.Owner = m.(*shardMachine).Former(req.Client, req.Conn)
+		s := m.(*shardMachine)
+		r.Former, r.Owner = s.Former(req.Client, req.Conn)
+		r.Fence = s.FenceNumber()
 	})
 	r.Done = r.Owner && len(r.Former) == 0
 	return r

@@ -1251,8 +1251,11 @@ type AwaitReply struct {
 	Leader    string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
 	Done      bool                   `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
 	// owner is false when conn is not the session's connection any more.
-	Owner         bool     `protobuf:"varint,4,opt,name=owner,proto3" json:"owner,omitempty"`
-	Former        []*Owner `protobuf:"bytes,5,rep,name=former,proto3" json:"former,omitempty"`
+	Owner  bool     `protobuf:"varint,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	Former []*Owner `protobuf:"bytes,5,rep,name=former,proto3" json:"former,omitempty"`
+	// fence is the shard's fence number: what the asker sends from now on must
+	// not reach a target before the fences that freed it.
+	Fence         uint64 `protobuf:"varint,6,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1320,6 +1323,13 @@ func (x *AwaitReply) GetFormer() []*Owner {
 		return x.Former
 	}
 	return nil
+}
+
+func (x *AwaitReply) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
+	}
+	return 0
 }
 
 type HelloRequest struct {
@@ -1662,7 +1672,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x03 \x01(\x04R\x04conn\x12\x0e\n" +
-	"\x02id\x18\x04 \x01(\rR\x02id\"\x96\x01\n" +
+	"\x02id\x18\x04 \x01(\rR\x02id\"\xac\x01\n" +
 	"\n" +
 	"AwaitReply\x12\x1d\n" +
 	"\n" +
@@ -1670,7 +1680,8 @@ const file_peer_proto_rawDesc = "" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\bR\x04done\x12\x14\n" +
 	"\x05owner\x18\x04 \x01(\bR\x05owner\x12'\n" +
-	"\x06former\x18\x05 \x03(\v2\x0f.shoal.v1.OwnerR\x06former\"Z\n" +
+	"\x06former\x18\x05 \x03(\v2\x0f.shoal.v1.OwnerR\x06former\x12\x14\n" +
+	"\x05fence\x18\x06 \x01(\x04R\x05fence\"Z\n" +
 	"\fHelloRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12+\n" +
