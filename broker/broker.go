@@ -105,25 +105,13 @@ func (b *Broker) enter(l net.Listener) error {
 		return fmt.Errorf("serve MQTT: broker is closed")
 	}
 	if !b.started {
-		if err := b.startLocked(); err != nil {
-			return err
-		}
+		b.started = true
+		b.wheel = newWheel(time.Now())
+		b.tasks.Go(func() { b.wake.run(b.done) })
+		b.tasks.Go(b.sweep)
 	}
 	b.listeners[l] = struct{}{}
 	b.open.Add(1)
-	return nil
-}
-
-func (b *Broker) startLocked() error {
-	poller, err := newPoller()
-	if err != nil {
-		return err
-	}
-	b.poller, b.started = poller, true
-	b.wheel = newWheel(time.Now())
-	b.tasks.Go(poller.run)
-	b.tasks.Go(func() { b.wake.run(b.done) })
-	b.tasks.Go(b.sweep)
 	return nil
 }
 
@@ -147,18 +135,43 @@ func (b *Broker) take(nc net.Conn) {
 		nc.Close()
 		return
 	}
-	w, err := b.poller.adopt(c, nc)
+	w, err := b.wire(c, nc)
 	if err != nil {
 		b.log.Warn("accept MQTT connection", "error", err)
 		nc.Close()
 		b.disown(c)
 		return
 	}
-	if w == nil {
-		w = stream{nc}
-	}
 	c.wire = w
 	c.start()
+}
+
+// wire makes a TCP connection a socket, where there are sockets.
+func (b *Broker) wire(c *conn, nc net.Conn) (wire, error) {
+	tcp, ok := nc.(*net.TCPConn)
+	if !ok || !haveSockets {
+		return stream{nc}, nil
+	}
+	p, err := b.startPoller()
+	if err != nil {
+		return nil, err
+	}
+	return p.adopt(c, tcp)
+}
+
+// startPoller starts the poller with the first socket.
+func (b *Broker) startPoller() (*poller, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.poller == nil {
+		p, err := newPoller()
+		if err != nil {
+			return nil, err
+		}
+		b.poller = p
+		b.tasks.Go(p.run)
+	}
+	return b.poller, nil
 }
 
 // admit counts a connection, unless there are too many.

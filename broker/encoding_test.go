@@ -183,10 +183,9 @@ func TestSplitPackets(t *testing.T) {
 		}()
 		got := 0
 		for acks := 0; got < 3 || acks < 3; {
-			switch p := c.Next().(type) {
+			switch c.Next().(type) {
 			case *packet.Publish:
-				got++
-				c.Write(&packet.Ack{Type: packet.TypePuback, PacketID: p.PacketID})
+				got++ // not acknowledged: that would come between the pieces
 			case *packet.Ack:
 				acks++
 			}

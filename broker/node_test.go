@@ -73,6 +73,7 @@ func (n *node) serve(l net.Listener) {
 func (n *node) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), mqtttest.Timeout)
 	defer cancel()
+	n.cluster.ReleaseAll(brokertest.Open) // a Cluster answers each Open
 	if err := n.broker.Close(ctx); err != nil {
 		n.t.Errorf("close: %v", err)
 	}

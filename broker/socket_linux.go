@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// haveSockets: TCP connections are watched by the poller.
+const haveSockets = true
+
 // socket is a TCP connection as a bare descriptor. Between two wake-ups it costs
 // its place in the epoll set: no goroutine, no buffer, no net.Conn.
 type socket struct {
@@ -45,14 +48,9 @@ func newPoller() (*poller, error) {
 	return &poller{fd: fd, file: os.NewFile(uintptr(fd), "epoll"), conns: make(map[uint64]*conn)}, nil
 }
 
-// adopt takes a TCP connection over: its descriptor is duplicated and nc closed,
-// which takes it out of the runtime's poller. For any other connection it
-// returns nil.
-func (p *poller) adopt(c *conn, nc net.Conn) (wire, error) {
-	tcp, ok := nc.(*net.TCPConn)
-	if !ok {
-		return nil, nil
-	}
+// adopt takes a TCP connection over: its descriptor is duplicated and tcp
+// closed, which takes it out of the runtime's poller.
+func (p *poller) adopt(c *conn, tcp *net.TCPConn) (wire, error) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("take over connection: %w", err)

@@ -4,7 +4,10 @@ package broker
 
 import "net"
 
-// poller is not needed where every connection has a goroutine that waits.
+// haveSockets: TCP connections have a goroutine that waits, like all others.
+const haveSockets = false
+
+// poller has nothing to do.
 type poller struct{}
 
 func newPoller() (*poller, error) { return &poller{}, nil }
@@ -13,4 +16,4 @@ func (*poller) run() {}
 
 func (*poller) close() {}
 
-func (*poller) adopt(*conn, net.Conn) (wire, error) { return nil, nil }
+func (*poller) adopt(_ *conn, tcp *net.TCPConn) (wire, error) { return stream{tcp}, nil }

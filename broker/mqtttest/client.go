@@ -167,7 +167,7 @@ func (c *Client) ExpectDisconnect(code packet.Code) {
 	c.ExpectClosed()
 }
 
-// ExpectClosed takes the end of the connection.
+// ExpectClosed takes the end of the connection, and closes it from this side.
 func (c *Client) ExpectClosed() {
 	c.t.Helper()
 	p, err := c.Receive(Timeout)
@@ -177,6 +177,7 @@ func (c *Client) ExpectClosed() {
 	if errors.Is(err, ErrTimeout) {
 		c.t.Fatal("the connection is still open")
 	}
+	c.Close()
 }
 
 // Subscribe subscribes and checks that all is granted.
