@@ -94,6 +94,18 @@ func (g *GroupLog) currentHead() head {
 	return g.head.clone()
 }
 
+// hide takes from view what a change is about to drop: a reader must not see an
+// entry in the head that is no longer in the file. If the commit fails, so has
+// the disk.
+func (g *GroupLog) hide(c *change) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.head.first, g.head.last = max(g.head.first, c.head.first), min(g.head.last, c.head.last)
+	if g.head.first > g.head.last {
+		g.head.first, g.head.last = 0, 0
+	}
+}
+
 // publish makes a durable change visible.
 func (g *GroupLog) publish(c *change, ops []*op) {
 	g.mu.Lock()

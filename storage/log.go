@@ -169,6 +169,9 @@ func (l *Log) commit(ops []*op) {
 	changes := plan(ops)
 	var err error
 	if len(changes) > 0 {
+		for _, c := range changes {
+			l.Group(c.group).hide(c)
+		}
 		err = l.eng.commit(changes)
 	}
 	for _, o := range ops {

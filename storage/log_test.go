@@ -1,0 +1,441 @@
+package storage
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"pgregory.net/rapid"
+)
+
+var fixedTime = time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+
+func TestEntryIsStoredInFull(t *testing.T) {
+	path := t.TempDir()
+	d := openDir(t, path)
+	g := openTestLog(t, d).Group(1)
+	var logs []*raft.Log
+	for i, n := range []int{0, 1, rowBytes - entryHeader - 1, rowBytes - entryHeader, rowBytes - entryHeader + 1, 2 * rowBytes, 200_000} {
+		l := entries(uint64(i+1), 1, 3, n)[0]
+		if n == 0 {
+			l.Data, l.Type = nil, raft.LogNoop
+		}
+		if i%2 == 1 {
+			l.Extensions, l.AppendedAt = []byte("more"), fixedTime.Local()
+		}
+		logs = append(logs, l)
+	}
+	must(t, g.StoreLogs(logs))
+	check := func(g *GroupLog) {
+		t.Helper()
+		for _, want := range logs {
+			var got raft.Log
+			must(t, g.GetLog(want.Index, &got))
+			if !got.AppendedAt.Equal(want.AppendedAt) {
+				t.Fatalf("entry %d: time %v, want %v", want.Index, got.AppendedAt, want.AppendedAt)
+			}
+			got.AppendedAt = want.AppendedAt
+			if !reflect.DeepEqual(&got, want) {
+				t.Fatalf("entry %d differs", want.Index)
+			}
+		}
+		var l raft.Log
+		for _, i := range []uint64{0, uint64(len(logs)) + 1} {
+			if err := g.GetLog(i, &l); !errors.Is(err, raft.ErrLogNotFound) {
+				t.Fatalf("entry %d: %v", i, err)
+			}
+		}
+	}
+	check(g)
+	must(t, d.Close())
+	check(openTestLog(t, openDir(t, path)).Group(1))
+}
+
+func TestLogRefusesHoles(t *testing.T) {
+	g := openTestLog(t, openDir(t, t.TempDir())).Group(1)
+	must(t, g.StoreLogs(entries(5, 10, 1, 10))) // 5 to 14
+	for _, first := range []uint64{1, 5, 14, 16} {
+		if err := g.StoreLogs(entries(first, 1, 1, 10)); !errors.Is(err, ErrNotNext) {
+			t.Errorf("store %d: %v", first, err)
+		}
+	}
+	two := append(entries(15, 1, 1, 10), entries(17, 1, 1, 10)...)
+	if err := g.StoreLogs(two); !errors.Is(err, ErrNotNext) {
+		t.Errorf("store 15 and 17: %v", err)
+	}
+	if err := g.DeleteRange(6, 13); !errors.Is(err, ErrHole) {
+		t.Errorf("delete the middle: %v", err)
+	}
+	before := dumpGroup(t, g)
+	must(t, g.DeleteRange(1, 4))
+	must(t, g.DeleteRange(15, 90))
+	must(t, g.DeleteRange(9, 8))
+	if dumpGroup(t, g) != before {
+		t.Error("changed by deleting nothing")
+	}
+}
+
+func TestCommitIndexComesWithEntries(t *testing.T) {
+	path := t.TempDir()
+	d := openDir(t, path)
+	g := openTestLog(t, d).Group(1)
+	expect := func(want uint64) {
+		t.Helper()
+		if got, _ := g.GetCommitIndex(); got != want {
+			t.Fatalf("commit index %d, want %d", got, want)
+		}
+	}
+	must(t, g.StageCommitIndex(90))
+	expect(0)
+	must(t, g.StoreLogs(entries(1, 5, 1, 10)))
+	expect(5)
+	must(t, g.StageCommitIndex(3)) // a new leader knows less; what is committed stays so
+	must(t, g.StoreLogs(entries(6, 5, 1, 10)))
+	expect(5)
+	must(t, g.StageCommitIndex(8))
+	must(t, d.Close())
+	d = openDir(t, path)
+	g = openTestLog(t, d).Group(1)
+	expect(5)
+	must(t, g.StageCommitIndex(9))
+	must(t, g.StoreLogs(entries(11, 1, 1, 10)))
+	expect(9)
+	must(t, g.DeleteRange(8, 11))
+	expect(7)
+	must(t, g.Empty())
+	expect(0)
+	must(t, g.StoreLogs(entries(40, 1, 1, 10)))
+	expect(0)
+}
+
+func TestEmptyKeepsStableValues(t *testing.T) {
+	path := t.TempDir()
+	d := openDir(t, path)
+	l := openTestLog(t, d)
+	g := l.Group(2)
+	must(t, g.SetUint64([]byte("CurrentTerm"), 7))
+	must(t, g.Set([]byte("LastVoteCand"), []byte("n1/x")))
+	must(t, g.StoreLogs(entries(1, 300, 1, 10)))
+	must(t, l.EmptyGroup(2))
+	must(t, d.Close())
+	g = openTestLog(t, openDir(t, path)).Group(2)
+	term, err := g.GetUint64([]byte("CurrentTerm"))
+	vote, err2 := g.Get([]byte("LastVoteCand"))
+	last, _ := g.LastIndex()
+	if term != 7 || string(vote) != "n1/x" || err != nil || err2 != nil || last != 0 {
+		t.Fatal(term, vote, err, err2, last)
+	}
+	if v, err := g.Get([]byte("none")); v != nil || err != nil {
+		t.Fatal(v, err)
+	}
+	if v, err := g.GetUint64([]byte("none")); v != 0 || err != nil {
+		t.Fatal(v, err)
+	}
+	if _, err := g.GetUint64([]byte("LastVoteCand")); err == nil {
+		t.Fatal("a name is no number")
+	}
+}
+
+// Chunks that hold no entry any more leave the file.
+func TestTruncationFreesSpace(t *testing.T) {
+	l := openTestLog(t, openDir(t, t.TempDir()))
+	g := l.Group(1)
+	next := uint64(1)
+	for range 60 {
+		must(t, g.StoreLogs(entries(next, 64, 1, 2000)))
+		next += 64
+	}
+	must(t, g.DeleteRange(1, next-65))
+	must(t, l.Close())
+	eng := l.eng.(*boltLog)
+	if n := len(eng.groups[1].chunks); n > 2+sweepChunks*4 {
+		t.Fatalf("%d chunks are left", n)
+	}
+	// Given time, all of it goes.
+	l = openTestLog(t, l.dir)
+	g = l.Group(1)
+	for i := range uint64(12) {
+		must(t, g.SetUint64([]byte("x"), i))
+	}
+	must(t, l.Close())
+	if n := len(l.eng.(*boltLog).groups[1].chunks); n > 2 {
+		t.Fatalf("%d chunks are left", n)
+	}
+}
+
+// logModel is what a GroupLog must be equal to.
+type logModel struct {
+	logs        map[uint64]*raft.Log
+	first, last uint64
+	commit      uint64
+	staged      uint64
+	stable      map[string]string
+}
+
+func (m *logModel) store(logs []*raft.Log) bool {
+	if m.last != 0 && logs[0].Index != m.last+1 {
+		return false
+	}
+	for _, l := range logs {
+		m.logs[l.Index] = l
+		m.last = l.Index
+	}
+	if m.first == 0 {
+		m.first = logs[0].Index
+	}
+	m.commit = min(max(m.commit, m.staged), m.last)
+	return true
+}
+
+func (m *logModel) delete(lo, hi uint64) bool {
+	if m.last == 0 || lo > hi || hi < m.first || lo > m.last {
+		return true
+	}
+	if lo > m.first && hi < m.last {
+		return false
+	}
+	for i := max(lo, m.first); i <= min(hi, m.last); i++ {
+		delete(m.logs, i)
+	}
+	m.first, m.last = 0, 0
+	for i := range m.logs {
+		if m.first == 0 || i < m.first {
+			m.first = i
+		}
+		m.last = max(m.last, i)
+	}
+	m.commit = min(m.commit, m.last)
+	return true
+}
+
+func (m *logModel) check(t *rapid.T, g *GroupLog) {
+	first, _ := g.FirstIndex()
+	last, _ := g.LastIndex()
+	commit, _ := g.GetCommitIndex()
+	if first != m.first || last != m.last || commit != m.commit {
+		t.Fatalf("group %d: %d to %d, commit %d; want %d to %d, %d", g.id, first, last, commit, m.first, m.last, m.commit)
+	}
+	for i := m.first; i <= m.last && i > 0; i++ {
+		var l raft.Log
+		if err := g.GetLog(i, &l); err != nil {
+			t.Fatalf("group %d, entry %d: %v", g.id, i, err)
+		}
+		if w := m.logs[i]; l.Index != i || l.Term != w.Term || string(l.Data) != string(w.Data) {
+			t.Fatalf("group %d, entry %d differs", g.id, i)
+		}
+	}
+	for k, v := range m.stable {
+		if got, _ := g.Get([]byte(k)); string(got) != v {
+			t.Fatalf("group %d: %s is %q, not %q", g.id, k, got, v)
+		}
+	}
+}
+
+func TestLogAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		path, err := os.MkdirTemp("", "log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(path)
+		var d *Dir
+		var l *Log
+		open := func() {
+			if d, err = Open(path, Options{NodeID: "n"}); err != nil {
+				t.Fatal(err)
+			}
+			if l, err = d.OpenLog(LogOptions{TailBytes: rapid.IntRange(1, 20000).Draw(t, "tail")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		open()
+		models := make(map[uint32]*logModel)
+		for id := range uint32(3) {
+			models[id] = &logModel{logs: make(map[uint64]*raft.Log), stable: make(map[string]string)}
+		}
+		group := rapid.Uint32Range(0, 2)
+		t.Repeat(map[string]func(*rapid.T){
+			"store": func(t *rapid.T) {
+				id := group.Draw(t, "group")
+				m := models[id]
+				first := m.last + 1
+				if m.last == 0 {
+					first = rapid.Uint64Range(1, 500).Draw(t, "first")
+				} else if rapid.IntRange(0, 9).Draw(t, "wrong") == 0 {
+					first = rapid.Uint64Range(1, m.last+5).Draw(t, "first")
+				}
+				n := rapid.IntRange(1, 200).Draw(t, "n")
+				logs := entries(first, n, rapid.Uint64Range(1, 9).Draw(t, "term"), rapid.IntRange(0, 300).Draw(t, "size"))
+				logs[0].Data = append(logs[0].Data, make([]byte, rapid.IntRange(0, 9000).Draw(t, "big"))...)
+				if ok := m.store(logs); ok != (l.Group(id).StoreLogs(logs) == nil) {
+					t.Fatalf("store: want %v", ok)
+				}
+			},
+			"delete": func(t *rapid.T) {
+				id := group.Draw(t, "group")
+				m := models[id]
+				lo := rapid.Uint64Range(0, m.last+10).Draw(t, "lo")
+				hi := rapid.Uint64Range(0, m.last+10).Draw(t, "hi")
+				switch rapid.IntRange(0, 3).Draw(t, "end") {
+				case 0:
+					lo = m.first
+				case 1:
+					hi = m.last
+				}
+				if ok := m.delete(lo, hi); ok != (l.Group(id).DeleteRange(lo, hi) == nil) {
+					t.Fatalf("delete: want %v", ok)
+				}
+			},
+			"empty": func(t *rapid.T) {
+				id := group.Draw(t, "group")
+				m := models[id]
+				m.delete(0, m.last)
+				m.staged = 0
+				if err := l.EmptyGroup(id); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"stage": func(t *rapid.T) {
+				id := group.Draw(t, "group")
+				models[id].staged = rapid.Uint64Range(0, models[id].last+20).Draw(t, "commit")
+				_ = l.Group(id).StageCommitIndex(models[id].staged)
+			},
+			"set": func(t *rapid.T) {
+				id := group.Draw(t, "group")
+				k, v := rapid.StringMatching("[a-c]").Draw(t, "k"), rapid.StringMatching("[x-z]{0,3}").Draw(t, "v")
+				models[id].stable[k] = v
+				if err := l.Group(id).Set([]byte(k), []byte(v)); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"reopen": func(t *rapid.T) {
+				if err := d.Close(); err != nil {
+					t.Fatal(err)
+				}
+				for _, m := range models {
+					m.staged = 0
+				}
+				open()
+			},
+			"": func(t *rapid.T) {
+				for id, m := range models {
+					m.check(t, l.Group(id))
+				}
+			},
+		})
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		open() // checks all of the file
+		_ = d.Close()
+	})
+}
+
+// Several groups store, truncate, vote and read at once.
+func TestGroupsAtOnce(t *testing.T) {
+	path := t.TempDir()
+	d := openDir(t, path)
+	l := openTestLog(t, d)
+	const groups, rounds = 6, 40
+	var wg, readers sync.WaitGroup
+	stop := make(chan struct{})
+	for id := range uint32(groups) {
+		g := l.Group(id)
+		wg.Go(func() { // raft's main loop
+			for i := range uint64(rounds) {
+				_ = g.StageCommitIndex(i * 10)
+				if err := g.StoreLogs(entries(i*10+1, 10, 1, 700)); err != nil {
+					t.Error(err)
+				}
+				if i%7 == 0 {
+					if err := g.SetUint64([]byte("CurrentTerm"), i); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+		wg.Go(func() { // its snapshots
+			for i := range uint64(rounds) {
+				last, _ := g.LastIndex()
+				if err := g.DeleteRange(1, min(i*4, last/2)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		readers.Go(func() { // a replicator
+			for i := uint64(1); ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				first, _ := g.FirstIndex()
+				last, _ := g.LastIndex()
+				if i < first || i > last {
+					i = first
+				}
+				var e raft.Log
+				err := g.GetLog(i, &e)
+				if err != nil && !errors.Is(err, raft.ErrLogNotFound) || err == nil && e.Index != i {
+					t.Errorf("entry %d is %d: %v", i, e.Index, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	readers.Wait()
+	var before []string
+	for id := range uint32(groups) {
+		before = append(before, dumpGroup(t, l.Group(id)))
+	}
+	must(t, d.Close())
+	if err := l.Group(1).StoreLogs(entries(9999, 1, 1, 1)); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+	l = openTestLog(t, openDir(t, path))
+	for id := range uint32(groups) {
+		if dumpGroup(t, l.Group(id)) != before[id] {
+			t.Errorf("group %d differs after opening", id)
+		}
+	}
+}
+
+func TestTailIsBounded(t *testing.T) {
+	g := openTestLog(t, openDir(t, t.TempDir())).Group(1)
+	for i := range uint64(40) {
+		must(t, g.StoreLogs(entries(i*10+1, 10, 1, 1000)))
+		if g.tail.bytes > g.tail.limit {
+			t.Fatalf("%d bytes in memory, above %d", g.tail.bytes, g.tail.limit)
+		}
+	}
+	must(t, g.DeleteRange(395, 400))
+	must(t, g.DeleteRange(1, 390))
+	if len(g.tail.logs) != 4 || g.tail.bytes != 4*(1000+entryOverhead) {
+		t.Fatal(len(g.tail.logs), g.tail.bytes)
+	}
+	must(t, g.Empty())
+	if g.tail.logs != nil || g.tail.bytes != 0 {
+		t.Fatal(g.tail)
+	}
+	must(t, g.StoreLogs(entries(900, 1, 1, 1<<20)))
+	if g.tail.find(900) == nil {
+		t.Fatal("the newest entry is not in memory")
+	}
+}
+
+func TestReserve(t *testing.T) {
+	path := t.TempDir()
+	d := openDirWith(t, path, Options{ReserveBytes: 9 << 20})
+	openTestLog(t, d)
+	info, err := os.Stat(filepath.Join(path, logName))
+	if err != nil || info.Size() < 9<<20 {
+		t.Fatal(info, err)
+	}
+}
