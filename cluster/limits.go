@@ -39,6 +39,10 @@ const (
 	// go; they have nothing to wait for themselves.
 	closeTimeout = 10 * time.Second
 
+	// settleTime is how long a process must have been up before leaderships are
+	// given to it: longer than it takes to catch up after a restart.
+	settleTime = 10 * time.Second
+
 	// retryDelay paces what is tried again while a leader is unknown.
 	retryDelay = 20 * time.Millisecond
 

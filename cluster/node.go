@@ -69,6 +69,9 @@ type Node struct {
 	// answer has shown.
 	fence, seen atomic.Uint64
 
+	// settled belongs to maintain.
+	settled map[string]seenUp
+
 	mu       sync.RWMutex // guards what follows
 	groups   map[uint32]*group
 	leads    map[uint32]*shardLead
@@ -366,6 +369,7 @@ func (n *Node) maintain(ctx context.Context) {
 			return
 		}
 		n.visible.expire(time.Now())
+		n.spreadLeaders()
 		for _, g := range n.allGroups() {
 			if !g.checkpointDue(time.Now()) {
 				continue

@@ -25,6 +25,8 @@ type slogLines struct{ l *slog.Logger }
 func (s slogLines) Write(line []byte) (int, error) {
 	level, text := slog.LevelDebug, strings.TrimSpace(string(line))
 	switch {
+	case strings.Contains(text, "skipping application of old log"):
+		// What RestoreCommittedLogs finds already in the state at every start.
 	case strings.HasPrefix(text, "[ERROR]"), strings.HasPrefix(text, "[WARN]"):
 		level = slog.LevelWarn
 	}

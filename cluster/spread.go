@@ -1,0 +1,63 @@
+package cluster
+
+import (
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// spreadLeaders gives the leadership of shards to their preferred replicas, the
+// first of their placement, so that leaders are spread over the nodes. One at a
+// time, and only to a process that has been up for a while: a leadership
+// transfer costs some milliseconds without commits.
+func (n *Node) spreadLeaders() {
+	settled := n.settledNodes()
+	for _, g := range n.allGroups() {
+		if g.id == 0 || !g.leads() {
+			continue
+		}
+		var replicas []string
+		n.readDirectory(func(d *directoryMachine) { replicas = d.Placement(g.id) })
+		if len(replicas) == 0 || replicas[0] == string(n.self) || !slices.Contains(settled, nodeOf(replicas[0])) {
+			continue
+		}
+		to := replicas[0]
+		g.log.Debug("gives its leadership to the preferred replica", "to", to)
+		f := g.raftNow.Load().LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))
+		if err := f.Error(); err != nil {
+			g.log.Debug("leadership transfer", "to", to, "err", err)
+			n.settled[nodeOf(to)] = seenUp{} // wait again before the next try
+		}
+		return
+	}
+}
+
+// seenUp is the process of a node that was up, and since when.
+type seenUp struct {
+	boot  uint64
+	since time.Time
+}
+
+// settledNodes are the nodes whose processes have been up for settleTime as
+// this node has seen it. Only maintain's goroutine uses n.settled.
+func (n *Node) settledNodes() (settled []string) {
+	if n.settled == nil {
+		n.settled = make(map[string]seenUp)
+	}
+	n.readDirectory(func(d *directoryMachine) {
+		for _, node := range d.Nodes() {
+			name := node.Info.Node
+			was := n.settled[name]
+			switch {
+			case !node.Up:
+				delete(n.settled, name)
+			case was.boot != node.Info.Boot:
+				n.settled[name] = seenUp{node.Info.Boot, time.Now()}
+			case time.Since(was.since) > settleTime:
+				settled = append(settled, name)
+			}
+		}
+	})
+	return settled
+}
