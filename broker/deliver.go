@@ -20,10 +20,7 @@ func (b *Broker) Deliver(m *shoalpb.Message) {
 	matched := uint64(0)
 	for i := range targets {
 		t := &targets[i]
-		g := &t.grant
-		if t.noLocal && m.Publisher == t.conn.client { // [MQTT-3.8.3-3]
-			g = t.own
-		}
+		g := t.of(m.Publisher)
 		if g == nil {
 			continue
 		}

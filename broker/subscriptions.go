@@ -261,6 +261,15 @@ func (t *target) add(sub *subscription, others bool) {
 	t.own.add(sub)
 }
 
+// of returns what holds for the messages of a publisher, nil if nothing matches
+// ([MQTT-3.8.3-3]).
+func (t *target) of(publisher string) *grant {
+	if t.noLocal && publisher == t.conn.client {
+		return t.own
+	}
+	return &t.grant
+}
+
 func (g *grant) add(sub *subscription) {
 	g.qos = max(g.qos, sub.qos)
 	g.retain = g.retain || sub.retain
