@@ -39,6 +39,10 @@ const (
 	// go; they have nothing to wait for themselves.
 	closeTimeout = 10 * time.Second
 
+	// fullTime is how long an outbox counts as full after its shard said so;
+	// then a publish goes through and asks again.
+	fullTime = 200 * time.Millisecond
+
 	// settleTime is how long a process must have been up before leaderships are
 	// given to it: longer than it takes to catch up after a restart.
 	settleTime = 10 * time.Second

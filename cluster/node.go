@@ -150,12 +150,15 @@ func (n *Node) openNetwork() (err error) {
 	n.mux = raftnet.NewMux(string(n.self), n.clusterID, n.pool, n.server, n.log)
 	n.birth = birth.New(n.birthConfig())
 	shoalpb.RegisterPeerServer(n.server, &peerServer{n: n})
+	if err := n.startGossip(); err != nil {
+		return err
+	}
 	n.tasks.run(func(context.Context) {
 		if err := n.server.Serve(n.listener); err != nil {
 			n.log.Error("serve other nodes", "err", err)
 		}
 	})
-	return n.startGossip()
+	return nil
 }
 
 // live brings the node from start to service: birth, the directory, the shards

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoalmq/shoal/broker/session"
@@ -19,6 +20,7 @@ type process struct {
 	tasks   *tasks
 	sources []*source     // by group
 	feeds   []*feedClient // by group; feeds[0] is unused
+	full    []atomic.Pointer[fullOutboxes]
 	routes  *ownRoutes
 	resumes *resumer
 	// fenced tells that the boot is fenced, on the word of a committed entry.
@@ -43,6 +45,7 @@ func newProcess(n *Node, boot uint64, shards int) *process {
 		links: make(map[string][]*link), forwards: make(map[processID]*forwarder),
 		inboxes: make(map[inboxKey]*inbox), fenced: newSignal(),
 	}
+	p.full = make([]atomic.Pointer[fullOutboxes], shards+1)
 	p.routes = newOwnRoutes(p)
 	p.resumes = newResumer(p)
 	for id := range uint32(shards + 1) {
@@ -51,7 +54,7 @@ func newProcess(n *Node, boot uint64, shards int) *process {
 		s.fence, s.met = n.knownFence, n.metFence
 		s.dial = func(ctx context.Context) (batchPipe, bool) { return n.dialGroup(ctx, id) }
 		s.fenced = p.fenced.set
-		s.full = func([]*shoalpb.Target) {}
+		s.full = func(targets []*shoalpb.Target) { p.setFull(id, targets) }
 		p.sources = append(p.sources, s)
 		p.feeds = append(p.feeds, newFeedClient(p, id))
 	}
@@ -145,6 +148,40 @@ func (p *process) pendingLinks() (pending []*link) {
 		}
 	}
 	return pending
+}
+
+// fullOutboxes are the targets for which a shard said that its outbox is full.
+type fullOutboxes struct {
+	targets []*shoalpb.Target
+	until   time.Time
+}
+
+// setFull takes what the latest answer of a shard said.
+func (p *process) setFull(group uint32, targets []*shoalpb.Target) {
+	if len(targets) == 0 {
+		if p.full[group].Load() != nil {
+			p.full[group].Store(nil)
+		}
+		return
+	}
+	p.full[group].Store(&fullOutboxes{targets, time.Now().Add(fullTime)})
+}
+
+// isFull tells whether one of targets must not get more through group's outbox
+// for now: publishers that need it wait, and with them their reading.
+func (p *process) isFull(group uint32, targets []*shoalpb.Target) bool {
+	f := p.full[group].Load()
+	if f == nil || time.Now().After(f.until) {
+		return false
+	}
+	for _, t := range targets {
+		for _, x := range f.targets {
+			if keyOf(t) == keyOf(x) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // control queues a session command. done may be nil.

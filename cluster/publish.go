@@ -43,7 +43,8 @@ func (p *parts) answered(_ uint64, a *shoalpb.Answer, err error) {
 
 // route matches p and puts it into the streams. It reports false, with nothing
 // done, if the lease did not hold from before the match until after it: another
-// node may have acknowledged a subscription that this match has not seen.
+// node may have acknowledged a subscription that this match has not seen. So it
+// does while an outbox on the way is full.
 func (l *link) route(p *publish) bool {
 	n := l.p.n
 	expiry := n.lease.expiry()
@@ -51,10 +52,16 @@ func (l *link) route(p *publish) bool {
 	if bootTime() >= expiry {
 		return false
 	}
+	var targets []*shoalpb.Target
+	if p.received {
+		if targets = outboxTargets(t); l.p.isFull(l.shard, targets) {
+			return false
+		}
+	}
 	w := &parts{l: l, done: p.done}
 	w.left.Store(1)
 	if p.received {
-		l.routeReceived(p, t, w)
+		l.routeReceived(p, t, targets, w)
 	} else {
 		l.routePublish(p, t, w)
 	}
@@ -89,21 +96,31 @@ func (l *link) routePublish(p *publish, t *directory.Targets, w *parts) {
 
 // routeReceived sends the whole decision to the publisher's own shard, whose
 // outbox reaches the targets.
-func (l *link) routeReceived(p *publish, t *directory.Targets, w *parts) {
+func (l *link) routeReceived(p *publish, t *directory.Targets, targets []*shoalpb.Target, w *parts) {
 	r := &shoalpb.Received{
 		Client: l.client, Conn: l.conn, Id: uint32(p.id), Hash: messageHash(p.m), Dup: p.dup, Message: p.m,
+		Targets: targets,
 	}
 	for _, s := range t.Shards {
 		if s.QoS == 0 {
 			l.p.feed(s.Group).volatile(p.m)
-			continue
 		}
-		r.Targets = append(r.Targets, &shoalpb.Target{Group: s.Group})
-	}
-	for _, t := range t.Nodes {
-		r.Targets = append(r.Targets, &shoalpb.Target{Node: t.Node, Boot: t.Boot})
 	}
 	l.send(l.shard, encodeCommand(&shoalpb.Command{Received: r}), w)
+}
+
+// outboxTargets are where a durable publisher's QoS 2 message goes by outbox.
+func outboxTargets(t *directory.Targets) []*shoalpb.Target {
+	targets := make([]*shoalpb.Target, 0, len(t.Shards)+len(t.Nodes))
+	for _, s := range t.Shards {
+		if s.QoS > 0 {
+			targets = append(targets, &shoalpb.Target{Group: s.Group})
+		}
+	}
+	for _, n := range t.Nodes {
+		targets = append(targets, &shoalpb.Target{Node: n.Node, Boot: n.Boot})
+	}
+	return targets
 }
 
 func (l *link) send(group uint32, data []byte, w *parts) {
