@@ -192,6 +192,7 @@ func (b *Broker) admit(c *conn) bool {
 func (b *Broker) forget(c *conn) {
 	b.wheel.cancel(c)
 	c.wire.Close()
+	c.rest, c.aliases, c.incoming = nil, nil, nil // a cached match may still name the connection
 	b.disown(c)
 }
 

@@ -116,6 +116,9 @@ func (c *conn) unlock() {
 	c.acks, c.cut = nil, false
 	free := c.holds == 0 && !c.freed
 	c.freed = c.freed || free
+	if cut && !free {
+		c.holds++ // or the descriptor could be another connection's by then
+	}
 	link := c.link
 	c.mu.Unlock()
 	for _, seq := range acks {
@@ -123,6 +126,9 @@ func (c *conn) unlock() {
 	}
 	if cut {
 		c.wire.interrupt()
+	}
+	if cut && !free {
+		c.drop()
 	}
 	if free {
 		c.broker.forget(c)
@@ -245,7 +251,7 @@ func (c *conn) closeLocked() {
 		return
 	}
 	c.phase.Store(closed)
-	c.out, c.unsent, c.rest, c.pending = nil, nil, nil, 0
+	c.out, c.unsent, c.pending = nil, nil, 0
 	c.blocked, c.cut = false, true
 	c.holds--
 }
