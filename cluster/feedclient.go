@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/shoalmq/shoal/broker/session"
@@ -113,15 +112,15 @@ func (f *feedClient) dial(ctx context.Context) (feedStream, error) {
 	if g := n.group(f.group); g != nil && g.leads() {
 		return newLocalFeed(ctx, f)
 	}
-	leader := n.leaderOf(f.group)
-	if leader == "" || leader == n.config.NodeID {
-		return nil, errors.New("the shard has no leader")
-	}
-	peer, err := n.peer(leader)
+	peer, inner, cancel, err := n.toLeader(ctx, f.group)
 	if err != nil {
 		return nil, err
 	}
-	return peer.Feed(ctx)
+	stream, err := peer.Feed(inner)
+	if err != nil {
+		cancel()
+	}
+	return stream, err
 }
 
 // talk sends what there is to ask until the stream breaks.

@@ -42,6 +42,8 @@ type group struct {
 	lead func(ctx context.Context, term uint64) (wait func())
 	// lastCheckpoint is the index of the last completed checkpoint.
 	lastCheckpoint atomic.Uint64
+	// leaderMoved wakes when this replica hears of another leader.
+	leaderMoved *broadcast
 	// progress wakes spread when something was applied.
 	progress   signal
 	dirtySince atomic.Int64
@@ -121,6 +123,12 @@ func (g *group) startRaft(founders []raft.Server) error {
 	}
 	g.trans.Store(trans)
 	g.raftNow.Store(r)
+	r.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
+		if _, ok := o.Data.(raft.LeaderObservation); ok {
+			g.leaderMoved.broadcast()
+		}
+		return false
+	}))
 	watch := newTasks(g.tasks.ctx)
 	g.unwatch = watch.wait
 	watch.run(func(ctx context.Context) { g.watchLeadership(ctx, r, notify) })
@@ -206,6 +214,28 @@ func (g *group) leader() string {
 	}
 	_, id := r.LeaderWithID()
 	return nodeOf(string(id))
+}
+
+// whileLeads derives a context that ends when this replica hears of a leader
+// other than the node given: what was sent to a frozen one is sent again to its
+// successor.
+func (g *group) whileLeads(parent context.Context, node string) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(parent)
+	go func() {
+		defer cancel()
+		for {
+			moved := g.leaderMoved.next()
+			if now := g.leader(); now != "" && now != node {
+				return
+			}
+			select {
+			case <-moved:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 // confirm waits until a quorum has answered requests of this term that were

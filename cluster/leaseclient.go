@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,15 +137,15 @@ func (c *leaseClient) dial(ctx context.Context) (leaseStream, error) {
 	if g.leads() {
 		return newLocalLease(ctx, c.n), nil
 	}
-	leader := g.leader()
-	if leader == "" || leader == c.n.config.NodeID {
-		return nil, errors.New("the directory has no leader")
-	}
-	peer, err := c.n.peer(leader)
+	peer, inner, cancel, err := c.n.toLeader(ctx, 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the directory: %w", err)
 	}
-	return peer.Lease(ctx)
+	stream, err := peer.Lease(inner)
+	if err != nil {
+		cancel()
+	}
+	return stream, err
 }
 
 // talk renews and reports on one stream until it breaks or its end does not

@@ -204,7 +204,7 @@ func (n *Node) openGroup(id uint32, founders []raft.Server, fresh func(scanFunc)
 	}
 	g := &group{
 		id: id, name: groupName(id), log: n.log.With("group", groupName(id)), fatal: n.fatal,
-		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx), progress: newSignal(),
+		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx), progress: newSignal(), leaderMoved: newBroadcast(),
 	}
 	g.lead = lead(g)
 	if err := openGroup(g, founders, fresh); err != nil {

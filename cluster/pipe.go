@@ -69,16 +69,6 @@ type remotePipe struct {
 	cancel context.CancelFunc
 }
 
-func newRemotePipe(parent context.Context, c shoalpb.PeerClient, group uint32) (*remotePipe, error) {
-	ctx, cancel := context.WithCancel(parent)
-	stream, err := c.Append(ctx)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	return &remotePipe{group: group, stream: stream, cancel: cancel}, nil
-}
-
 func (p *remotePipe) Send(data []byte) error {
 	return p.stream.Send(&shoalpb.AppendRequest{Group: p.group, Batch: data})
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"google.golang.org/grpc"
 
@@ -67,21 +68,42 @@ func (n *Node) peer(node string) (shoalpb.PeerClient, error) {
 	return shoalpb.NewPeerClient(c), nil
 }
 
+// toLeader returns the client of the node that leads group, and a context for
+// calls that ends when another does.
+func (n *Node) toLeader(parent context.Context, group uint32) (shoalpb.PeerClient, context.Context, context.CancelFunc, error) {
+	leader := n.leaderOf(group)
+	if leader == "" || leader == n.config.NodeID {
+		return nil, nil, nil, errNoLeader
+	}
+	peer, err := n.peer(leader)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if g := n.group(group); g != nil {
+		ctx, cancel := g.whileLeads(parent, leader)
+		return peer, ctx, cancel, nil
+	}
+	ctx, cancel := context.WithCancel(parent)
+	return peer, ctx, cancel, nil
+}
+
+var errNoLeader = errors.New("the group has no leader that this node knows of")
+
 // dialGroup opens a pipe to the leader of a group.
 func (n *Node) dialGroup(ctx context.Context, group uint32) (batchPipe, bool) {
 	if g := n.group(group); g != nil && g.leads() {
 		return newLocalPipe(ctx, g), true
 	}
-	leader := n.leaderOf(group)
-	if leader == "" || leader == n.config.NodeID {
-		return nil, false
-	}
-	peer, err := n.peer(leader)
+	peer, inner, cancel, err := n.toLeader(ctx, group)
 	if err != nil {
 		return nil, false
 	}
-	pipe, err := newRemotePipe(ctx, peer, group)
-	return pipe, err == nil
+	stream, err := peer.Append(inner)
+	if err != nil {
+		cancel()
+		return nil, false
+	}
+	return &remotePipe{group: group, stream: stream, cancel: cancel}, true
 }
 
 // leaderOf is the node that leads group as far as this node knows, "" if
