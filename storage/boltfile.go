@@ -31,6 +31,9 @@ func openBolt(path string, h *health, open openFunc) (*boltFile, error) {
 			OpenFile:        open,
 			NoStatistics:    true,
 		})
+		if err == nil {
+			f.db.AllocSize = growBytes
+		}
 		return err
 	})
 	if err != nil {
