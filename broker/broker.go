@@ -130,11 +130,11 @@ func (b *Broker) isClosing() bool {
 
 // take makes a connection of what a listener accepted.
 func (b *Broker) take(nc net.Conn) {
-	c := newConn(b)
-	if !b.admit(c) {
+	if !b.admit() {
 		nc.Close()
 		return
 	}
+	c := newConn(b)
 	w, err := b.wire(c, nc)
 	if err != nil {
 		b.log.Warn("accept MQTT connection", "error", err)
@@ -143,7 +143,14 @@ func (b *Broker) take(nc net.Conn) {
 		return
 	}
 	c.wire = w
+	b.mu.Lock()
+	b.conns[c] = struct{}{}
+	closing := b.closing
+	b.mu.Unlock()
 	c.start()
+	if closing { // Close has not seen it
+		c.abort("server is shutting down")
+	}
 }
 
 // wire makes a TCP connection a socket, where there are sockets.
@@ -175,14 +182,14 @@ func (b *Broker) startPoller() (*poller, error) {
 }
 
 // admit counts a connection, unless there are too many.
-func (b *Broker) admit(c *conn) bool {
+func (b *Broker) admit() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closing || b.config.MaxConnections > 0 && len(b.conns) >= b.config.MaxConnections {
+	limit := int64(b.config.MaxConnections)
+	if b.closing || limit > 0 && b.metrics.connections.Load() >= limit {
 		b.metrics.refused.Add(1)
 		return false
 	}
-	b.conns[c] = struct{}{}
 	b.open.Add(1)
 	b.metrics.connections.Add(1)
 	return true

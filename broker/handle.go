@@ -10,8 +10,13 @@ import (
 // returns.
 func (c *conn) handle(r *reader, h packet.Header, body []byte) verdict {
 	c.broker.metrics.packets[h.Type].Add(1)
-	if h.Type == packet.TypePublish && c.phase.Load() == serving {
-		return c.verdict(c.handlePublish(r, h, body))
+	if c.phase.Load() == serving {
+		switch h.Type {
+		case packet.TypePublish:
+			return c.verdict(c.handlePublish(r, h, body))
+		case packet.TypePuback, packet.TypePubrec, packet.TypePubrel, packet.TypePubcomp:
+			return c.verdict(c.handleAck(r, h, body))
+		}
 	}
 	p, err := c.decode(h, body)
 	if err != nil {
@@ -20,8 +25,6 @@ func (c *conn) handle(r *reader, h packet.Header, body []byte) verdict {
 	switch p := p.(type) {
 	case *packet.Connect:
 		return c.handleConnect(p)
-	case *packet.Ack:
-		c.handleAck(p)
 	case *packet.Subscribe:
 		err = c.handleSubscribe(p)
 	case *packet.Unsubscribe:

@@ -135,15 +135,19 @@ func expirySeconds(left time.Duration) uint32 {
 }
 
 // handleAck is an acknowledgement of the client.
-func (c *conn) handleAck(p *packet.Ack) {
+func (c *conn) handleAck(r *reader, h packet.Header, body []byte) error {
+	p := &r.ack
+	if err := p.Decode(h, body, c.version); err != nil {
+		return err
+	}
 	if p.Type == packet.TypePubrel {
 		c.handlePubrel(p.PacketID)
-		return
+		return nil
 	}
 	c.mu.Lock()
 	if c.phase.Load() != serving {
 		c.unlock()
-		return
+		return nil
 	}
 	out := c.outgoingState().session
 	release := uint64(0)
@@ -164,6 +168,7 @@ func (c *conn) handleAck(p *packet.Ack) {
 	if release != 0 {
 		c.link.Release(release, func(err error) { c.released(release, err) })
 	}
+	return nil
 }
 
 // pubrec returns the delivery that a durable session's PUBREL may be sent for

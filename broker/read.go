@@ -14,9 +14,11 @@ import (
 type reader struct {
 	buf []byte
 	n   int // bytes in buf
-	// publish and message are reused: a PUBLISH of QoS 0 allocates nothing.
+	// What follows is reused: a PUBLISH of QoS 0 and an acknowledgement allocate
+	// nothing.
 	publish packet.Publish
 	message shoalpb.Message
+	ack     packet.Ack
 }
 
 // verdict says how reading goes on.

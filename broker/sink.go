@@ -37,17 +37,17 @@ func (c *conn) Deliver(entries []session.Delivery) {
 
 // Superseded is part of session.Sink ([MQTT-3.1.4-3]).
 func (c *conn) Superseded() {
-	c.refuseOr(packet.CodeSessionTakenOver, "another connection has the session")
+	c.dismiss(packet.CodeSessionTakenOver, "another connection has the session")
 }
 
 // Lost is part of session.Sink.
 func (c *conn) Lost(err error) {
-	c.refuseOr(packet.CodeServerUnavailable, err.Error())
+	c.dismiss(packet.CodeServerUnavailable, err.Error())
 }
 
-// refuseOr ends the connection with DISCONNECT, or with CONNACK if that has not
+// dismiss ends the connection with DISCONNECT, or with CONNACK if that has not
 // been sent.
-func (c *conn) refuseOr(code packet.Code, why string) {
+func (c *conn) dismiss(code packet.Code, why string) {
 	if c.phase.Load() < serving {
 		c.refuseConnect(packet.CodeServerUnavailable, why)
 	}

@@ -16,9 +16,10 @@ const haveSockets = true
 // socket is a TCP connection as a bare descriptor. Between two wake-ups it costs
 // its place in the epoll set: no goroutine, no buffer, no net.Conn.
 type socket struct {
-	fd     int
-	token  uint64
-	poller *poller
+	fd      int
+	token   uint64
+	poller  *poller
+	watched bool // in the epoll set
 }
 
 // poller watches the sockets that have no goroutine.
@@ -65,21 +66,11 @@ func (p *poller) adopt(c *conn, tcp *net.TCPConn) (wire, error) {
 		return nil, fmt.Errorf("take over connection: %w", err)
 	}
 	tcp.Close()
-	return p.add(c, fd)
-}
-
-func (p *poller) add(c *conn, fd int) (wire, error) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.last++
-	s := &socket{fd: fd, token: p.last, poller: p}
-	p.conns[s.token] = c
-	p.mu.Unlock()
-	if err := s.control(unix.EPOLL_CTL_ADD, 0); err != nil {
-		p.forget(s.token)
-		unix.Close(fd)
-		return nil, fmt.Errorf("watch connection: %w", err)
-	}
-	return s, nil
+	p.conns[p.last] = c
+	return &socket{fd: fd, token: p.last, poller: p}, nil
 }
 
 func (p *poller) find(token uint64) *conn {
@@ -136,7 +127,13 @@ func (s *socket) control(op int, events uint32) error {
 
 func (*socket) blocks() bool { return false }
 
+// arm is called with conn.mu held. The first time it puts the socket into the
+// set. Should that fail for want of memory the connection's deadline ends it.
 func (s *socket) arm(read, write bool) {
+	op := unix.EPOLL_CTL_MOD
+	if !s.watched {
+		op, s.watched = unix.EPOLL_CTL_ADD, true
+	}
 	var events uint32
 	if read {
 		events |= unix.EPOLLIN | unix.EPOLLRDHUP
@@ -144,8 +141,7 @@ func (s *socket) arm(read, write bool) {
 	if write {
 		events |= unix.EPOLLOUT
 	}
-	// It fails only for a descriptor that is not in the set.
-	_ = s.control(unix.EPOLL_CTL_MOD, events)
+	_ = s.control(op, events)
 }
 
 func (s *socket) Read(p []byte) (int, error) {
@@ -188,7 +184,9 @@ func (s *socket) interrupt() { unix.Shutdown(s.fd, unix.SHUT_RDWR) }
 // Close takes the socket out of the set before its descriptor can be reused.
 func (s *socket) Close() error {
 	s.poller.forget(s.token)
-	_ = s.control(unix.EPOLL_CTL_DEL, 0)
+	if s.watched {
+		_ = s.control(unix.EPOLL_CTL_DEL, 0)
+	}
 	return unix.Close(s.fd)
 }
 

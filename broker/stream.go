@@ -14,5 +14,12 @@ func (s stream) closeWrite() bool {
 	return ok && half.CloseWrite() == nil
 }
 
-// interrupt closes the connection, which net.Conn allows at any time.
-func (s stream) interrupt() { s.Conn.Close() }
+// interrupt closes the connection, which net.Conn allows at any time; under TLS
+// what carries it, since the caller must not wait for a last word to be written.
+func (s stream) interrupt() {
+	if over, ok := s.Conn.(interface{ NetConn() net.Conn }); ok {
+		over.NetConn().Close()
+		return
+	}
+	s.Conn.Close()
+}
