@@ -92,7 +92,8 @@ func (g *group) config(notify chan bool) *raft.Config {
 	c.SnapshotInterval = time.Hour
 	c.SnapshotThreshold = 1 << 40
 	c.NoSnapshotRestoreOnStart = true
-	c.RestoreCommittedLogs = true
+	// Not RestoreCommittedLogs: raft 1.8 then skips the configuration entries
+	// up to the restored commit index, and a restarted server knows no peers.
 	c.NoLegacyTelemetry = true
 	c.ShutdownOnRemove = false
 	c.NotifyCh = notify
@@ -124,7 +125,8 @@ func (g *group) startRaft(founders []raft.Server) error {
 	g.trans.Store(trans)
 	g.raftNow.Store(r)
 	r.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
-		if _, ok := o.Data.(raft.LeaderObservation); ok {
+		if l, ok := o.Data.(raft.LeaderObservation); ok {
+			g.log.Info("leader", "now", nodeOf(string(l.LeaderID)))
 			g.leaderMoved.broadcast()
 		}
 		return false

@@ -8,8 +8,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// raftLogger bridges raft's logger into l: warnings and errors as such, the
-// rest as debug.
+// raftLogger bridges raft's logger into l as debug, except errors that are not
+// of peers that cannot be reached: raft repeats those for each group and try,
+// while groups tell who leads, and leases and readiness what it means.
 func raftLogger(l *slog.Logger) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{
 		Name:        "raft",
@@ -24,10 +25,7 @@ type slogLines struct{ l *slog.Logger }
 // Write takes one line of hclog.
 func (s slogLines) Write(line []byte) (int, error) {
 	level, text := slog.LevelDebug, strings.TrimSpace(string(line))
-	switch {
-	case strings.Contains(text, "skipping application of old log"):
-		// What RestoreCommittedLogs finds already in the state at every start.
-	case strings.HasPrefix(text, "[ERROR]"), strings.HasPrefix(text, "[WARN]"):
+	if strings.HasPrefix(text, "[ERROR]") && !strings.Contains(text, "failed to") {
 		level = slog.LevelWarn
 	}
 	if _, after, ok := strings.Cut(text, "raft: "); ok {
