@@ -47,6 +47,14 @@
 // common disk. That cannot be refused by promises: N must be more than half of
 // all nodes that are started together.
 //
+// # Joining
+//
+// A free disk that sees a cluster takes its id, without being a founder, once
+// the cluster is established: most founders are born, or someone has joined.
+// So the id of a birth that is still given up reaches no one else. When a
+// cluster has been shrunk below a majority of its founders, the caller removes
+// the promises of those left (SetPromise(nil)), which marks it as established.
+//
 // # What is assumed
 //
 // A disk that was replaced does not come back; a node answers with one disk at

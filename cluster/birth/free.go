@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"strings"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
 // freeRound is the round of a disk without promise: join a cluster that is
@@ -50,12 +52,40 @@ func (b *Birth) join(ctx context.Context, s seen, clusters, born []string) error
 	}
 	for _, node := range born {
 		reply, err := b.hello(ctx, node, nil)
-		if err == nil && reply.ClusterId == clusters[0] {
+		if err != nil || reply.ClusterId != clusters[0] {
+			continue
+		}
+		if b.established(ctx, reply) {
 			return b.born(s, reply.ClusterId, int(reply.Shards))
 		}
 	}
-	b.wait("an answer of cluster %s", clusters[0])
+	b.wait("an answer of most founders of cluster %s, or of one that joined it", clusters[0])
 	return nil
+}
+
+// established says that a node's cluster has had a majority: the node joined
+// it, or most of its founders are born. Before that a wiped founder can still
+// make the birth impossible, and those that had joined would carry on the id of
+// a cluster that never lived.
+func (b *Birth) established(ctx context.Context, of *shoalpb.HelloReply) bool {
+	if of.Promise == nil || of.Promise.Void {
+		return true
+	}
+	born := 0
+	for _, name := range of.Promise.Members {
+		node, disk := split(name)
+		reply := of
+		if node != of.Node {
+			var err error
+			if reply, err = b.hello(ctx, node, nil); err != nil {
+				continue
+			}
+		}
+		if reply.Disk == disk && reply.ClusterId == of.ClusterId {
+			born++
+		}
+	}
+	return born > len(of.Promise.Members)/2
 }
 
 // propose promises this node to the lowest nodes in sight and itself, if they

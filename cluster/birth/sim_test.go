@@ -268,7 +268,7 @@ func TestNeverTwoEventuallyOne(t *testing.T) {
 			w.newDisk(node)
 			w.start(node)
 		}
-		for range rapid.IntRange(0, 150).Draw(t, "events") {
+		for range rapid.IntRange(0, 200).Draw(t, "events") {
 			w.chaos()
 		}
 		w.healed = true
