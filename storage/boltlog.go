@@ -170,22 +170,13 @@ func (g *groupRows) drop(bucket *bolt.Bucket, chunk uint64) error {
 	return bucket.DeleteBucket(chunkKey(chunk))
 }
 
-// cut drops the entries from index on.
+// cut drops the entries from index on that share a chunk with one that stays.
+// Later chunks are garbage by the new head.
 func (g *groupRows) cut(bucket *bolt.Bucket, index uint64) error {
 	n := chunkOf(index)
-	for chunk := range g.chunks {
-		if chunk > n {
-			if err := g.drop(bucket, chunk); err != nil {
-				return err
-			}
-		}
-	}
 	chunk := bucket.Bucket(chunkKey(n))
-	if chunk == nil {
+	if chunk == nil || index%chunkEntries == 0 {
 		return nil
-	}
-	if index%chunkEntries == 0 {
-		return g.drop(bucket, n)
 	}
 	var keys [][]byte // a cursor skips rows when it deletes
 	c := chunk.Cursor()

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+	shoalpb "github.com/shoalmq/shoal/proto"
+	bolt "go.etcd.io/bbolt"
 )
 
 // sampleDir makes a directory with some of everything and returns its path and
@@ -141,6 +143,129 @@ func TestEveryRowIsCovered(t *testing.T) {
 		}
 		writeSparse(t, file, good)
 	}
+}
+
+// Flips in the headers of pages, which say how many rows there are and how many
+// pages they take, and in those of elements.
+func TestFlippedHeaders(t *testing.T) {
+	path, want := sampleDir(t)
+	for _, name := range []string{logName, stateName(1)} {
+		file := filepath.Join(path, name)
+		good, err := os.ReadFile(file)
+		must(t, err)
+		live := livePages(t, file)
+		found := 0
+		for page := 2; page*pageBytes < len(good); page++ {
+			if order.Uint64(good[page*pageBytes:]) != uint64(page) {
+				continue // never written, or inside of a longer one
+			}
+			for _, bit := range []int{64, 65, 68, 80, 81, 82, 83, 84, 96, 97, 98, 128, 160, 161, 192, 193, 225} {
+				b := bytes.Clone(good)
+				b[page*pageBytes+bit/8] ^= 1 << (bit % 8)
+				writeSparse(t, file, b)
+				if len(problems(t, path)) > 0 {
+					found++
+				} else if bit < 128 && live[page] {
+					t.Fatalf("%s, page %d, bit %d: Verify sees nothing", name, page, bit)
+				} else if got, err := readAll(t, path); err != nil || got != want {
+					t.Fatalf("%s, page %d, bit %d: Verify sees nothing, opening %v", name, page, bit, err)
+				}
+			}
+		}
+		t.Logf("%s: %d found", name, found)
+		writeSparse(t, file, good)
+	}
+}
+
+// livePages are the pages in use.
+func livePages(t *testing.T, file string) map[int]bool {
+	f, err := os.Open(file)
+	must(t, err)
+	defer f.Close()
+	p := &pageReader{r: f, row: func([]string, []byte, []byte) {}, bad: func(s string) { t.Fatal(s) }}
+	m, err := p.metas()
+	must(t, err)
+	p.high, p.seen = m.high, make([]uint64, m.high/64+1)
+	p.page(m.root, nil, span{}, 0)
+	live := make(map[int]bool)
+	for i := range int(m.high) {
+		live[i] = p.seen[i/64]&(1<<(i%64)) != 0
+	}
+	return live
+}
+
+// Rows, buckets and groups that are gone without a trace in the pages, as a page
+// of an earlier time in place of its successor leaves them: the sums tell.
+func TestMissingRowsDoNotAddUp(t *testing.T) {
+	for _, tt := range []struct {
+		name, file, says string
+		remove           func(tx *bolt.Tx) error
+	}{
+		{"row of an entry", logName, "group 1: the rows do not add up", func(tx *bolt.Tx) error {
+			return tx.Bucket(groupBucket(1)).Bucket(chunkKey(0)).Delete(rowKey(9, 0)) // below first
+		}},
+		{"last entry", logName, "entries between 11 and 142 are missing", func(tx *bolt.Tx) error {
+			b := tx.Bucket(groupBucket(1)).Bucket(chunkKey(1))
+			for i := range uint32(10) {
+				must(t, b.Delete(rowKey(142, i)))
+			}
+			return nil
+		}},
+		{"entry in the middle", logName, "entries between 11 and 142 are missing", func(tx *bolt.Tx) error {
+			return tx.Bucket(groupBucket(1)).Bucket(chunkKey(0)).Delete(rowKey(99, 0))
+		}},
+		{"group", logName, "heads do not add up", func(tx *bolt.Tx) error { return tx.DeleteBucket(groupBucket(2)) }},
+		{"head of a group", logName, "group 2: the head is missing", func(tx *bolt.Tx) error {
+			return tx.Bucket(groupBucket(2)).Delete(headKey)
+		}},
+		{"head of the log", logName, "the head is missing", func(tx *bolt.Tx) error { return tx.DeleteBucket(headKey) }},
+		{"state row", stateName(1), "the rows do not add up", func(tx *bolt.Tx) error {
+			return tx.Bucket(rowsBucket("a")).Delete([]byte{1})
+		}},
+		{"part of a value", stateName(1), "parts of values", func(tx *bolt.Tx) error {
+			return tx.Bucket(moreBucket("a")).Delete(partKey([]byte{29}, 1))
+		}},
+		{"head of the state", stateName(1), "the head is missing", func(tx *bolt.Tx) error { return tx.DeleteBucket(headKey) }},
+		{"nothing but the time", stateName(1), "pages of transaction", func(*bolt.Tx) error { return nil }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path, _ := sampleDir(t)
+			forge(t, filepath.Join(path, tt.file), tt.says != "pages of transaction", tt.remove)
+			found := strings.Join(problems(t, path), "\n")
+			_, err := readAll(t, path)
+			var bad *BadDiskError
+			if !strings.Contains(found, tt.says) || !errors.As(err, &bad) {
+				t.Fatalf("%q does not say %q; opening %v", found, tt.says, err)
+			}
+		})
+	}
+}
+
+// forge changes a file behind our back; with fix the head follows the number of
+// the transaction.
+func forge(t *testing.T, file string, fix bool, change func(*bolt.Tx) error) {
+	t.Helper()
+	f, err := openBolt(file, &health{}, os.OpenFile)
+	must(t, err)
+	defer f.close()
+	must(t, f.update(func(tx *bolt.Tx) error {
+		must(t, change(tx))
+		b := tx.Bucket(headKey)
+		if b == nil || !fix {
+			return nil
+		}
+		payload, _ := openRow(checksum(headKey), headKey, b.Get(headKey))
+		if filepath.Base(file) != logName {
+			h := new(shoalpb.StateHead)
+			must(t, h.UnmarshalVT(payload))
+			return putStateHead(tx, h)
+		}
+		h := new(shoalpb.LogHead)
+		must(t, h.UnmarshalVT(payload))
+		h.Tx = uint64(tx.ID())
+		_, err := putRecord(b, checksum(headKey), h)
+		return err
+	}))
 }
 
 // A row damaged under an open file is found when it is read, ends the disk and

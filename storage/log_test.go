@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -236,6 +237,88 @@ func (m *logModel) check(t *rapid.T, g *GroupLog) {
 	}
 }
 
+// modelOp draws one operation on a group and its model: run does it, and ok says
+// whether it must succeed.
+func modelOp(t *rapid.T, g *GroupLog, m *logModel) (run func() error, ok bool) {
+	switch rapid.SampledFrom([]string{"store", "store", "store", "delete", "empty", "stage", "set"}).Draw(t, "op") {
+	case "store":
+		first := m.last + 1
+		if m.last == 0 {
+			first = rapid.Uint64Range(1, 500).Draw(t, "first")
+		} else if rapid.IntRange(0, 9).Draw(t, "wrong") == 0 {
+			first = rapid.Uint64Range(1, m.last+5).Draw(t, "first")
+		}
+		n := rapid.IntRange(1, 200).Draw(t, "n")
+		logs := entries(first, n, rapid.Uint64Range(1, 9).Draw(t, "term"), rapid.IntRange(0, 300).Draw(t, "size"))
+		logs[0].Data = append(logs[0].Data, make([]byte, rapid.IntRange(0, 9000).Draw(t, "big"))...)
+		return func() error { return g.StoreLogs(logs) }, m.store(logs)
+	case "delete":
+		lo := rapid.Uint64Range(0, m.last+10).Draw(t, "lo")
+		hi := rapid.Uint64Range(0, m.last+10).Draw(t, "hi")
+		switch rapid.IntRange(0, 3).Draw(t, "end") {
+		case 0:
+			lo = m.first
+		case 1:
+			hi = m.last
+		}
+		return func() error { return g.DeleteRange(lo, hi) }, m.delete(lo, hi)
+	case "empty":
+		m.delete(0, m.last)
+		m.staged = 0
+		return g.Empty, true
+	case "stage":
+		i := rapid.Uint64Range(0, m.last+20).Draw(t, "commit")
+		m.staged = i
+		return func() error { return g.StageCommitIndex(i) }, true
+	default:
+		k, v := rapid.StringMatching("[a-c]").Draw(t, "k"), rapid.StringMatching("[x-z]{0,3}").Draw(t, "v")
+		m.stable[k] = v
+		return func() error { return g.Set([]byte(k), []byte(v)) }, true
+	}
+}
+
+// together runs operations so that one commit takes them all, in this order, and
+// returns their errors.
+func together(l *Log, runs []func() error) []error {
+	release := make(chan struct{})
+	waiting := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.queue)
+	}
+	var wg sync.WaitGroup
+	held := make(chan struct{})
+	wg.Go(func() {
+		_ = l.do(&op{group: l.Group(99), edit: func(*head, *change) error {
+			close(held)
+			<-release
+			return errors.New("only to hold the committer")
+		}})
+	})
+	<-held
+	errs := make([]error, len(runs))
+	for i, run := range runs {
+		before := waiting()
+		done := make(chan struct{})
+		wg.Go(func() {
+			defer close(done)
+			errs[i] = run()
+		})
+		for queued := false; !queued; {
+			select {
+			case <-done: // refused at once, or nothing to wait for
+				queued = true
+			default:
+				queued = waiting() > before
+				runtime.Gosched()
+			}
+		}
+	}
+	close(release)
+	wg.Wait()
+	return errs
+}
+
 func TestLogAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		path, err := os.MkdirTemp("", "log")
@@ -254,63 +337,31 @@ func TestLogAgainstModel(t *testing.T) {
 			}
 		}
 		open()
+		defer func() { _ = d.Close() }()
 		models := make(map[uint32]*logModel)
 		for id := range uint32(3) {
 			models[id] = &logModel{logs: make(map[uint64]*raft.Log), stable: make(map[string]string)}
 		}
 		group := rapid.Uint32Range(0, 2)
 		t.Repeat(map[string]func(*rapid.T){
-			"store": func(t *rapid.T) {
+			"one": func(t *rapid.T) {
 				id := group.Draw(t, "group")
-				m := models[id]
-				first := m.last + 1
-				if m.last == 0 {
-					first = rapid.Uint64Range(1, 500).Draw(t, "first")
-				} else if rapid.IntRange(0, 9).Draw(t, "wrong") == 0 {
-					first = rapid.Uint64Range(1, m.last+5).Draw(t, "first")
-				}
-				n := rapid.IntRange(1, 200).Draw(t, "n")
-				logs := entries(first, n, rapid.Uint64Range(1, 9).Draw(t, "term"), rapid.IntRange(0, 300).Draw(t, "size"))
-				logs[0].Data = append(logs[0].Data, make([]byte, rapid.IntRange(0, 9000).Draw(t, "big"))...)
-				if ok := m.store(logs); ok != (l.Group(id).StoreLogs(logs) == nil) {
-					t.Fatalf("store: want %v", ok)
+				if run, ok := modelOp(t, l.Group(id), models[id]); ok != (run() == nil) {
+					t.Fatalf("want %v", ok)
 				}
 			},
-			"delete": func(t *rapid.T) {
-				id := group.Draw(t, "group")
-				m := models[id]
-				lo := rapid.Uint64Range(0, m.last+10).Draw(t, "lo")
-				hi := rapid.Uint64Range(0, m.last+10).Draw(t, "hi")
-				switch rapid.IntRange(0, 3).Draw(t, "end") {
-				case 0:
-					lo = m.first
-				case 1:
-					hi = m.last
+			"many": func(t *rapid.T) {
+				var runs []func() error
+				var oks []bool
+				for range rapid.IntRange(2, 6).Draw(t, "ops") {
+					id := group.Draw(t, "group")
+					run, ok := modelOp(t, l.Group(id), models[id])
+					runs, oks = append(runs, run), append(oks, ok)
 				}
-				if ok := m.delete(lo, hi); ok != (l.Group(id).DeleteRange(lo, hi) == nil) {
-					t.Fatalf("delete: want %v", ok)
-				}
-			},
-			"empty": func(t *rapid.T) {
-				id := group.Draw(t, "group")
-				m := models[id]
-				m.delete(0, m.last)
-				m.staged = 0
-				if err := l.EmptyGroup(id); err != nil {
-					t.Fatal(err)
-				}
-			},
-			"stage": func(t *rapid.T) {
-				id := group.Draw(t, "group")
-				models[id].staged = rapid.Uint64Range(0, models[id].last+20).Draw(t, "commit")
-				_ = l.Group(id).StageCommitIndex(models[id].staged)
-			},
-			"set": func(t *rapid.T) {
-				id := group.Draw(t, "group")
-				k, v := rapid.StringMatching("[a-c]").Draw(t, "k"), rapid.StringMatching("[x-z]{0,3}").Draw(t, "v")
-				models[id].stable[k] = v
-				if err := l.Group(id).Set([]byte(k), []byte(v)); err != nil {
-					t.Fatal(err)
+				for i, err := range together(l, runs) {
+					if oks[i] != (err == nil) {
+						t.Fatalf("operation %d: want %v, got %v", i, oks[i], err)
+					}
 				}
 			},
 			"reopen": func(t *rapid.T) {
@@ -332,7 +383,6 @@ func TestLogAgainstModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		open() // checks all of the file
-		_ = d.Close()
 	})
 }
 
