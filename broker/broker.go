@@ -41,6 +41,9 @@ type Broker struct {
 	cancel context.CancelFunc
 }
 
+// ErrClosed is what Serve returns when Close was called before.
+var ErrClosed = errors.New("serve MQTT: broker is closed")
+
 var _ Local = (*Broker)(nil)
 
 // New makes a Broker. It does nothing until Serve.
@@ -102,7 +105,7 @@ func (b *Broker) enter(l net.Listener) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closing {
-		return fmt.Errorf("serve MQTT: broker is closed")
+		return ErrClosed
 	}
 	if !b.started {
 		b.started = true

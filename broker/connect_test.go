@@ -373,7 +373,7 @@ func TestClose(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if err := n.broker.Serve(context.Background(), newPipeListener()); err == nil {
+		if err := n.broker.Serve(context.Background(), newPipeListener()); !errors.Is(err, broker.ErrClosed) {
 			t.Error("a closed broker serves")
 		}
 	})

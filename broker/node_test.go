@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -64,7 +65,7 @@ func newNode(t testing.TB, change ...func(*broker.Config)) *node {
 
 func (n *node) serve(l net.Listener) {
 	go func() {
-		if err := n.broker.Serve(context.Background(), l); err != nil {
+		if err := n.broker.Serve(context.Background(), l); err != nil && !errors.Is(err, broker.ErrClosed) {
 			n.t.Errorf("serve: %v", err)
 		}
 	}()
@@ -82,6 +83,9 @@ func (n *node) stop() {
 	}
 	if open := n.metric("shoal_connections"); open != 0 {
 		n.t.Errorf("%v connections left", open)
+	}
+	if queued := n.metric("shoal_messages_queued"); queued != 0 {
+		n.t.Errorf("%v messages queued without a connection", queued)
 	}
 	n.checkAccounts()
 }

@@ -70,7 +70,11 @@ func (c *conn) pump() {
 			c.appendAck(packet.TypePubrel, s.ID, packet.CodeSuccess)
 			continue
 		}
-		c.broker.metrics.queued.Add(-1)
+		if c.durable { // what waits is counted where it is kept, in its shard
+			c.broker.metrics.matched.Add(1)
+		} else {
+			c.broker.metrics.queued.Add(-1)
+		}
 		c.sendPublish(&s)
 	}
 }
@@ -211,11 +215,10 @@ func (c *conn) released(seq uint64, err error) {
 // dropQueue counts what a transient session loses with its connection; what a
 // durable one has stays in its shard. mu is held.
 func (c *conn) dropQueue() {
-	if c.outgoing == nil {
-		return
+	if c.outgoing != nil && !c.durable {
+		n := c.outgoing.session.Queued()
+		c.broker.metrics.queued.Add(-int64(n))
+		c.broker.metrics.dropped[dropClosed].Add(uint64(n))
 	}
-	n := c.outgoing.session.Queued()
-	c.broker.metrics.queued.Add(-int64(n))
-	c.broker.metrics.dropped[dropClosed].Add(uint64(n))
 	c.outgoing = nil
 }

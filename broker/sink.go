@@ -25,10 +25,7 @@ func (c *conn) Deliver(entries []session.Delivery) {
 			m.matched.Add(1)
 			f.reset(d.Message)
 			c.deliverLocked(f.encode(c.version, d.Retain, d.Identifiers))
-		case !out.session.Deliver(*d):
-		case !d.Released:
-			m.matched.Add(1)
-			m.queued.Add(1)
+		case out.session.Deliver(*d) && !d.Released:
 			out.expire(d.Seq, d.Message)
 		}
 	}

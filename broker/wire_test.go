@@ -168,6 +168,32 @@ func TestHalfClosed(t *testing.T) {
 	}
 }
 
+// TestHalfClosedWithOutput: so does one that has much else to read first.
+func TestHalfClosedWithOutput(t *testing.T) {
+	n := start(t, func(c *broker.Config) { c.MaxOutputBytes = 64 << 20 })
+	nc := idle(t, n.addr, "s")
+	defer nc.Close()
+	subscribe := packet.Subscribe{PacketID: 1, Subscriptions: []packet.Subscription{{Filter: "a"}}}
+	nc.Write(subscribe.Append(nil, packet.V5))
+	if _, err := io.ReadFull(nc, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	pub := n.connect(packet.V5, "p")
+	const count, size = 30, 500 << 10
+	for range count {
+		pub.Publish("a", strings.Repeat("x", size), 0)
+	}
+	pub.ExpectNothing()
+	nc.Write([]byte{0x36, 0})
+	nc.(*net.TCPConn).CloseWrite()
+	await(t, "PUBLISH", func() bool { return n.metric("shoal_packets_sent_total", "disconnect") == 1 })
+	nc.SetReadDeadline(time.Now().Add(mqtttest.Timeout))
+	b, err := io.ReadAll(nc)
+	if err != nil || len(b) < count*size || !bytes.Contains(b[len(b)-80:], []byte{byte(packet.CodeMalformedPacket)}) {
+		t.Errorf("read %d bytes, %v", len(b), err)
+	}
+}
+
 // TestFarewellIsRead: DISCONNECT arrives although the client keeps sending
 // (rule 93): the connection is not reset under it.
 func TestFarewellIsRead(t *testing.T) {
@@ -214,8 +240,12 @@ func idle(t *testing.T, addr, id string) net.Conn {
 		t.Skipf("dial: %v", err)
 	}
 	connect := packet.Connect{ClientID: id, CleanStart: true}
-	nc.Write(connect.Append(nil, packet.V311))
-	if _, err := io.ReadFull(nc, make([]byte, 4)); err != nil {
+	nc.Write(connect.Append(nil, packet.V5))
+	ack := make([]byte, 2)
+	if _, err := io.ReadFull(nc, ack); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(nc, make([]byte, ack[1])); err != nil {
 		t.Fatal(err)
 	}
 	return nc
