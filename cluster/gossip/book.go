@@ -2,41 +2,35 @@ package gossip
 
 import (
 	"fmt"
-	"sync"
+	"sync/atomic"
 )
 
-// Book finds the address of a node: from the living members first, then from a
-// fallback that remembers. It is safe for concurrent use.
+// Book is the address book: where a node's RPC listener is. It is safe for
+// concurrent use.
 type Book struct {
-	fallback func(node string) (string, bool)
-	mu       sync.RWMutex
-	g        *Gossip
+	known  func(node string) (addr string, ok bool)
+	gossip atomic.Pointer[Gossip]
 }
 
-// NewBook returns a Book that has only its fallback until Use.
-func NewBook(fallback func(node string) (string, bool)) *Book { return &Book{fallback: fallback} }
+// NewBook returns a book that asks known, which may be nil, for nodes that
+// gossip does not show. known must be quick and safe for concurrent use.
+func NewBook(known func(node string) (addr string, ok bool)) *Book { return &Book{known: known} }
 
-// Use makes the members of g be looked up first.
-func (b *Book) Use(g *Gossip) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.g = g
-}
+// Use makes the book ask gossip first.
+func (b *Book) Use(g *Gossip) { b.gossip.Store(g) }
 
-// Resolve returns host:port of a node, to be resolved again at every dial.
+// Resolve returns the "host:port" of a node: as its live process says in
+// gossip, else as known says. The host may be a name.
 func (b *Book) Resolve(node string) (string, error) {
-	b.mu.RLock()
-	g := b.g
-	b.mu.RUnlock()
-	if g != nil {
-		for _, m := range g.Members() {
-			if m.Node == node {
-				return m.RPCAddr, nil
-			}
+	if g := b.gossip.Load(); g != nil {
+		if addr, ok := g.address(node); ok {
+			return addr, nil
 		}
 	}
-	if addr, ok := b.fallback(node); ok {
-		return addr, nil
+	if b.known != nil {
+		if addr, ok := b.known(node); ok {
+			return addr, nil
+		}
 	}
-	return "", fmt.Errorf("no address of node %s: gossip has not seen it and the directory does not know it", node)
+	return "", fmt.Errorf("node %s has no known address", node)
 }

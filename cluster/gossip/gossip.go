@@ -1,14 +1,12 @@
 package gossip
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -16,233 +14,178 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-const (
-	// reclaimAfter lets a dead process's name be used from another address.
-	// Names are random, so it only matters for one that came back.
-	reclaimAfter = time.Second
-	// leaveTimeout bounds saying goodbye: others notice a silent end as well.
-	leaveTimeout = 500 * time.Millisecond
-	// joinFirst and joinLast pace joining, from the first failure on.
-	joinFirst = 200 * time.Millisecond
-	joinLast  = 5 * time.Second
-	// updateTimeout bounds spreading a changed Meta.
-	updateTimeout = 2 * time.Second
-)
-
-// Config says how a node gossips.
+// Config says where to listen and whom to look for.
 type Config struct {
-	// BindAddr is host:port to listen on, TCP and UDP; port 0 takes a free one.
+	// BindAddr is "host:port" to listen on, TCP and UDP; port 0 is any.
 	BindAddr string
-	// AdvertiseHost is the name or IP at which others reach this node; empty
-	// for the bound address.
+	// AdvertiseHost is the name or IP that others reach this node at; empty is
+	// BindAddr's host, or a private IP of the machine if that is unspecified.
 	AdvertiseHost string
-	// Join are host:port of others; names are resolved at every try.
+	// AdvertisePort is the port that others reach; 0 is the port listened on.
+	AdvertisePort int
+	// Join are the gossip addresses of others, "host:port" or "host", which is
+	// taken with this node's own port. Names may have several addresses.
 	Join []string
-	// Key encrypts gossip: 16, 24 or 32 bytes, nil for none.
+	// Key encrypts gossip, if not nil: 16, 24 or 32 bytes.
 	Key  []byte
 	Meta Meta
 	Log  *slog.Logger
-	// OnChange is called when members come, go or change. It must not block.
+	// OnChange, if not nil, is called when Members may have changed. It must
+	// not block, nor call Gossip.
 	OnChange func()
 }
 
-// Member is a living node.
-type Member struct{ Meta }
-
-// Gossip is this node's membership. See the package comment.
+// Gossip is this node's part in gossip. It is safe for concurrent use.
 type Gossip struct {
-	log      *slog.Logger
-	list     *memberlist.Memberlist
-	onChange func()
-	join     []string
-	cancel   context.CancelFunc
-	done     chan struct{}
+	c       Config
+	list    *memberlist.Memberlist
+	addr    string
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	updated chan struct{} // meta has changed
 
 	mu      sync.Mutex
+	name    string
 	meta    Meta
 	encoded []byte
-	strange map[string]bool // members of other clusters that were logged
+	members map[string]*entry // by memberlist name, this node's too
+	joined  uint64            // counts members that came
+	foreign map[string]bool   // nodes of other clusters already logged
 }
 
-// Start listens and begins to join.
+// Start listens and begins to look for others; it does not wait for them.
 func Start(c Config) (*Gossip, error) {
 	encoded, err := c.Meta.encode()
 	if err != nil {
-		return nil, fmt.Errorf("start gossip: %w", err)
+		return nil, err
 	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Key != nil {
+		if err := checkKey(c.Key); err != nil {
+			return nil, fmt.Errorf("gossip: %w", err)
+		}
+	}
+	var random [4]byte
+	rand.Read(random[:]) // never fails
 	g := &Gossip{
-		log: c.Log, onChange: c.OnChange, join: c.Join, done: make(chan struct{}),
-		meta: c.Meta, encoded: encoded, strange: make(map[string]bool),
+		c: c, meta: c.Meta, encoded: encoded, name: c.Meta.Node + "@" + hex.EncodeToString(random[:]),
+		updated: make(chan struct{}, 1), members: make(map[string]*entry), foreign: make(map[string]bool),
 	}
-	if g.log == nil {
-		g.log = slog.New(slog.DiscardHandler)
-	}
-	conf, err := g.config(c)
+	mc, err := g.listConfig()
 	if err != nil {
-		return nil, fmt.Errorf("start gossip: %w", err)
+		return nil, err
 	}
-	if g.list, err = memberlist.Create(conf); err != nil {
-		return nil, fmt.Errorf("start gossip on %s: %w", c.BindAddr, err)
+	if g.list, err = memberlist.Create(mc); err != nil {
+		return nil, fmt.Errorf("listen for gossip on %s: %w", c.BindAddr, err)
 	}
+	g.addr = net.JoinHostPort(mc.BindAddr, strconv.Itoa(mc.BindPort))
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel = cancel
-	go g.keepJoined(ctx)
+	g.wg.Go(func() { g.join(ctx, mc.BindPort) })
+	g.wg.Go(func() { g.announce(ctx) })
 	return g, nil
 }
 
-func (g *Gossip) config(c Config) (*memberlist.Config, error) {
-	host, portText, err := net.SplitHostPort(c.BindAddr)
+// listConfig is memberlist's LAN timing with quicker healing.
+func (g *Gossip) listConfig() (*memberlist.Config, error) {
+	mc := memberlist.DefaultLANConfig()
+	host, port, err := net.SplitHostPort(g.c.BindAddr)
 	if err != nil {
-		return nil, fmt.Errorf("gossip address %q: %w", c.BindAddr, err)
+		return nil, fmt.Errorf("gossip address: %w", err)
 	}
-	port, err := strconv.Atoi(portText)
-	if err != nil {
-		return nil, fmt.Errorf("gossip address %q: port: %w", c.BindAddr, err)
+	if mc.BindPort, err = strconv.Atoi(port); err != nil {
+		return nil, fmt.Errorf("gossip address %s: port is not a number", g.c.BindAddr)
 	}
-	ip, err := resolve(host)
-	if err != nil {
-		return nil, fmt.Errorf("gossip address %q: %w", c.BindAddr, err)
-	}
-	var id [6]byte
-	rand.Read(id[:]) // never fails
-	conf := memberlist.DefaultLANConfig()
-	conf.Name = c.Meta.Node + "@" + hex.EncodeToString(id[:])
-	conf.BindAddr, conf.BindPort, conf.AdvertisePort = ip, port, 0
-	conf.DeadNodeReclaimTime = reclaimAfter
-	conf.Delegate, conf.Events = delegate{g}, events{g}
-	conf.LogOutput = logLines{g.log}
-	conf.SecretKey = c.Key
-	if c.AdvertiseHost != "" {
-		if conf.AdvertiseAddr, err = resolve(c.AdvertiseHost); err != nil {
-			g.log.Warn("gossip: the advertised name does not resolve yet, using the bound address", "host", c.AdvertiseHost, "err", err)
-			conf.AdvertiseAddr = ""
-		} else {
-			conf.AdvertisePort = port
+	mc.BindAddr = "0.0.0.0"
+	if host != "" {
+		if mc.BindAddr, err = lookupOne(host); err != nil {
+			return nil, fmt.Errorf("gossip address: %w", err)
 		}
 	}
-	return conf, nil
+	mc.AdvertisePort = g.c.AdvertisePort
+	if mc.AdvertisePort == 0 {
+		mc.AdvertisePort = mc.BindPort
+	}
+	if g.c.AdvertiseHost != "" {
+		// memberlist spreads IPs. Others reach RPC by name in any case.
+		if mc.AdvertiseAddr, err = lookupOne(g.c.AdvertiseHost); err != nil {
+			g.c.Log.Warn("advertised host has no address yet, gossip uses one of this machine", "host", g.c.AdvertiseHost, "err", err)
+		}
+	}
+	mc.Name, mc.SecretKey = g.name, g.c.Key
+	mc.Logger = bridge(g.c.Log)
+	mc.Delegate, mc.Events = delegate{g}, events{g}
+	mc.TCPTimeout, mc.PushPullInterval, mc.DeadNodeReclaimTime = tcpTimeout, pushPull, reclaimAfter
+	mc.EnableCompression = false
+	return mc, nil
 }
 
-// resolve returns an IP for memberlist, which takes no names.
-func resolve(host string) (string, error) {
-	if host == "" {
-		return "0.0.0.0", nil
-	}
-	if net.ParseIP(host) != nil {
-		return host, nil
-	}
-	addrs, err := net.LookupHost(host)
+func lookupOne(host string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
 	if err != nil {
 		return "", err
 	}
-	return addrs[0], nil
-}
-
-// keepJoined joins until every target was reached once, and again whenever this
-// node is alone.
-func (g *Gossip) keepJoined(ctx context.Context) {
-	defer close(g.done)
-	wait, reached := joinFirst, len(g.join) == 0
-	for {
-		if len(g.join) > 0 && (!reached || g.list.NumMembers() == 1) {
-			n, err := g.list.Join(g.join)
-			reached = n >= len(g.join) && err == nil
-			if err != nil {
-				g.log.Debug("gossip: join", "reached", n, "err", err)
-			}
-		}
-		if reached || g.list.NumMembers() > 1 {
-			wait = joinLast
-		}
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-			wait = min(2*wait, joinLast)
-		case <-ctx.Done():
-			t.Stop()
-			return
+	for _, ip := range ips { // IPv4 first: listeners on 0.0.0.0 have nothing else
+		if ip.IP.To4() != nil {
+			return ip.IP.String(), nil
 		}
 	}
+	return ips[0].String(), nil
 }
 
-// Addr is the host:port that this node listens on.
-func (g *Gossip) Addr() string {
-	n := g.list.LocalNode()
-	return net.JoinHostPort(n.Addr.String(), strconv.Itoa(int(n.Port)))
-}
+// Addr is the "ip:port" listened on.
+func (g *Gossip) Addr() string { return g.addr }
 
-// Members are the living nodes of this cluster, or of none yet, this one among
-// them, in name order.
-func (g *Gossip) Members() []Member {
-	g.mu.Lock()
-	own := g.meta
-	g.mu.Unlock()
-	by := map[string]Meta{own.Node: own}
-	for _, n := range g.list.Members() {
-		m, err := decodeMeta(n.Meta)
-		if err != nil || g.isStrange(n.Name, m, own) {
-			continue
-		}
-		if old, ok := by[m.Node]; !ok || m.Boot > old.Boot {
-			by[m.Node] = m
-		}
-	}
-	list := make([]Member, 0, len(by))
-	for _, m := range by {
-		list = append(list, Member{m})
-	}
-	slices.SortFunc(list, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
-	return list
-}
-
-// isStrange tells whether m belongs to another cluster, and says so once.
-func (g *Gossip) isStrange(name string, m, own Meta) bool {
-	if m.ClusterID == "" || own.ClusterID == "" || m.ClusterID == own.ClusterID {
-		return false
-	}
-	g.mu.Lock()
-	first := !g.strange[name]
-	g.strange[name] = true
-	g.mu.Unlock()
-	if first {
-		g.log.Error("gossip: a node of another cluster is in reach and is ignored: check --join on both sides",
-			"peer", m.Node, "its_cluster", m.ClusterID, "own_cluster", own.ClusterID)
-	}
-	return true
-}
-
-// SetMeta changes what others are told; it spreads in the background.
+// SetMeta tells others what has changed. Metadata that is too long is logged
+// and not told.
 func (g *Gossip) SetMeta(m Meta) {
 	encoded, err := m.encode()
 	if err != nil {
-		g.log.Error("gossip: metadata not changed", "err", err)
+		g.c.Log.Error("announce this node", "err", err)
 		return
 	}
 	g.mu.Lock()
 	g.meta, g.encoded = m, encoded
 	g.mu.Unlock()
-	go func() {
-		if err := g.list.UpdateNode(updateTimeout); err != nil {
-			g.log.Debug("gossip: spread metadata", "err", err)
-		}
-	}()
+	select {
+	case g.updated <- struct{}{}:
+	default:
+	}
 }
 
-// Close says goodbye and stops.
-func (g *Gossip) Close(context.Context) error {
-	g.cancel()
-	<-g.done
-	if err := g.list.Leave(leaveTimeout); err != nil {
-		g.log.Debug("gossip: leave", "err", err)
+// announce spreads changed metadata.
+func (g *Gossip) announce(ctx context.Context) {
+	for {
+		select {
+		case <-g.updated:
+			if err := g.list.UpdateNode(updateTimeout); err != nil {
+				g.c.Log.Debug("announce this node", "err", err)
+			}
+		case <-ctx.Done():
+			return
+		}
 	}
-	if err := g.list.Shutdown(); err != nil {
+}
+
+// Close tells the others that this node leaves and stops. It waits for one to
+// hear it, until ctx is done or for leaveTimeout.
+func (g *Gossip) Close(ctx context.Context) error {
+	g.cancel()
+	wait := leaveTimeout
+	if at, ok := ctx.Deadline(); ok {
+		wait = max(time.Millisecond, min(wait, time.Until(at)))
+	}
+	if err := g.list.Leave(wait); err != nil {
+		g.c.Log.Debug("leave gossip", "err", err) // they will notice
+	}
+	err := g.list.Shutdown()
+	g.wg.Wait()
+	if err != nil {
 		return fmt.Errorf("stop gossip: %w", err)
 	}
 	return nil
-}
-
-func (g *Gossip) changed() {
-	if g.onChange != nil {
-		g.onChange()
-	}
 }

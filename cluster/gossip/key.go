@@ -8,27 +8,31 @@ import (
 	"os"
 )
 
-// LoadKey reads a gossip key: 16, 24 or 32 bytes, in base64, in hexadecimal or
-// as they are. White space around it is ignored.
+// LoadKey reads the key that encrypts gossip (AES) from a file: 16, 24 or 32
+// bytes in hexadecimal, in base64 as `openssl rand -base64 32` writes them, or
+// as they are; tried in this order.
 func LoadKey(path string) ([]byte, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read gossip key: %w", err)
 	}
-	text := bytes.TrimSpace(data)
-	if key, err := hex.DecodeString(string(text)); err == nil && keySize(len(key)) {
+	text := string(bytes.TrimSpace(data))
+	if key, err := hex.DecodeString(text); err == nil && checkKey(key) == nil {
 		return key, nil
 	}
-	if key, err := base64.StdEncoding.DecodeString(string(text)); err == nil && keySize(len(key)) {
+	if key, err := base64.StdEncoding.DecodeString(text); err == nil && checkKey(key) == nil {
 		return key, nil
 	}
-	if keySize(len(data)) {
-		return data, nil
+	if err := checkKey(data); err != nil {
+		return nil, fmt.Errorf("read gossip key: %s holds none in hexadecimal, base64 or raw: %w", path, err)
 	}
-	if keySize(len(text)) {
-		return text, nil
-	}
-	return nil, fmt.Errorf("read gossip key: %s holds no key of 16, 24 or 32 bytes, in base64, in hexadecimal or raw (make one with: openssl rand -base64 32)", path)
+	return data, nil
 }
 
-func keySize(n int) bool { return n == 16 || n == 24 || n == 32 }
+func checkKey(key []byte) error {
+	switch len(key) {
+	case 16, 24, 32:
+		return nil
+	}
+	return fmt.Errorf("key has %d bytes, must have 16, 24 or 32", len(key))
+}

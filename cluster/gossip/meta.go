@@ -1,47 +1,80 @@
 package gossip
 
 import (
-	"encoding/json"
+	"encoding/binary"
+	"errors"
 	"fmt"
-
-	"github.com/hashicorp/memberlist"
+	"strings"
 )
 
-// metaFormat is the format of an encoded Meta.
-const metaFormat = 1
+// metaVersion is the first byte of encoded metadata. Later versions of the
+// same number may add fields at the end.
+const metaVersion = 1
 
-// Meta is what a node tells others of itself.
+// Meta is what a node tells others of itself. It must be small: encoded at
+// most 512 bytes.
 type Meta struct {
-	Node      string `json:"n"`
-	Disk      string `json:"d"`
-	ClusterID string `json:"c,omitempty"`
-	// RPCAddr is host:port for connections between nodes.
-	RPCAddr string `json:"r"`
-	Boot    uint64 `json:"b"`
-	// Expect and Shards are what the node would found a cluster with.
-	Expect int `json:"e"`
-	Shards int `json:"s"`
+	// Node is the stable name, Disk the id of the data directory, Boot counts
+	// its processes.
+	Node, Disk string
+	Boot       uint64
+	// ClusterID is empty before birth.
+	ClusterID string
+	// RPCAddr is "host:port" of the node's RPC listener; host may be a name.
+	RPCAddr string
+	// Expect and Shards are what the node was told for a birth.
+	Expect, Shards int
+	// Format is the highest cluster version that the program speaks.
+	Format int
 }
 
-// encode returns m as memberlist carries it: a format byte and JSON.
+// encode returns the encoded metadata, or an error if it is too long now or
+// would be with a cluster id.
 func (m Meta) encode() ([]byte, error) {
-	data, err := json.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encode node metadata: %w", err)
+	b := []byte{metaVersion}
+	for _, s := range []string{m.Node, m.Disk, m.ClusterID, m.RPCAddr} {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
 	}
-	if len(data)+1 > memberlist.MetaMaxSize {
-		return nil, fmt.Errorf("node metadata is %d bytes, gossip carries %d: use shorter names for node %q and address %q",
-			len(data)+1, memberlist.MetaMaxSize, m.Node, m.RPCAddr)
+	for _, v := range []uint64{m.Boot, uint64(m.Expect), uint64(m.Shards), uint64(m.Format)} {
+		b = binary.AppendUvarint(b, v)
 	}
-	return append([]byte{metaFormat}, data...), nil
+	if most := metaBytes - max(0, clusterIDBytes-len(m.ClusterID)); len(b) > most {
+		return nil, fmt.Errorf("gossip metadata has %d bytes, at most %d: shorten the node id (%d bytes) or the advertised address (%d bytes)",
+			len(b), most, len(m.Node), len(m.RPCAddr))
+	}
+	return b, nil
 }
 
-func decodeMeta(b []byte) (m Meta, err error) {
-	if len(b) == 0 || b[0] != metaFormat {
-		return m, fmt.Errorf("node metadata of unknown format")
+var errBadMeta = errors.New("gossip metadata is truncated")
+
+func decodeMeta(b []byte) (Meta, error) {
+	if len(b) == 0 {
+		return Meta{}, errBadMeta
 	}
-	if err := json.Unmarshal(b[1:], &m); err != nil {
-		return m, fmt.Errorf("decode node metadata: %w", err)
+	if b[0] != metaVersion {
+		return Meta{}, fmt.Errorf("gossip metadata has version %d, not %d", b[0], metaVersion)
+	}
+	b = b[1:]
+	var m Meta
+	for _, s := range []*string{&m.Node, &m.Disk, &m.ClusterID, &m.RPCAddr} {
+		n, k := binary.Uvarint(b)
+		if k <= 0 || n > uint64(len(b)-k) {
+			return Meta{}, errBadMeta
+		}
+		*s, b = string(b[k:k+int(n)]), b[k+int(n):]
+	}
+	var numbers [4]uint64
+	for i := range numbers {
+		v, k := binary.Uvarint(b)
+		if k <= 0 {
+			return Meta{}, errBadMeta
+		}
+		numbers[i], b = v, b[k:]
+	}
+	m.Boot, m.Expect, m.Shards, m.Format = numbers[0], int(numbers[1]), int(numbers[2]), int(numbers[3])
+	if m.Node == "" || strings.Contains(m.Node, "/") {
+		return Meta{}, fmt.Errorf("gossip metadata names node %q", m.Node)
 	}
 	return m, nil
 }
