@@ -81,6 +81,9 @@ func (n *node) stop() {
 	if routes, bad := n.cluster.Routes(), n.cluster.BadRoutes(); routes != 0 || bad != 0 {
 		n.t.Errorf("%d routes left, %d removed without being added", routes, bad)
 	}
+	if links := n.cluster.Links(); links != 0 {
+		n.t.Errorf("%d links not closed", links)
+	}
 	if open := n.metric("shoal_connections"); open != 0 {
 		n.t.Errorf("%v connections left", open)
 	}

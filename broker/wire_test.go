@@ -137,6 +137,7 @@ func TestHalfAPacketParked(t *testing.T) {
 	n := start(t)
 	c := n.connect(packet.V5, "c")
 	c.Subscribe("a", 0)
+	other := n.connect(packet.V5, "other") // uses the same pooled buffers
 	for _, size := range []int{10, 5000, 60000, 500000} {
 		payload := string(bytes.Repeat([]byte{'x'}, size))
 		b := publish("a", payload, 0, 0).Append(nil, packet.V5)
@@ -146,6 +147,10 @@ func TestHalfAPacketParked(t *testing.T) {
 			await(t, "bytes", func() bool {
 				return n.metric("shoal_received_bytes_total") == received+float64(len(b)*(piece+1)/4)
 			})
+			before := n.metric("shoal_received_bytes_total")
+			other.Publish("b", strings.Repeat("y", 60000), 0)
+			other.ExpectNothing()
+			received += n.metric("shoal_received_bytes_total") - before
 		}
 		c.ExpectPublish("a", payload)
 	}

@@ -40,6 +40,7 @@ type Cluster struct {
 	owners   map[string]*link
 	sessions map[string]*durable
 	routes   map[route]int
+	links    int
 	closes   []session.CloseRequest
 	wills    []*shoalpb.Will
 	messages []*shoalpb.Message
@@ -132,6 +133,13 @@ func (c *Cluster) BadRoutes() (n int) {
 	return n
 }
 
+// Links is the number of Links that have not been closed.
+func (c *Cluster) Links() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.links
+}
+
 // Closes returns the CloseRequests of all Links that were closed.
 func (c *Cluster) Closes() []session.CloseRequest {
 	c.mu.Lock()
@@ -197,6 +205,7 @@ func (c *Cluster) Open(r session.OpenRequest, sink session.Sink, done func(sessi
 	former := c.owners[r.Client]
 	l := &link{cluster: c, client: r.Client, sink: sink, window: int(r.Window)}
 	c.owners[r.Client] = l
+	c.links++
 	opened := c.open(r, l)
 	if r.Will != nil {
 		c.wills = append(c.wills, r.Will)

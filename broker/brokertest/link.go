@@ -137,6 +137,7 @@ func (l *link) Close(r session.CloseRequest) {
 		return
 	}
 	l.closed = true
+	c.links--
 	c.closes = append(c.closes, r)
 	if c.owners[l.client] != l {
 		return
