@@ -33,10 +33,9 @@ type Message struct {
 	Answer bool
 }
 
-// Fault is a network that can be cut, slowed and held, for tests. Both methods
-// of harm are in Pass: it blocks as long as the message is delayed or held (at
-// most until ctx is done, when the caller has given up), and an error drops
-// it. Requests pass after their sending time has been taken and before they
+// Fault is a network that can be cut, slowed and held, for tests. Pass blocks
+// as long as a message is delayed or held (at most until ctx is done, when the
+// caller has given up), and an error drops the message. Requests pass after their sending time has been taken and before they
 // are sent, answers after they have arrived at the asking side and before
 // anyone sees them. Pass is called concurrently; messages that are held while
 // others pass are thereby reordered.

@@ -151,11 +151,10 @@ type member struct {
 	cluster string
 	log     *logRecords
 
-	fsm    *fsm
-	logs   *raft.InmemStore
-	snaps  *raft.InmemSnapshotStore
-	raft   *raft.Raft
-	noRaft bool
+	fsm   *fsm
+	logs  *raft.InmemStore
+	snaps *raft.InmemSnapshotStore
+	raft  *raft.Raft
 }
 
 type logRecords struct {
