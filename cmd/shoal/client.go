@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,12 +36,39 @@ type message struct {
 	retain, dup bool
 }
 
-// receiver is what a subscriber does with messages, in order, from one
-// goroutine. A message is acknowledged after take returned nil, and done says
-// that its acknowledgement is on its way.
+// receiver is what a subscriber does with messages. take gets them in order,
+// from one goroutine; one that it returns an error for is not acknowledged.
+// done, from any goroutine, says that one more of those taken is finished: its
+// last acknowledgement (at QoS 2: PUBCOMP) is on its way. Who ended earlier
+// would be sent the message again.
 type receiver struct {
 	take func(message) error
 	done func()
+}
+
+// unfinished are the Packet Identifiers of QoS 2 messages that were taken and
+// wait for PUBREL. There may be PUBRELs for others: of messages that an earlier
+// connection took.
+type unfinished struct {
+	mu  sync.Mutex
+	ids map[uint16]bool
+}
+
+func (u *unfinished) add(id uint16) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ids == nil {
+		u.ids = map[uint16]bool{}
+	}
+	u.ids[id] = true
+}
+
+func (u *unfinished) remove(id uint16) (known bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	known = u.ids[id]
+	delete(u.ids, id)
+	return known
 }
 
 // answerTimeout bounds the wait for each answer: longer than a cluster needs to

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log"
@@ -19,6 +20,22 @@ type clientV3 struct {
 	gone chan error
 }
 
+// pubcompConn tells of each PUBCOMP that is written: paho writes a packet at a
+// time, and has no other way to hear of it.
+type pubcompConn struct {
+	net.Conn
+	written func(id uint16)
+}
+
+func (c *pubcompConn) Write(b []byte) (int, error) {
+	const pubcomp = 0x70
+	n, err := c.Conn.Write(b)
+	if err == nil && len(b) == 4 && b[0] == pubcomp {
+		c.written(binary.BigEndian.Uint16(b[2:]))
+	}
+	return n, err
+}
+
 // disconnectMillis bounds the wait for DISCONNECT to be written.
 const disconnectMillis = 5000
 
@@ -28,9 +45,15 @@ func dialV3(ctx context.Context, f *clientFlags, conn net.Conn, r receiver) (cli
 	}
 	c := &clientV3{gone: make(chan error, 1)}
 	var failed atomic.Bool // a message was not taken: acknowledge no more
+	var open unfinished
+	watched := &pubcompConn{conn, func(id uint16) {
+		if open.remove(id) {
+			r.done()
+		}
+	}}
 	o := mqtt.NewClientOptions().
 		AddBroker("tcp://" + conn.RemoteAddr().String()).
-		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return conn, nil }).
+		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return watched, nil }).
 		SetClientID(f.id).SetUsername(f.user).SetPassword(f.password).
 		SetCleanSession(!f.resume).
 		SetProtocolVersion(uint(f.protocol())).
@@ -44,6 +67,11 @@ func dialV3(ctx context.Context, f *clientFlags, conn net.Conn, r receiver) (cli
 			}
 			if r.take(message{m.Topic(), m.Payload(), m.Qos(), m.Retained(), m.Duplicate()}) != nil {
 				failed.Store(true)
+				return
+			}
+			if m.Qos() == 2 {
+				open.add(m.MessageID())
+				m.Ack()
 				return
 			}
 			m.Ack()

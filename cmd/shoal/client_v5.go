@@ -25,7 +25,8 @@ type clientV5 struct {
 type takeThenAck struct {
 	session.SessionManager
 	receiver
-	err error // of the take that preceded Ack, on the same goroutine
+	err        error // of the take that preceded Ack, on the same goroutine
+	unfinished unfinished
 }
 
 func (s *takeThenAck) handle(r paho.PublishReceived) (bool, error) {
@@ -38,8 +39,21 @@ func (s *takeThenAck) Ack(pb *packets.Publish) error {
 	if s.err != nil {
 		return s.err
 	}
+	if pb.QoS == 2 {
+		s.unfinished.add(pb.PacketID)
+		return s.SessionManager.Ack(pb)
+	}
 	err := s.SessionManager.Ack(pb)
 	s.done()
+	return err
+}
+
+// PacketReceived answers a PUBREL with PUBCOMP before it returns.
+func (s *takeThenAck) PacketReceived(p *packets.ControlPacket, to chan<- *packets.Publish) error {
+	err := s.SessionManager.PacketReceived(p, to)
+	if r, ok := p.Content.(*packets.Pubrel); ok && s.unfinished.remove(r.PacketID) {
+		s.done()
+	}
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -22,6 +23,12 @@ func subCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sub -t filter [-t filter ...]",
 		Short: "Subscribe and print messages until interrupted",
+		Long: `Subscribe and print messages until interrupted.
+
+A message is acknowledged after it was printed. With -c, what was not is there
+the next time. The end of -C waits until the messages are finished; one of QoS 2
+that was printed just before an interrupt may be printed again the next time,
+for sub keeps no state of its own on disk.`,
 	}
 	f.add(cmd)
 	output := outputFlag(cmd, "text")
@@ -50,12 +57,13 @@ func subCommand() *cobra.Command {
 	return cmd
 }
 
-// subscribe prints messages until count of them are acknowledged, ctx ends, or
-// the connection does. A message that could not be printed is not
+// subscribe prints messages until count of them are finished, ctx ends, or the
+// connection does. A message that could not be printed is not
 // acknowledged.
 func subscribe(ctx context.Context, f *clientFlags, count uint, print func(message) error) error {
 	failed, enough := make(chan error, 1), make(chan struct{})
-	printed, acked := uint(0), uint(0)
+	var printed uint
+	var finished atomic.Uint64
 	r := receiver{
 		take: func(m message) error {
 			if count > 0 && printed == count {
@@ -73,7 +81,7 @@ func subscribe(ctx context.Context, f *clientFlags, count uint, print func(messa
 			return nil
 		},
 		done: func() {
-			if acked++; acked == count {
+			if finished.Add(1) == uint64(count) {
 				close(enough)
 			}
 		},
