@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -16,7 +17,9 @@ const (
 	// connackTimeout: a client that gets no CONNACK goes elsewhere.
 	connackTimeout = 5 * time.Second
 	// pingEvery is how long a connection is idle before it is probed.
-	pingEvery                 = time.Second
+	pingEvery = time.Second
+	// abandonedFor is longer than a takeover takes.
+	abandonedFor              = 15 * time.Second
 	backoffLeast, backoffMost = 20 * time.Millisecond, time.Second
 )
 
@@ -32,6 +35,7 @@ type client struct {
 	*session
 	wire    *wire // nil while there is no connection
 	known   bool  // a CONNACK with success came: the broker has a session
+	left    bool  // wire is to be left open, for another
 	changed *sync.Cond
 	ended   bool
 }
@@ -103,8 +107,16 @@ func (c *client) connection(ctx context.Context, addr string) (served bool) {
 	if err != nil {
 		return false
 	}
-	defer w.Close()
-	defer context.AfterFunc(ctx, func() { w.Close() })()
+	stop := context.AfterFunc(ctx, func() { w.Close() })
+	leave := false
+	defer func() {
+		if leave {
+			go abandon(w)
+		} else {
+			stop()
+			w.Close()
+		}
+	}()
 	ack, err := c.handshake(w)
 	if err != nil {
 		c.h.note("no CONNACK")
@@ -118,9 +130,17 @@ func (c *client) connection(ctx context.Context, addr string) (served bool) {
 		c.read(w)
 	}
 	c.mu.Lock()
-	c.wire = nil
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	leave, c.left, c.wire = c.left, false, nil
 	return true
+}
+
+// abandon keeps a connection for which its client has no use any more: the
+// broker has to close it when it learns of the next one.
+func abandon(w *wire) {
+	defer w.Close()
+	w.SetReadDeadline(time.Now().Add(abandonedFor))
+	io.Copy(io.Discard, w)
 }
 
 func (c *client) handshake(w *wire) (*packet.Connack, error) {
@@ -178,6 +198,8 @@ func (c *client) read(w *wire) {
 	for {
 		err := w.fill(time.Now().Add(pingEvery))
 		switch {
+		case c.leaves():
+			return
 		case err == nil:
 			heard = time.Now()
 			err = c.receiveAll(w)
@@ -277,4 +299,20 @@ func (c *client) move() {
 	if c.wire != nil {
 		c.wire.Close()
 	}
+}
+
+// leave has the client connect somewhere while its connection stays open.
+func (c *client) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.wire != nil {
+		c.left = true
+		c.wire.SetReadDeadline(time.Now()) // wakes the reader, within pingEvery at most
+	}
+}
+
+func (c *client) leaves() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.left
 }

@@ -83,6 +83,7 @@ func startLoad(t testing.TB, c *cluster, lc loadConfig) *load {
 	}
 	publish, stop := context.WithCancel(ctx)
 	l.stop = stop
+	l.publishing.Go(func() { l.restless(publish, rng) })
 	for i, p := range l.publishers {
 		l.publishing.Go(func() { l.publish(publish, p, l.streams[i], lc.pace) })
 	}
@@ -97,6 +98,24 @@ func (l *load) publish(ctx context.Context, p *client, streams [2]int32, pace ti
 	for i := 0; ctx.Err() == nil && p.publish(streams[i%2]); i++ {
 		if next = next.Add(pace); pace > 0 {
 			time.Sleep(time.Until(next))
+		}
+	}
+}
+
+// restless has clients change their node now and then, half of them while the
+// old connection is open: takeovers.
+func (l *load) restless(ctx context.Context, rng *rand.Rand) {
+	all := l.all()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Duration(100+rng.IntN(600)) * time.Millisecond):
+		}
+		if x := all[rng.IntN(len(all))]; rng.IntN(2) == 0 {
+			x.move()
+		} else {
+			x.leave()
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,6 +43,7 @@ func (n *node) start() {
 	cmd := exec.Command(binary, args...)
 	cmd.Stdout, cmd.Stderr = n.log, n.log
 	cmd.SysProcAttr = endWithParent()
+	cmd.Env = environment()
 	started, ended := make(chan error), make(chan error, 1)
 	go func() {
 		// Linux sends the parent-death signal when the thread that started the
@@ -58,6 +60,12 @@ func (n *node) start() {
 		n.t.Fatalf("start node %s: %v", n.name, err)
 	}
 	n.process, n.ended, n.frozen = cmd, ended, false
+}
+
+// environment is ours without what configures these tests, of which the program
+// would say that it does not know the keys.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "SHOAL_") })
 }
 
 func (n *node) running() bool { return n.process != nil }
@@ -123,15 +131,15 @@ func (n *node) ready() error {
 	if err == nil && code != http.StatusOK {
 		err = fmt.Errorf("node %s: %d %s", n.name, code, strings.TrimSpace(body))
 	}
-	if err != nil {
-		n.ifEnded(func(end error) { err = fmt.Errorf("node %s has ended: %v", n.name, end) })
-	}
 	return err
 }
 
 func (n *node) awaitReady() {
 	n.t.Helper()
-	eventually(n.t, "node "+n.name+" ready", n.ready)
+	eventually(n.t, "node "+n.name+" ready", func() error {
+		n.ifEnded(func(err error) { n.t.Fatalf("node %s has ended by itself: %v", n.name, err) })
+		return n.ready()
+	})
 }
 
 // status is what these tests read of /api/v1/status.
