@@ -12,6 +12,9 @@ FUZZTIME    ?= 20s
 PROCESS_TESTS = ./cmd/shoal/e2e/...
 FAST_TESTS    = $$($(GO) list ./... | grep -v /cmd/shoal/e2e)
 
+# The race detector needs a C compiler; .ci/setup installs one where it can.
+RACE = $(if $(shell command -v $$($(GO) env CC)),-race)
+
 .PHONY: run build test setup check format vet lint generated tidy proto bench chaos fuzz helm-check clean
 
 run: build
@@ -21,7 +24,7 @@ build:
 	$(GO) build -trimpath -o bin/shoal ./cmd/shoal
 
 test: setup check
-	$(GO) test -race -shuffle=on -timeout 10m $(FAST_TESTS)
+	$(GO) test $(RACE) -shuffle=on -timeout 10m $(FAST_TESTS)
 	$(GO) test -shuffle=on -timeout 10m $(PROCESS_TESTS)
 
 setup:

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -66,8 +67,12 @@ func run(args []string) int {
 	return exitFailed
 }
 
+// sameSignal is how long after the first signal another one counts as the
+// same: timeout(1), for one, signals the process and then its whole group.
+const sameSignal = 500 * time.Millisecond
+
 // untilSignal returns a context that ends with the first SIGINT or SIGTERM. A
-// second one ends the process at once: whoever asks twice does not want to
+// later one ends the process at once: whoever asks twice does not want to
 // wait for the drain, and what was acknowledged is on disk.
 func untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -80,7 +85,9 @@ func untilSignal() (context.Context, context.CancelFunc) {
 		case <-ctx.Done():
 			return
 		}
-		<-signals
+		for first := time.Now(); time.Since(first) < sameSignal; {
+			<-signals
+		}
 		fmt.Fprintln(os.Stderr, "shoal: second signal, ending without a drain")
 		os.Exit(exitFailed)
 	}()
