@@ -107,9 +107,12 @@ func (n *Node) giveBirth(ctx context.Context, g *group) {
 
 // meta is what gossip tells others of this node.
 func (n *Node) meta() gossip.Meta {
+	n.mu.RLock()
+	draining := n.draining
+	n.mu.RUnlock()
 	return gossip.Meta{
 		Node: n.config.NodeID, Disk: n.disk, ClusterID: n.clusterID(), RPCAddr: n.rpcName, Boot: n.boot,
-		Expect: n.config.BootstrapExpect, Shards: n.config.Shards,
+		Expect: n.config.BootstrapExpect, Shards: n.config.Shards, Draining: draining,
 	}
 }
 

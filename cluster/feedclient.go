@@ -19,7 +19,7 @@ type feedClient struct {
 	mu        sync.Mutex
 	links     map[string]*fetching // by client
 	asks      []*shoalpb.Fetch     // to send on the current stream
-	volatiles []*shoalpb.Message
+	volatiles volatiles
 	term      uint64
 	wake      signal
 }
@@ -56,12 +56,9 @@ func (f *feedClient) detach(l *link) {
 // fit is dropped and counted.
 func (f *feedClient) volatile(m *shoalpb.Message) {
 	f.mu.Lock()
-	full := len(f.volatiles) >= forwardVolatile
-	if !full {
-		f.volatiles = append(f.volatiles, m)
-	}
+	fits := f.volatiles.add(m)
 	f.mu.Unlock()
-	if full {
+	if !fits {
 		f.p.n.metrics.dropped.WithLabelValues("volatile_full").Inc()
 		return
 	}
@@ -94,7 +91,7 @@ func (f *feedClient) run(ctx context.Context) {
 func (f *feedClient) idle(ctx context.Context) bool {
 	for {
 		f.mu.Lock()
-		some := len(f.links) > 0 || len(f.volatiles) > 0
+		some := len(f.links) > 0 || len(f.volatiles.list) > 0
 		f.mu.Unlock()
 		if some {
 			return true
@@ -139,7 +136,11 @@ func (f *feedClient) talk(ctx context.Context, cancel context.CancelFunc, stream
 		if first || len(req.Fetches) > 0 || len(req.Volatiles) > 0 {
 			first = false
 			if stream.Send(req) != nil {
+				f.p.n.metrics.dropped.WithLabelValues("volatile_lost").Add(float64(len(req.Volatiles)))
 				return
+			}
+			if f.more() {
+				continue
 			}
 		}
 		select {
@@ -164,10 +165,17 @@ func (f *feedClient) request() *shoalpb.FeedRequest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	req := &shoalpb.FeedRequest{
-		Group: f.group, Node: f.p.n.config.NodeID, Boot: f.p.boot, Fetches: f.asks, Volatiles: f.volatiles,
+		Group: f.group, Node: f.p.n.config.NodeID, Boot: f.p.boot, Fetches: f.asks, Volatiles: f.volatiles.take(),
 	}
-	f.asks, f.volatiles = nil, nil
+	f.asks = nil
 	return req
+}
+
+// more tells whether the last request left something.
+func (f *feedClient) more() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.volatiles.list) > 0
 }
 
 func (f *feedClient) listen(stream feedStream) {

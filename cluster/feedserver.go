@@ -20,6 +20,7 @@ type feedSeat struct {
 	dirty     []string
 	isDirty   map[string]bool
 	volatiles []shard.Volatile
+	volume    int // bytes of volatiles
 	notices   []*shoalpb.Notice
 	wake      signal
 }
@@ -87,10 +88,12 @@ func (s *feedSeat) volatile(n *Node, v shard.Volatile) {
 	if f := s.fetches[v.Client]; f == nil || f.Conn != v.Conn {
 		return
 	}
-	if len(s.volatiles) >= feedQueue {
+	size := messageBytes(v.Message)
+	if s.volume+size > volatileBytes && len(s.volatiles) > 0 {
 		n.metrics.dropped.WithLabelValues("feed_full").Inc()
 		return
 	}
+	s.volume += size
 	s.volatiles = append(s.volatiles, v)
 }
 
@@ -173,17 +176,21 @@ func (l *shardLead) next(s *feedSeat) portion {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.notices, s.notices = s.notices, nil
-	for _, v := range s.volatiles {
+	size := 0
+	for len(s.volatiles) > 0 && size < feedReplyBytes {
+		v := s.volatiles[0]
+		s.volatiles[0] = shard.Volatile{}
+		s.volatiles = s.volatiles[1:]
+		size += messageBytes(v.Message)
 		p.sessions = append(p.sessions, sessionPortion{v.Client, v.Conn, []session.Delivery{{
 			Retain: v.Retain, Identifiers: v.Identifiers, Message: v.Message,
 		}}})
 	}
-	s.volatiles = nil
+	s.volume -= size
 	if len(s.dirty) == 0 {
 		return p
 	}
 	l.g.read(func(m machine) {
-		size := 0
 		for len(s.dirty) > 0 && size < feedReplyBytes {
 			client := s.dirty[0]
 			s.dirty = s.dirty[1:]
@@ -201,11 +208,14 @@ func (l *shardLead) next(s *feedSeat) portion {
 // read takes one session's new entries. Called with mu held.
 func (s *feedSeat) read(m *shard.Machine, f *shoalpb.Fetch, p *portion) (size int) {
 	out := sessionPortion{client: f.Client, conn: f.Conn}
-	m.Entries(f.Client, f.Conn, f.After, feedSessionEntries, func(d session.Delivery) bool {
+	owner := m.Entries(f.Client, f.Conn, f.After, feedSessionEntries, func(d session.Delivery) bool {
 		out.entries = append(out.entries, d)
 		size += len(d.Message.GetPayload()) + len(d.Message.GetTopic()) + 64
 		return true
 	})
+	if !owner && m.Conn(f.Client) > f.Conn { // the notice may have come before the fetch
+		p.notices = append(p.notices, &shoalpb.Notice{Client: f.Client, Conn: f.Conn, Superseded: true})
+	}
 	if n := len(out.entries); n > 0 {
 		f.After = out.entries[n-1].Seq
 		p.sessions = append(p.sessions, out)

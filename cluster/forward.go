@@ -21,7 +21,7 @@ type forwarder struct {
 
 	mu        sync.Mutex
 	waiting   []forwarded
-	volatiles []*shoalpb.Message
+	volatiles volatiles
 	over      bool
 	wake      signal
 
@@ -60,12 +60,9 @@ func (f *forwarder) enqueue(m *shoalpb.Message, done func(error)) {
 
 func (f *forwarder) volatile(m *shoalpb.Message) {
 	f.mu.Lock()
-	full := f.over || len(f.volatiles) >= forwardVolatile
-	if !full {
-		f.volatiles = append(f.volatiles, m)
-	}
+	fits := !f.over && f.volatiles.add(m)
 	f.mu.Unlock()
-	if full {
+	if !fits {
 		f.p.n.metrics.dropped.WithLabelValues("forward_full").Inc()
 		return
 	}
@@ -99,7 +96,8 @@ func (f *forwarder) finish() {
 	f.mu.Lock()
 	f.over = true
 	waiting := f.waiting
-	f.waiting, f.volatiles = nil, nil
+	f.lose(len(f.volatiles.list))
+	f.waiting, f.volatiles = nil, volatiles{}
 	f.mu.Unlock()
 	err := f.end()
 	for _, r := range f.flights {
@@ -170,24 +168,25 @@ func (f *forwarder) reply(r *shoalpb.ForwardReply) bool {
 
 func (f *forwarder) fill(pipe forwardPipe) error {
 	for f.sent < batchesInFlight {
-		var volatiles []*shoalpb.Message
+		var loose []*shoalpb.Message
 		if f.sent == len(f.flights) {
 			run, v := f.take()
 			if len(run.messages) == 0 && len(v) == 0 {
 				return nil
 			}
-			volatiles = v
+			loose = v
 			f.flights = append(f.flights, run)
 		}
 		run := f.flights[f.sent]
 		r := &shoalpb.ForwardRequest{
 			Node: f.p.n.config.NodeID, Boot: f.p.boot, Target: f.to.node, TargetBoot: f.to.boot,
-			First: run.first, Fence: f.p.n.knownFence(), Volatiles: volatiles,
+			First: run.first, Fence: f.p.n.knownFence(), Volatiles: loose,
 		}
 		for _, m := range run.messages {
 			r.Messages = append(r.Messages, m.m)
 		}
 		if err := pipe.Send(r); err != nil {
+			f.lose(len(loose))
 			return err
 		}
 		f.sent++
@@ -206,9 +205,12 @@ func (f *forwarder) take() (forwardRun, []*shoalpb.Message) {
 	run := forwardRun{first: f.next, messages: f.waiting[:n:n]}
 	f.waiting = f.waiting[n:]
 	f.next += uint64(n)
-	v := f.volatiles
-	f.volatiles = nil
-	return run, v
+	return run, f.volatiles.take()
+}
+
+// lose counts QoS 0 messages that were dropped on the way.
+func (f *forwarder) lose(n int) {
+	f.p.n.metrics.dropped.WithLabelValues("forward_lost").Add(float64(n))
 }
 
 // forwardPipe carries forwards to one node and its replies back, in order.

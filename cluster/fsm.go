@@ -90,9 +90,10 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", f.g.name, err)
 	}
+	marker, _ := f.g.state.Marker()
 	f.g.mu.Lock()
 	f.g.m = m
-	m.adopted()
+	m.adopted(marker.Index, marker.Term)
 	f.g.mu.Unlock()
 	m.publish()
 	f.g.lastCheckpoint.Store(m.applied())

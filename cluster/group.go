@@ -67,6 +67,7 @@ func openGroup(g *group, founders []raft.Server, fresh func(scanFunc) (machine, 
 		return fmt.Errorf("restore %s: %w", g.name, err)
 	}
 	g.m = m
+	m.adopted(marker.Index, marker.Term)
 	m.publish()
 	g.lastCheckpoint.Store(marker.Index)
 	g.batcher = newBatcher()
@@ -145,6 +146,7 @@ func (g *group) watchLeadership(ctx context.Context, r *raft.Raft, notify <-chan
 		if stop != nil {
 			g.term.Store(0)
 			stop()
+			g.term.Store(0) // the lead may have begun to serve meanwhile
 			stop = nil
 		}
 	}
@@ -174,9 +176,6 @@ func (g *group) startLead(parent context.Context, r *raft.Raft) (stop func()) {
 		g.log.Info("leads", "term", term)
 		wait := g.lead(ctx, term)
 		g.term.Store(term)
-		if ctx.Err() != nil {
-			g.term.Store(0)
-		}
 		<-ctx.Done()
 		wait()
 	})

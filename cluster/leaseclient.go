@@ -29,6 +29,7 @@ type leaseClient struct {
 	applied signal
 
 	mu     sync.Mutex
+	boot   uint64 // whose lease it is; 0 for nobody's
 	holder lease.Holder
 	last   struct{ index, term uint64 } // entry applied
 	reason string                       // why the last renewal failed
@@ -56,10 +57,12 @@ func (c *leaseClient) fail(reason string) {
 	c.reason = reason
 }
 
-// drop forgets the lease: it belonged to a boot that is over.
-func (c *leaseClient) drop() {
+// begin makes the lease that of a process with the boot given, 0 for none: what
+// another had is gone, and late grants to it count for nothing.
+func (c *leaseClient) begin(boot uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.boot = boot
 	c.holder = lease.Holder{}
 	c.holder.Applied(c.last.index, c.last.term)
 	c.until.Store(0)
@@ -97,8 +100,12 @@ func (c *leaseClient) closeClients() bool {
 	return c.holder.CloseClients(bootTime())
 }
 
-func (c *leaseClient) grant(sentAt time.Duration) {
+func (c *leaseClient) grant(boot uint64, sentAt time.Duration) {
 	c.mu.Lock()
+	if boot != c.boot {
+		c.mu.Unlock()
+		return
+	}
 	c.holder.Granted(sentAt, bootTime())
 	c.until.Store(int64(c.holder.Expiry()))
 	c.held.Store(c.valid())
@@ -199,8 +206,8 @@ func (c *leaseClient) listen(stream leaseStream) error {
 			if p != nil && r.Boot == p.boot {
 				p.fenced.set()
 			}
-		case r.Granted && p != nil && r.Boot == p.boot:
-			c.grant(time.Duration(r.Sent))
+		case r.Granted:
+			c.grant(r.Boot, time.Duration(r.Sent))
 		case r.Reason != "":
 			c.fail(r.Reason)
 		}

@@ -50,12 +50,10 @@ const (
 	// retryDelay paces what is tried again while a leader is unknown.
 	retryDelay = 20 * time.Millisecond
 
-	// feedQueue bounds QoS 0 deliveries waiting for one node at a shard's
-	// leader; the oldest are dropped and counted.
-	feedQueue = 8192
-
-	// forwardVolatile bounds QoS 0 publishes waiting for one node.
-	forwardVolatile = 8192
+	// volatileBytes bounds QoS 0 messages waiting for one node, or for one
+	// shard's leader: some hundred milliseconds of a busy link. What does not
+	// fit is dropped and counted.
+	volatileBytes = 8 << 20
 
 	// feedSessionEntries is how many entries of one session go into one reply;
 	// a session holds at most max(2 × window, 64) anyway.

@@ -28,6 +28,9 @@ type link struct {
 	// unsettled counts publishes that were routed and not wholly answered. The
 	// connection has drained when it is closed and this is 0.
 	unsettled int
+	// closeSent: Close is in the stream, so Drained may follow; drained: it did,
+	// or Close said so.
+	closeSent bool
 	drained   bool
 	queues    map[uint32]*commandQueue
 	// acks gathers what Ack got until a batch takes it; nil if none waits.
@@ -87,10 +90,24 @@ func (l *link) submit(p *publish) {
 	if l.route(p) {
 		return
 	}
+	l.postpone(p)
+}
+
+// postpone takes back a publish that could not be routed now: it waits, first
+// of all that wait.
+func (l *link) postpone(p *publish) {
 	l.mu.Lock()
 	l.unsettled--
+	if l.closed {
+		drained := l.takeDrained()
+		l.mu.Unlock()
+		if drained {
+			l.sendDrained()
+		}
+		return
+	}
 	l.blocked = true
-	l.waiting = append(l.waiting, p)
+	l.waiting = append([]*publish{p}, l.waiting...)
 	l.mu.Unlock()
 	l.p.lapsed(l)
 }
@@ -115,11 +132,7 @@ func (l *link) resume() {
 		l.unsettled++
 		l.mu.Unlock()
 		if !l.route(p) {
-			l.mu.Lock()
-			l.unsettled--
-			l.waiting = append([]*publish{p}, l.waiting...)
-			l.mu.Unlock()
-			l.p.lapsed(l)
+			l.postpone(p)
 			return
 		}
 	}
@@ -163,7 +176,7 @@ func (l *link) settle(done func(error), err error) {
 // takeDrained reports once that the closed connection has drained. Called with
 // mu held.
 func (l *link) takeDrained() bool {
-	if !l.closed || l.unsettled > 0 || l.drained {
+	if !l.closeSent || l.unsettled > 0 || l.drained {
 		return false
 	}
 	l.drained = true
@@ -192,13 +205,14 @@ func (l *link) Close(r session.CloseRequest) {
 			c.finish(nil, session.ErrClosed)
 		}
 	}
-	l.mu.Lock()
-	drained := l.takeDrained()
-	l.mu.Unlock()
+	l.mu.Lock() // held while Close is queued: Drained comes after it
+	drained := l.unsettled == 0
 	l.p.control(l.shard, &shoalpb.Command{Close: &shoalpb.Close{
 		Client: l.client, Conn: l.conn, Drained: drained,
 		ExpiryS: r.ExpirySeconds, DiscardWill: r.DiscardWill,
 	}}, nil, nil)
+	l.closeSent, l.drained = true, drained
+	l.mu.Unlock()
 	if drained {
 		l.p.forget(l)
 	}
@@ -338,7 +352,11 @@ func (l *link) Ack(seq uint64) {
 	first := len(l.acks) == 1
 	l.mu.Unlock()
 	if first {
-		l.p.sources[l.shard].enqueueControl(&command{encode: l.takeAcks})
+		l.p.sources[l.shard].enqueueControl(&command{encode: l.takeAcks, done: func(_ uint64, a *shoalpb.Answer, _ error) {
+			if a.GetCode() == shoalpb.Code_CODE_NOT_OWNER {
+				l.disowned()
+			}
+		}})
 	}
 }
 
@@ -365,6 +383,14 @@ func (l *link) Release(seq uint64, done func(error)) {
 
 // Fetch implements session.Link.
 func (l *link) Fetch() { l.p.feed(l.shard).attach(l) }
+
+// disowned is told when the shard answers that another connection owns the
+// session: the connection ends, whether or not a notice reached it.
+func (l *link) disowned() {
+	if !l.isClosed() {
+		l.sink.Superseded()
+	}
+}
 
 func (l *link) isClosed() bool {
 	l.mu.Lock()

@@ -32,8 +32,9 @@ type machine interface {
 	// dirty is what a checkpoint would have to write.
 	dirty() (refs, bytes int)
 	digest() [32]byte
-	// adopted is called when the machine becomes its group's.
-	adopted()
+	// adopted is called when the machine, restored as of the entry (index,
+	// term), becomes its group's.
+	adopted(index, term uint64)
 	// publish hands on what the applies since the last call caused. Called by
 	// the apply goroutine after group.mu is released.
 	publish()
@@ -88,7 +89,7 @@ func (s *shardMachine) fresh(scan scanFunc) (machine, error) {
 	return m, m.Restore(scan)
 }
 
-func (s *shardMachine) adopted() {}
+func (s *shardMachine) adopted(uint64, uint64) {}
 
 func (s *shardMachine) publish() {
 	if l := s.leading(); l != nil {
@@ -142,7 +143,10 @@ func (d *directoryMachine) fresh(scan scanFunc) (machine, error) {
 	return m, m.Restore(scan)
 }
 
-func (d *directoryMachine) adopted() { d.gen.Add(1) }
+func (d *directoryMachine) adopted(index, term uint64) {
+	d.seen(index, term)
+	d.gen.Add(1)
+}
 
 func (d *directoryMachine) publish() {
 	d.tell(&d.eff, d.FenceNumber())

@@ -71,6 +71,9 @@ type Node struct {
 
 	// settled belongs to maintain.
 	settled map[string]seenUp
+	behind  int // rounds for which this node should not lead
+	once    sync.Once
+	closed  error
 
 	mu       sync.RWMutex // guards what follows
 	groups   map[uint32]*group
@@ -308,13 +311,14 @@ func (n *Node) runProcesses(ctx context.Context) error {
 		var shards uint32
 		n.readDirectory(func(d *directoryMachine) { shards = d.Shards() })
 		p := newProcess(n, boot, int(shards))
+		n.lease.begin(boot)
 		n.proc.Store(p)
 		n.setPhase("")
 		p.start()
 		n.log.Info("announced", "boot", boot)
 		n.untilFenced(ctx, p)
 		n.proc.Store(nil)
-		n.lease.drop()
+		n.lease.begin(0)
 		n.setPhase("fenced: closing connections")
 		p.stop(errFenced)
 		if ctx.Err() != nil {
@@ -372,7 +376,7 @@ func (n *Node) maintain(ctx context.Context) {
 			return
 		}
 		n.visible.expire(time.Now())
-		n.spreadLeaders()
+		n.leadOrLeave()
 		for _, g := range n.allGroups() {
 			if !g.checkpointDue(time.Now()) {
 				continue
@@ -538,11 +542,8 @@ func (n *Node) Drain(ctx context.Context) {
 	n.mu.Lock()
 	n.draining = true
 	n.mu.Unlock()
-	for _, g := range n.allGroups() {
-		if err := g.transfer(); err != nil && ctx.Err() == nil {
-			g.log.Debug("give leadership away", "err", err)
-		}
-	}
+	n.gossip.SetMeta(n.meta())
+	n.leave()
 }
 
 // Close stops everything, in the order that lets each part finish: processes
@@ -551,10 +552,23 @@ func (n *Node) Close(ctx context.Context) error {
 	n.mu.Lock()
 	n.draining = true
 	n.mu.Unlock()
-	return n.shut()
+	done := make(chan error, 1)
+	go func() { done <- n.shut() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("stop node: %w", ctx.Err())
+	}
 }
 
+// shut stops everything, once.
 func (n *Node) shut() error {
+	n.once.Do(func() { n.closed = n.stopAll() })
+	return n.closed
+}
+
+func (n *Node) stopAll() error {
 	n.tasks.stop()
 	var errs []error
 	for _, g := range n.allGroups() {

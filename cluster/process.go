@@ -29,6 +29,7 @@ type process struct {
 	mu       sync.Mutex
 	over     bool
 	links    map[string][]*link // open ones and those that have not drained
+	openings map[string]*openings
 	forwards map[processID]*forwarder
 	inboxes  map[inboxKey]*inbox
 }
@@ -42,7 +43,7 @@ type processID struct {
 func newProcess(n *Node, boot uint64, shards int) *process {
 	p := &process{
 		n: n, boot: boot, tasks: newTasks(n.tasks.ctx),
-		links: make(map[string][]*link), forwards: make(map[processID]*forwarder),
+		links: make(map[string][]*link), openings: make(map[string]*openings), forwards: make(map[processID]*forwarder),
 		inboxes: make(map[inboxKey]*inbox), fenced: newSignal(),
 	}
 	p.full = make([]atomic.Pointer[fullOutboxes], shards+1)
@@ -252,8 +253,41 @@ func (p *process) find(client string, conn uint64) *link {
 
 func (p *process) lapsed(l *link) { p.resumes.lapsed(l) }
 
+// openings are the Opens of one client that are under way in this process.
+type openings struct {
+	count int
+	// over is the highest connection number that was asked to close before its
+	// Open was answered here.
+	over uint64
+}
+
+// opens notes that an Open of client is under way.
+func (p *process) opens(client string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := p.openings[client]
+	if o == nil {
+		o = &openings{}
+		p.openings[client] = o
+	}
+	o.count++
+}
+
+// opened ends what opens began, and tells whether conn was asked to close
+// meanwhile; conn 0 is an Open without success.
+func (p *process) opened(client string, conn uint64) (over bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := p.openings[client]
+	if o.count--; o.count == 0 {
+		delete(p.openings, client)
+	}
+	return conn <= o.over
+}
+
 // takeover makes a former connection close and drain. One that this process
-// does not know (its Open was given up) has nothing to drain.
+// does not know has nothing to drain (its Open was given up, or it was drained
+// before), unless it is about to be opened: then it closes at once.
 func (p *process) takeover(client string, conn uint64) {
 	if l := p.find(client, conn); l != nil {
 		if !l.isClosed() {
@@ -261,7 +295,15 @@ func (p *process) takeover(client string, conn uint64) {
 		}
 		return
 	}
-	p.control(p.n.shardOf(client), &shoalpb.Command{Drained: &shoalpb.Drained{Client: client, Conn: conn}}, nil, nil)
+	p.mu.Lock()
+	o := p.openings[client]
+	if o != nil {
+		o.over = max(o.over, conn)
+	}
+	p.mu.Unlock()
+	if o == nil {
+		p.control(p.n.shardOf(client), &shoalpb.Command{Drained: &shoalpb.Drained{Client: client, Conn: conn}}, nil, nil)
+	}
 }
 
 // Open implements broker.Cluster.
@@ -273,17 +315,20 @@ func (n *Node) Open(r session.OpenRequest, sink session.Sink, done func(session.
 	}
 	l := &link{p: p, client: r.Client, shard: n.shardOf(r.Client), sink: sink}
 	o := &opening{l: l, done: done}
-	o.timer = time.AfterFunc(openTimeout, o.giveUp)
-	p.control(l.shard, &shoalpb.Command{Open: &shoalpb.Open{
+	p.opens(l.client)
+	o.command = &command{owner: l, done: o.answered, data: encodeCommand(&shoalpb.Command{Open: &shoalpb.Open{
 		Client: r.Client, CleanStart: r.CleanStart, ExpiryS: r.ExpirySeconds, Window: uint32(r.Window), Will: r.Will,
-	}}, l, o.answered)
+	}})}
+	o.timer = time.AfterFunc(openTimeout, o.giveUp)
+	p.sources[l.shard].enqueueControl(o.command)
 }
 
 // opening is an Open that is under way; it ends once, by its answer or by time.
 type opening struct {
-	l     *link
-	timer *time.Timer
-	done  func(session.Link, session.Opened, error)
+	l       *link
+	command *command
+	timer   *time.Timer
+	done    func(session.Link, session.Opened, error)
 
 	mu   sync.Mutex
 	over bool
@@ -297,45 +342,59 @@ func (o *opening) end() bool {
 	return first
 }
 
+// giveUp answers the client in time. An Open without a number is taken back: it
+// must not come to the shard after the client's next one.
 func (o *opening) giveUp() {
 	if o.end() {
 		o.done(nil, session.Opened{}, session.ErrUnavailable)
 	}
+	o.l.p.sources[o.l.shard].cancel(o.command)
 }
 
 func (o *opening) answered(_ uint64, a *shoalpb.Answer, err error) {
 	o.timer.Stop()
 	opened := a.GetOpen()
-	if err == nil && opened == nil {
+	if err == nil {
 		err = answerError(a)
-		if err == nil {
-			err = session.ErrUnavailable
-		}
+	}
+	if err == nil && opened == nil {
+		err = session.ErrUnavailable
 	}
 	if err != nil {
-		if o.end() {
-			o.done(nil, session.Opened{}, err)
-		}
+		o.l.p.opened(o.l.client, 0)
+		o.fail(err)
 		return
 	}
 	l := o.l
-	if !l.p.n.lease.valid() { // the owner may be another by now: give it back
-		err = session.ErrUnavailable
-	}
 	l.conn, l.durable = opened.Conn, opened.Durable
-	if !l.p.remember(l) {
-		if o.end() {
-			o.done(nil, session.Opened{}, session.ErrUnavailable)
-		}
-		return
-	}
-	if first := o.end(); !first || err != nil { // nobody waits for it any more
+	known := l.p.remember(l)
+	over := l.p.opened(l.client, l.conn)
+	switch {
+	case !known:
+		o.fail(session.ErrUnavailable)
+	case over:
+		o.fail(session.ErrNotOwner)
 		l.Close(session.CloseRequest{DiscardWill: true})
-		if first {
-			o.done(nil, session.Opened{}, err)
-		}
-		return
+	case !l.p.n.lease.valid(): // the owner may be another by now
+		o.fail(session.ErrUnavailable)
+		l.Close(session.CloseRequest{DiscardWill: true})
+	case !o.end(): // nobody waits for it any more
+		l.Close(session.CloseRequest{DiscardWill: true})
+	default:
+		o.serve(opened)
 	}
+}
+
+// fail ends the opening without a link.
+func (o *opening) fail(err error) {
+	if o.end() {
+		o.done(nil, session.Opened{}, err)
+	}
+}
+
+// serve hands the link out. While there are former owners its publishes wait.
+func (o *opening) serve(opened *shoalpb.OpenAnswer) {
+	l := o.l
 	if len(opened.Former) > 0 {
 		l.mu.Lock()
 		l.blocked, l.held = true, true
@@ -364,12 +423,15 @@ func (r *resumer) add(l *link) {
 	r.wake.set()
 }
 
-// lapsed parks l until the lease is valid.
+// lapsed parks l until the lease is valid again; while it is valid, what l
+// needs is full, and it is tried again from time to time.
 func (r *resumer) lapsed(l *link) {
 	r.mu.Lock()
 	r.parked = append(r.parked, l)
 	r.mu.Unlock()
-	r.wake.set()
+	if r.p.n.lease.valid() {
+		time.AfterFunc(retryDelay, r.wake.set)
+	}
 }
 
 // run resumes links; granted tells that the lease may be valid again.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -127,6 +128,20 @@ func (s *source) enqueue(q *commandQueue, c *command) {
 	s.waiting++
 	s.mu.Unlock()
 	s.wake.set()
+}
+
+// cancel takes a control command back if it has no number yet.
+func (s *source) cancel(c *command) {
+	s.mu.Lock()
+	i := slices.Index(s.control, c)
+	if i >= 0 {
+		s.control = slices.Delete(s.control, i, i+1)
+		s.waiting--
+	}
+	s.mu.Unlock()
+	if i >= 0 {
+		c.finish(nil, session.ErrUnavailable)
+	}
 }
 
 // drop takes back what of q has no number yet.

@@ -7,6 +7,35 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// leadOrLeave looks after this node's leaderships, once a second. A leader
+// without a lease, or one whose copy of the directory lacks fences that others
+// have, holds up everyone who needs its groups: it gives them away.
+func (n *Node) leadOrLeave() {
+	n.mu.RLock()
+	draining := n.draining
+	n.mu.RUnlock()
+	if n.proc.Load() != nil && (!n.lease.valid() || n.knownFence() > n.fenceNumber()) {
+		n.behind++
+	} else {
+		n.behind = 0
+	}
+	switch {
+	case draining || n.behind >= 2:
+		n.leave()
+	case n.behind == 0:
+		n.spreadLeaders()
+	}
+}
+
+// leave gives all leaderships away.
+func (n *Node) leave() {
+	for _, g := range n.allGroups() {
+		if err := g.transfer(); err != nil {
+			g.log.Debug("give leadership away", "err", err)
+		}
+	}
+}
+
 // spreadLeaders gives the leadership of shards to their preferred replicas, the
 // first of their placement, so that leaders are spread over the nodes. One at a
 // time, and only to a process that has been up for a while: a leadership
@@ -45,12 +74,16 @@ func (n *Node) settledNodes() (settled []string) {
 	if n.settled == nil {
 		n.settled = make(map[string]seenUp)
 	}
+	draining := make(map[string]bool)
+	for _, m := range n.gossip.Members() {
+		draining[m.Node] = m.Draining
+	}
 	n.readDirectory(func(d *directoryMachine) {
 		for _, node := range d.Nodes() {
 			name := node.Info.Node
 			was := n.settled[name]
 			switch {
-			case !node.Up:
+			case !node.Up || draining[name]:
 				delete(n.settled, name)
 			case was.boot != node.Info.Boot:
 				n.settled[name] = seenUp{node.Info.Boot, time.Now()}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoalmq/shoal/cluster/shard"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -71,7 +72,11 @@ func (n *Node) await(parent context.Context, req *shoalpb.AwaitRequest) (*shoalp
 	ctx, cancel := context.WithTimeout(parent, 2*takeoverAsk)
 	defer cancel()
 	if l := n.leadOf(req.Group); l != nil {
-		return l.await(ctx, req), nil
+		reply := l.await(ctx, req)
+		if reply.NotLeader {
+			return nil, errNotLeader
+		}
+		return reply, nil
 	}
 	leader := n.leaderOf(req.Group)
 	if leader == "" || leader == n.config.NodeID {
@@ -91,6 +96,9 @@ func (n *Node) await(parent context.Context, req *shoalpb.AwaitRequest) (*shoalp
 // await answers at once if nothing is left to wait for, else when something
 // has changed or some time has passed.
 func (l *shardLead) await(ctx context.Context, req *shoalpb.AwaitRequest) *shoalpb.AwaitReply {
+	if l.g.applied() < shard.OpenIndex(req.Conn) { // deposed without knowing: it has not seen the Open
+		return &shoalpb.AwaitReply{NotLeader: true}
+	}
 	changed := l.owners.next()
 	reply := l.owned(req)
 	if reply.Done || !reply.Owner {

@@ -26,6 +26,8 @@ type Meta struct {
 	Expect, Shards int
 	// Format is the highest cluster version that the program speaks.
 	Format int
+	// Draining: the node is about to stop and wants no leaderships.
+	Draining bool
 }
 
 // encode returns the encoded metadata, or an error if it is too long now or
@@ -36,7 +38,7 @@ func (m Meta) encode() ([]byte, error) {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
 	}
-	for _, v := range []uint64{m.Boot, uint64(m.Expect), uint64(m.Shards), uint64(m.Format)} {
+	for _, v := range []uint64{m.Boot, uint64(m.Expect), uint64(m.Shards), uint64(m.Format), flag(m.Draining)} {
 		b = binary.AppendUvarint(b, v)
 	}
 	if most := metaBytes - max(0, clusterIDBytes-len(m.ClusterID)); len(b) > most {
@@ -44,6 +46,13 @@ func (m Meta) encode() ([]byte, error) {
 			len(b), most, len(m.Node), len(m.RPCAddr))
 	}
 	return b, nil
+}
+
+func flag(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 var errBadMeta = errors.New("gossip metadata is truncated")
@@ -64,7 +73,7 @@ func decodeMeta(b []byte) (Meta, error) {
 		}
 		*s, b = string(b[k:k+int(n)]), b[k+int(n):]
 	}
-	var numbers [4]uint64
+	var numbers [5]uint64
 	for i := range numbers {
 		v, k := binary.Uvarint(b)
 		if k <= 0 {
@@ -73,6 +82,7 @@ func decodeMeta(b []byte) (Meta, error) {
 		numbers[i], b = v, b[k:]
 	}
 	m.Boot, m.Expect, m.Shards, m.Format = numbers[0], int(numbers[1]), int(numbers[2]), int(numbers[3])
+	m.Draining = numbers[4] != 0
 	if m.Node == "" || strings.Contains(m.Node, "/") {
 		return Meta{}, fmt.Errorf("gossip metadata names node %q", m.Node)
 	}

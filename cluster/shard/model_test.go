@@ -133,15 +133,15 @@ func (m *model) command(b *shoalpb.Batch, c *shoalpb.Command, conn uint64) *shoa
 	case c.Open != nil:
 		return m.open(c.Open, &shoalpb.Owner{Node: b.Node, Boot: b.Boot, Conn: conn})
 	case c.Drained != nil:
-		if s := m.sessions[c.Drained.Client]; s != nil {
-			s.former = slices.DeleteFunc(s.former, func(o *shoalpb.Owner) bool { return o.Conn == c.Drained.Conn })
-			m.settle(s)
-		}
+		m.drained(c.Drained.Client, c.Drained.Conn)
 		return nil
 	}
 	s := m.ownerOf(c)
 	switch {
 	case s == nil:
+		if c.Close.GetDrained() {
+			m.drained(c.Close.Client, c.Close.Conn)
+		}
 		return notOwner()
 	case c.Close != nil:
 		m.close(s, c.Close)
@@ -223,6 +223,13 @@ func (m *model) open(o *shoalpb.Open, owner *shoalpb.Owner) *shoalpb.Answer {
 	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
 		Present: present, Conn: owner.Conn, SentHi: s.openHi, Former: slices.Clone(s.former), Durable: s.durable,
 	}}
+}
+
+func (m *model) drained(client string, conn uint64) {
+	if s := m.sessions[client]; s != nil {
+		s.former = slices.DeleteFunc(s.former, func(o *shoalpb.Owner) bool { return o.Conn == conn })
+		m.settle(s)
+	}
 }
 
 func (m *model) close(s *modelSession, c *shoalpb.Close) {

@@ -56,6 +56,18 @@ func (m *Machine) Former(client string, conn uint64) (former []*shoalpb.Owner, o
 	return s.formerOwners(), true
 }
 
+// OpenIndex is the index of the entry that opened a connection.
+func OpenIndex(conn uint64) uint64 { return conn >> positionBits }
+
+// Conn returns the number of the connection that owns the session, 0 if none
+// does.
+func (m *Machine) Conn(client string) uint64 {
+	if s := m.sessions[client]; s != nil && s.owner != nil {
+		return s.conn
+	}
+	return 0
+}
+
 // ReceivedPending tells whether the QoS 2 exchange of a Packet Identifier is
 // released and still waits for targets, and whether conn owns the session.
 func (m *Machine) ReceivedPending(client string, conn uint64, id uint32) (pending, owner bool) {

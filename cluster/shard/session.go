@@ -129,10 +129,14 @@ func (s *session) setWill(w *shoalpb.Will) {
 	}
 }
 
-// close ends the owner's connection.
+// close ends the owner's connection. One that was taken over before is only
+// drained by it.
 func (m *Machine) close(c *shoalpb.Close) *shoalpb.Answer {
 	s := m.owned(c.Client, c.Conn)
 	if s == nil {
+		if c.Drained {
+			m.drained(&shoalpb.Drained{Client: c.Client, Conn: c.Conn})
+		}
 		return notOwner()
 	}
 	m.touch(s)
