@@ -191,3 +191,10 @@ func (h *history) stream(id int32) stream {
 	defer h.mu.Unlock()
 	return h.streams[id]
 }
+
+// count returns how many deliveries s has got.
+func (h *history) count(s *subscriber) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(s.deliveries)
+}
