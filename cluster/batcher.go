@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -43,7 +42,7 @@ type batcher struct {
 }
 
 type flight struct {
-	future raft.ApplyFuture
+	future future
 	err    error
 	props  []*proposal
 }
@@ -67,8 +66,8 @@ func (b *batcher) propose(ctx context.Context, p *proposal) bool {
 	}
 }
 
-// run gathers and applies until ctx ends. current gives the raft instance.
-func (b *batcher) run(ctx context.Context, current func() *raft.Raft) {
+// run gathers entries and applies them until ctx ends.
+func (b *batcher) run(ctx context.Context, apply func(entry []byte) (future, error)) {
 	var next *proposal // taken, but too large for the entry before
 	for {
 		select {
@@ -85,7 +84,8 @@ func (b *batcher) run(ctx context.Context, current func() *raft.Raft) {
 		}
 		var props []*proposal
 		props, next = b.gather(next)
-		b.out <- applyEntry(current(), props)
+		f, err := apply(appendEntry(nil, props))
+		b.out <- flight{f, err, props}
 	}
 }
 
@@ -105,13 +105,6 @@ func (b *batcher) gather(first *proposal) (props []*proposal, next *proposal) {
 			return props, nil
 		}
 	}
-}
-
-func applyEntry(r *raft.Raft, props []*proposal) flight {
-	if r == nil || r.State() != raft.Leader {
-		return flight{err: errNotLeader, props: props}
-	}
-	return flight{future: r.Apply(appendEntry(nil, props), 0), props: props}
 }
 
 // appendEntry encodes an Entry around already encoded proposals.
@@ -137,7 +130,8 @@ func appendEntry(dst []byte, props []*proposal) []byte {
 	return dst
 }
 
-// complete answers proposals in order until ctx ends, then fails the rest.
+// complete answers proposals in order until ctx ends. What is left then is not
+// answered: whoever waits looks at the same end.
 func (b *batcher) complete(ctx context.Context) {
 	for {
 		select {
@@ -154,10 +148,11 @@ func (f flight) answer() {
 	err := f.err
 	var results []result
 	if err == nil {
-		if err = f.future.Error(); err == nil {
+		var response any
+		if response, err = f.future.wait(); err == nil {
 			var ok bool
-			if results, ok = f.future.Response().([]result); !ok || len(results) != len(f.props) {
-				err = fmt.Errorf("apply entry: %v", f.future.Response())
+			if results, ok = response.([]result); !ok || len(results) != len(f.props) {
+				err = fmt.Errorf("apply entry: %v", response)
 			}
 		}
 	}

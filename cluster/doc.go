@@ -25,9 +25,19 @@
 //
 // # Locks
 //
-// Each lock guards memory only; none is held over a call into another part, an
-// RPC, a proposal or a callback. Where two are needed the order is
-// link.mu → source.mu, and group.mu is a leaf.
+// Each lock guards memory only; none is held over a write to a connection, an
+// RPC, a proposal or a done function. An arrow means "may be taken while the
+// other is held":
+//
+//	link.mu → source.mu             ownRoutes.mu → source.mu
+//	process.mu → link.mu            process.mu → group.mu
+//	shardLead.mu → feedSeat.mu → group.mu
+//	leaseServer.mu, visibility.mu → group.mu → Node.mu, leaseClient.mu
+//	Node.passing, inbox.mu → the front end's Deliver, which never waits: the
+//	order of a stream is the order of its deliveries
+//
+// The apply goroutine of a group holds group.mu for writing while it applies,
+// and hands on effects after it has let go.
 //
 // # Goroutines
 //

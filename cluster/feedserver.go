@@ -210,8 +210,8 @@ func (s *feedSeat) read(m *shard.Machine, f *shoalpb.Fetch, p *portion) (size in
 	out := sessionPortion{client: f.Client, conn: f.Conn}
 	owner := m.Entries(f.Client, f.Conn, f.After, feedSessionEntries, func(d session.Delivery) bool {
 		out.entries = append(out.entries, d)
-		size += len(d.Message.GetPayload()) + len(d.Message.GetTopic()) + 64
-		return true
+		size += messageBytes(d.Message)
+		return size < feedReplyBytes
 	})
 	if !owner && m.Conn(f.Client) > f.Conn { // the notice may have come before the fetch
 		p.notices = append(p.notices, &shoalpb.Notice{Client: f.Client, Conn: f.Conn, Superseded: true})
@@ -219,8 +219,8 @@ func (s *feedSeat) read(m *shard.Machine, f *shoalpb.Fetch, p *portion) (size in
 	if n := len(out.entries); n > 0 {
 		f.After = out.entries[n-1].Seq
 		p.sessions = append(p.sessions, out)
-		if n == feedSessionEntries {
-			s.mark(f.Client)
+		if n == feedSessionEntries || size >= feedReplyBytes {
+			s.mark(f.Client) // the rest after the others' turn
 		}
 	}
 	return size
@@ -252,7 +252,7 @@ func (n *Node) serveFeed(stream grpc.BidiStreamingServer[shoalpb.FeedRequest, sh
 		return err
 	}
 	l := n.leadOf(first.Group)
-	if l == nil {
+	if l == nil || n.isFenced(processID{first.Node, first.Boot}) {
 		return stream.Send(&shoalpb.FeedReply{NotLeader: true})
 	}
 	ctx, cancel := context.WithCancel(stream.Context())

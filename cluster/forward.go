@@ -81,7 +81,7 @@ func (f *forwarder) end() error {
 func (f *forwarder) run(ctx context.Context) {
 	defer f.finish()
 	for ctx.Err() == nil && !f.p.n.isFenced(f.to) {
-		pipe, err := f.p.n.dialForward(ctx, f.to.node)
+		pipe, err := f.p.n.dialForward(ctx, f.to)
 		if err == nil {
 			f.serve(ctx, pipe)
 			pipe.Close()
@@ -128,7 +128,6 @@ func (f *forwarder) serve(parent context.Context, pipe forwardPipe) {
 			}
 		}
 	}()
-	fenced := f.p.n.fences.next()
 	f.sent = 0
 	for {
 		if f.fill(pipe) != nil {
@@ -140,11 +139,6 @@ func (f *forwarder) serve(parent context.Context, pipe forwardPipe) {
 				return
 			}
 		case <-f.wake:
-		case <-fenced:
-			if f.p.n.isFenced(f.to) {
-				return
-			}
-			fenced = f.p.n.fences.next()
 		case <-ctx.Done():
 			return
 		}
@@ -255,13 +249,33 @@ func (l *localForward) Recv() (*shoalpb.ForwardReply, error) {
 
 func (l *localForward) Close() { l.cancel() }
 
-// dialForward opens a pipe to a node's process.
-func (n *Node) dialForward(parent context.Context, node string) (forwardPipe, error) {
+// whileAlive derives a context that ends when a process is fenced.
+func (n *Node) whileAlive(parent context.Context, to processID) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(parent)
-	if node == n.config.NodeID {
+	go func() {
+		defer cancel()
+		for {
+			fences := n.fences.next()
+			if n.isFenced(to) {
+				return
+			}
+			select {
+			case <-fences:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, cancel
+}
+
+// dialForward opens a pipe to a process, which breaks when that is fenced.
+func (n *Node) dialForward(parent context.Context, to processID) (forwardPipe, error) {
+	ctx, cancel := n.whileAlive(parent, to)
+	if to.node == n.config.NodeID {
 		return &localForward{n: n, ctx: ctx, cancel: cancel, replies: make(chan *shoalpb.ForwardReply, batchesInFlight)}, nil
 	}
-	peer, err := n.peer(node)
+	peer, err := n.peer(to.node)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -308,6 +322,10 @@ func (n *Node) acceptForward(r *shoalpb.ForwardRequest) *shoalpb.ForwardReply {
 	if p == nil || r.Target != n.config.NodeID || r.TargetBoot != p.boot {
 		return &shoalpb.ForwardReply{Refusal: shoalpb.Refusal_REFUSAL_LIFE}
 	}
+	// From the check to the last delivery no fence passes: a fenced source's run
+	// is not delivered after one that was sent because of the fence.
+	n.passing.RLock()
+	defer n.passing.RUnlock()
 	if r.Node != "" && n.isFenced(processID{r.Node, r.Boot}) {
 		return &shoalpb.ForwardReply{Refusal: shoalpb.Refusal_REFUSAL_FENCED}
 	}
@@ -323,11 +341,11 @@ func (n *Node) acceptForward(r *shoalpb.ForwardRequest) *shoalpb.ForwardReply {
 	for i, m := range r.Messages {
 		if k := r.First + uint64(i); k > in.last {
 			in.last = k
-			n.local.Deliver(m)
+			n.deliver(m)
 		}
 	}
 	for _, m := range r.Volatiles {
-		n.local.Deliver(m)
+		n.deliver(m)
 	}
 	return &shoalpb.ForwardReply{Last: in.last}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/hashicorp/raft"
 
@@ -51,19 +52,20 @@ func (f *fsm) apply(logs []*raft.Log, entries []*shoalpb.Entry, out []any) {
 		results, err := f.g.m.apply(l.Index, l.Term, entries[i])
 		if err != nil {
 			f.g.mu.Unlock()
+			defer f.g.mu.Lock() // for the deferred Unlock, when stop ends this goroutine
 			f.stop(l.Index, err)
-			f.g.mu.Lock()
 		}
 		out[i] = results
 	}
 }
 
 // stop ends the node: a committed entry is never skipped or half understood.
-// It does not return, so that nothing is applied after it; the process exits
-// through fatal.
+// It does not return, so that nothing is applied after it: raft's goroutine ends
+// when the group is closed.
 func (f *fsm) stop(index uint64, err error) {
 	f.g.fatal(fmt.Errorf("apply entry %d of %s: %w", index, f.g.name, err))
-	select {}
+	<-f.g.tasks.ctx.Done()
+	runtime.Goexit()
 }
 
 func decodeEntry(data []byte) (*shoalpb.Entry, error) {

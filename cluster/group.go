@@ -53,6 +53,8 @@ type group struct {
 	closed bool
 	// unwatch ends watchLeadership of the current instance.
 	unwatch func()
+	// over is closed when the current instance has ended.
+	over atomic.Pointer[chan struct{}]
 }
 
 // openGroup restores the group's state and starts its raft instance. If
@@ -75,7 +77,7 @@ func openGroup(g *group, founders []raft.Server, fresh func(scanFunc) (machine, 
 	if err := g.startRaft(founders); err != nil {
 		return fmt.Errorf("start raft of %s: %w", g.name, err)
 	}
-	g.tasks.run(func(ctx context.Context) { g.batcher.run(ctx, g.raftNow.Load) })
+	g.tasks.run(func(ctx context.Context) { g.batcher.run(ctx, g.apply) })
 	g.tasks.run(g.batcher.complete)
 	return nil
 }
@@ -123,6 +125,8 @@ func (g *group) startRaft(founders []raft.Server) error {
 	if err != nil {
 		return err
 	}
+	over := make(chan struct{})
+	g.over.Store(&over)
 	g.trans.Store(trans)
 	g.raftNow.Store(r)
 	r.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
@@ -170,7 +174,7 @@ func (g *group) startLead(parent context.Context, r *raft.Raft) (stop func()) {
 	t := newTasks(parent)
 	t.run(func(ctx context.Context) {
 		term := r.CurrentTerm()
-		if err := r.Barrier(0).Error(); err != nil || ctx.Err() != nil || r.CurrentTerm() != term {
+		if err := g.barrier(r); err != nil || ctx.Err() != nil || r.CurrentTerm() != term {
 			return
 		}
 		g.log.Info("leads", "term", term)
@@ -197,11 +201,49 @@ func (g *group) spread(ctx context.Context) {
 		r := g.raftNow.Load()
 		if applied := g.applied(); applied > told && r.LastIndex() <= applied {
 			told = applied
-			if err := r.Barrier(0).Error(); err != nil {
+			if err := g.barrier(r); err != nil {
 				g.log.Debug("spread the commit index", "err", err)
 			}
 		}
 	}
+}
+
+// apply gives an encoded entry to raft, if this node leads the group.
+func (g *group) apply(data []byte) (future, error) {
+	r, over := g.raftNow.Load(), *g.over.Load()
+	if r == nil || r.State() != raft.Leader {
+		return future{}, errNotLeader
+	}
+	return future{r.Apply(data, 0), over}, nil
+}
+
+// barrier waits until everything committed before is applied here.
+func (g *group) barrier(r *raft.Raft) error {
+	over := *g.over.Load()
+	_, err := future{r.Barrier(0), over}.wait()
+	return err
+}
+
+// future is raft's, with a way out: raft 1.8 leaves futures unanswered that wait
+// for the machine when it is shut down.
+type future struct {
+	raft.Future
+	over <-chan struct{}
+}
+
+// wait returns the outcome; the response is nil if there is none.
+func (f future) wait() (response any, err error) {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err = <-done:
+	case <-f.over:
+		return nil, raft.ErrRaftShutdown
+	}
+	if a, ok := f.Future.(raft.ApplyFuture); ok && err == nil {
+		response = a.Response()
+	}
+	return response, err
 }
 
 // leads reports whether this node leads the group and is ready to serve it.
@@ -344,22 +386,24 @@ func (g *group) checkpointDue(now time.Time) bool {
 		now.UnixNano()-since >= int64(checkpointIdle)
 }
 
-// close stops the group: first what leads, then raft; stores stay open.
+// close stops the group; stores stay open. Closing again does nothing.
 func (g *group) close() error {
+	g.tasks.stop()
 	g.life.Lock()
-	g.closed = true
-	err := g.stopRaft()
+	var err error
+	if !g.closed {
+		g.closed = true
+		err = g.stopRaft()
+	}
 	g.life.Unlock()
 	g.tasks.wait()
 	return err
 }
 
-// stopRaft ends the current instance. Leads end first: they wait for
-// proposals that only raft's end answers, so both are told before either is
-// waited for.
+// stopRaft ends the current instance, and with it whatever waits for it.
 func (g *group) stopRaft() error {
-	f := g.raftNow.Load().Shutdown()
-	err := f.Error()
+	err := g.raftNow.Load().Shutdown().Error()
+	close(*g.over.Load())
 	g.unwatch()
 	return err
 }

@@ -163,7 +163,13 @@ func (c *leaseClient) talk(ctx context.Context, cancel context.CancelFunc, strea
 		defer cancel()
 		errs <- c.listen(stream)
 	}()
-	defer func() { cancel(); <-errs }()
+	defer func() {
+		cancel()
+		<-errs
+		if l, ok := stream.(*localLease); ok {
+			l.leave()
+		}
+	}()
 	tick := time.NewTicker(lease.Renew)
 	defer tick.Stop()
 	renew := true
@@ -213,7 +219,7 @@ func (c *leaseClient) listen(stream leaseStream) error {
 		}
 		if r.Visible > 0 {
 			c.told(r.Term, r.Visible)
-			c.n.visible.settle()
+			c.n.visible.wake.set()
 		}
 	}
 }
@@ -238,6 +244,13 @@ func (l *localLease) Send(r *shoalpb.LeaseRequest) error {
 	return nil
 }
 
+// leave gives the seat up.
+func (l *localLease) leave() {
+	if s := l.n.leases.Load(); s != nil {
+		s.leave(l.seat)
+	}
+}
+
 func (l *localLease) Recv() (*shoalpb.LeaseReply, error) {
 	s := l.n.leases.Load()
 	if s == nil {
@@ -260,13 +273,13 @@ func (n *Node) serveLease(stream grpc.BidiStreamingServer[shoalpb.LeaseRequest, 
 		return stream.Send(&shoalpb.LeaseReply{NotLeader: true})
 	}
 	seat := newSeat()
-	defer s.leave(seat)
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	go func() {
+		defer s.leave(seat)
 		defer cancel()
 		for {
-			r, err := stream.Recv()
+			r, err := stream.Recv() // ends with the stream, when this call returns
 			if err != nil {
 				return
 			}

@@ -47,6 +47,10 @@ const (
 	// given to it: longer than it takes to catch up after a restart.
 	settleTime = 10 * time.Second
 
+	// silentTimeout is how long a leader may owe an answer before the sender
+	// asks again who leads: longer than an election.
+	silentTimeout = 3 * time.Second
+
 	// retryDelay paces what is tried again while a leader is unknown.
 	retryDelay = 20 * time.Millisecond
 

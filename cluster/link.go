@@ -196,10 +196,14 @@ func (l *link) Close(r session.CloseRequest) {
 		return
 	}
 	l.closed = true
+	waiting := l.waiting
 	l.waiting, l.pending = nil, nil
 	queues := maps.Clone(l.queues) // later ones are born dead
 	l.mu.Unlock()
 	l.p.feed(l.shard).detach(l)
+	for _, p := range waiting {
+		p.done(session.ErrClosed)
+	}
 	for group, q := range queues {
 		for _, c := range l.p.sources[group].drop(q) {
 			c.finish(nil, session.ErrClosed)
@@ -294,23 +298,31 @@ func (l *link) completed(id uint16) {
 }
 
 // askAgain asks for what notices may have lost: releases that have waited since
-// before limit.
+// before limit. It asks under the lock, so that the client cannot have used the
+// identifier again before the question has its place in the stream.
 func (l *link) askAgain(limit time.Time) {
 	l.mu.Lock()
-	var ids []uint16
+	defer l.mu.Unlock()
 	for id, r := range l.pending {
-		if r.answered && r.asked.Before(limit) {
-			r.asked = time.Now()
-			ids = append(ids, id)
+		if !r.answered || !r.asked.Before(limit) {
+			continue
 		}
-	}
-	l.mu.Unlock()
-	for _, id := range ids {
+		r.asked = time.Now()
 		l.sendReleased(id, func(a *shoalpb.Answer, err error) {
 			if err == nil && (a == nil || a.Code == shoalpb.Code_CODE_UNKNOWN_ID) {
-				l.completed(id)
+				l.completedIf(id, r)
 			}
 		})
+	}
+}
+
+// completedIf is completed for one exchange, if it still is that of id.
+func (l *link) completedIf(id uint16, r *release) {
+	l.mu.Lock()
+	same := l.pending[id] == r
+	l.mu.Unlock()
+	if same {
+		l.completed(id)
 	}
 }
 

@@ -36,8 +36,9 @@ type Node struct {
 	log     *slog.Logger
 	metrics *metrics
 	tasks   *tasks
-	local   Local
+	local   atomic.Pointer[Local]
 	fatalC  chan error
+	failed  atomic.Pointer[error] // the first fatal error
 
 	dir     *storage.Dir
 	logs    *storage.Log
@@ -68,8 +69,11 @@ type Node struct {
 	// fence is the fence number of the own copy; seen the highest that any
 	// answer has shown.
 	fence, seen atomic.Uint64
+	// passing is held for reading while a run of forwards is checked and
+	// delivered.
+	passing sync.RWMutex
 
-	// settled belongs to maintain.
+	// settled and behind belong to runLeaders.
 	settled map[string]seenUp
 	behind  int // rounds for which this node should not lead
 	once    sync.Once
@@ -96,7 +100,7 @@ func Open(c Config) (*Node, error) {
 		config: c, log: c.Log.With("component", "cluster", "node", c.NodeID), metrics: newMetrics(c.Metrics),
 		tasks: newTasks(context.Background()), fatalC: make(chan error, 1), met: newSignal(),
 		fences: newBroadcast(), directoryChanged: newBroadcast(),
-		groups: make(map[uint32]*group), leads: make(map[uint32]*shardLead), phase: "starting", local: nobody{},
+		groups: make(map[uint32]*group), leads: make(map[uint32]*shardLead), phase: "starting",
 	}
 	n.lease, n.routes, n.visible = newLeaseClient(n), newRouteCache(n), newVisibility(n)
 	if err := n.open(); err != nil {
@@ -108,13 +112,15 @@ func Open(c Config) (*Node, error) {
 	return n, nil
 }
 
-// nobody is Local before Attach.
-type nobody struct{}
-
-func (nobody) Deliver(*shoalpb.Message) {}
-
 // Attach sets the transient subscribers' side, before clients come.
-func (n *Node) Attach(local Local) { n.local = local }
+func (n *Node) Attach(local Local) { n.local.Store(&local) }
+
+// deliver hands m to this node's transient subscribers.
+func (n *Node) deliver(m *shoalpb.Message) {
+	if local := n.local.Load(); local != nil {
+		(*local).Deliver(m)
+	}
+}
 
 func (n *Node) open() (err error) {
 	if n.dir, err = storage.Open(n.config.DataDir, storage.Options{NodeID: n.config.NodeID, Logger: n.log, OnFatal: n.fatal}); err != nil {
@@ -175,6 +181,8 @@ func (n *Node) live(ctx context.Context) {
 		n.tasks.run(n.lease.run)
 		n.tasks.run(n.runShards)
 		n.tasks.run(n.maintain)
+		n.tasks.run(n.visible.run)
+		n.tasks.run(n.runLeaders)
 		err = n.runProcesses(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
@@ -313,6 +321,7 @@ func (n *Node) runProcesses(ctx context.Context) error {
 		p := newProcess(n, boot, int(shards))
 		n.lease.begin(boot)
 		n.proc.Store(p)
+		n.lease.applied.set() // asks for a lease at once
 		n.setPhase("")
 		p.start()
 		n.log.Info("announced", "boot", boot)
@@ -320,10 +329,12 @@ func (n *Node) runProcesses(ctx context.Context) error {
 		n.proc.Store(nil)
 		n.lease.begin(0)
 		n.setPhase("fenced: closing connections")
-		p.stop(errFenced)
 		if ctx.Err() != nil {
+			p.stop(errStopping)
 			return ctx.Err()
 		}
+		p.stop(errFenced)
+		n.metrics.fenced.Inc()
 		n.log.Warn("this process was fenced: its connections are closed and it takes the next boot", "boot", boot)
 		var err error
 		if boot, err = n.dir.NextBoot(); err != nil {
@@ -331,6 +342,8 @@ func (n *Node) runProcesses(ctx context.Context) error {
 		}
 	}
 }
+
+var errStopping = errors.New("this node is stopping")
 
 var errFenced = errors.New("the cluster has taken this node for dead and goes on without its connections")
 
@@ -376,7 +389,6 @@ func (n *Node) maintain(ctx context.Context) {
 			return
 		}
 		n.visible.expire(time.Now())
-		n.leadOrLeave()
 		for _, g := range n.allGroups() {
 			if !g.checkpointDue(time.Now()) {
 				continue
@@ -391,8 +403,12 @@ func (n *Node) maintain(ctx context.Context) {
 // directoryMoved hands on what applies of the own directory copy caused.
 func (n *Node) directoryMoved(eff *directory.Effects, fence uint64) {
 	fenced := fence > n.fence.Load()
-	n.fence.Store(fence)
-	n.visible.consumed()
+	if fenced {
+		n.passing.Lock() // what came before the fence is delivered before it counts
+		n.fence.Store(fence)
+		n.passing.Unlock()
+	}
+	n.visible.moved(eff.Routed)
 	n.lease.applied.set()
 	if s := n.leases.Load(); s != nil && (eff.Nodes || eff.Fences) {
 		s.nodesChanged()
@@ -500,9 +516,8 @@ func (n *Node) clusterID() string {
 // fatal ends the node for good: the first cause is kept for Fatal.
 func (n *Node) fatal(err error) {
 	n.log.Error("the node cannot go on", "err", err)
-	select {
-	case n.fatalC <- err:
-	default:
+	if n.failed.CompareAndSwap(nil, &err) {
+		n.fatalC <- err
 	}
 }
 
@@ -512,13 +527,10 @@ func (n *Node) Fatal() <-chan error { return n.fatalC }
 
 // Live is nil as long as the process makes sense.
 func (n *Node) Live() error {
-	select {
-	case err := <-n.fatalC:
-		n.fatalC <- err
-		return err
-	default:
-		return nil
+	if err := n.failed.Load(); err != nil {
+		return *err
 	}
+	return nil
 }
 
 // Ready returns nil if clients can be served, else why not.
@@ -546,8 +558,8 @@ func (n *Node) Drain(ctx context.Context) {
 	n.leave()
 }
 
-// Close stops everything, in the order that lets each part finish: processes
-// first (they propose), then groups, then the network, then the disk.
+// Close stops everything: groups, then the network, then the disk. Connections
+// that are still open are told that they are lost.
 func (n *Node) Close(ctx context.Context) error {
 	n.mu.Lock()
 	n.draining = true
@@ -587,6 +599,9 @@ func (n *Node) stopAll() error {
 		errs = append(errs, n.pool.Close())
 	}
 	n.tasks.wait()
+	for _, g := range n.allGroups() { // one may have been opened meanwhile
+		errs = append(errs, g.close())
+	}
 	if n.logs != nil {
 		errs = append(errs, n.logs.Close())
 	}

@@ -30,6 +30,7 @@ type outboxSender struct {
 
 	mu       sync.Mutex
 	answered uint64 // by the target
+	refused  []*shoalpb.Answer
 	removed  uint64 // proposed to be removed
 	removing bool
 }
@@ -104,15 +105,15 @@ func (s *outboxSender) over() bool {
 // order.
 type outboxPipe interface {
 	Send(first uint64, commands []*shoalpb.Command) error
-	// Recv returns the answer to the next run; last is only read if refusal is
-	// none or a gap.
-	Recv() (refusal shoalpb.Refusal, last uint64, err error)
+	// Recv returns the answer to the next run.
+	Recv() (outboxReply, error)
 	Close()
 }
 
 type outboxReply struct {
 	refusal shoalpb.Refusal
-	last    uint64
+	// refused are entries that were not taken as they are.
+	refused []*shoalpb.Answer
 }
 
 func (s *outboxSender) serve(parent context.Context, pipe outboxPipe) {
@@ -122,12 +123,12 @@ func (s *outboxSender) serve(parent context.Context, pipe outboxPipe) {
 	go func() {
 		defer cancel()
 		for {
-			refusal, last, err := pipe.Recv()
+			r, err := pipe.Recv()
 			if err != nil {
 				return
 			}
 			select {
-			case replies <- outboxReply{refusal, last}:
+			case replies <- r:
 			case <-ctx.Done():
 				return
 			}
@@ -143,7 +144,7 @@ func (s *outboxSender) serve(parent context.Context, pipe outboxPipe) {
 			if r.refusal != shoalpb.Refusal_REFUSAL_NONE || len(s.sent) == 0 {
 				return
 			}
-			s.done(s.sent[0])
+			s.done(s.sent[0], r.refused)
 			s.sent = s.sent[1:]
 		case <-s.wake:
 		case <-ctx.Done():
@@ -173,8 +174,9 @@ func (s *outboxSender) fill(pipe outboxPipe) error {
 }
 
 // done removes what the target has answered: lazily, one proposal at a time.
-func (s *outboxSender) done(last uint64) {
+func (s *outboxSender) done(last uint64, refused []*shoalpb.Answer) {
 	s.mu.Lock()
+	s.refused = append(s.refused, refused...)
 	s.answered = max(s.answered, last)
 	start := !s.removing
 	s.removing = true
@@ -187,20 +189,20 @@ func (s *outboxSender) done(last uint64) {
 func (s *outboxSender) remove(ctx context.Context) {
 	for {
 		s.mu.Lock()
-		upTo := s.answered
+		upTo, refused := s.answered, s.refused
 		if upTo == s.removed || ctx.Err() != nil {
 			s.removing = false
 			s.mu.Unlock()
 			return
 		}
 		s.mu.Unlock()
-		err := s.l.commit(ctx, &shoalpb.Proposal{OutboxAnswered: &shoalpb.OutboxAnswered{Target: s.target, UpTo: upTo}})
+		err := s.l.commit(ctx, &shoalpb.Proposal{OutboxAnswered: &shoalpb.OutboxAnswered{Target: s.target, UpTo: upTo, Refused: refused}})
 		if err != nil {
 			pause(ctx, retryDelay)
 			continue
 		}
 		s.mu.Lock()
-		s.removed = upTo
+		s.removed, s.refused = upTo, s.refused[len(refused):]
 		s.mu.Unlock()
 	}
 }
@@ -211,7 +213,7 @@ func (s *outboxSender) dial(ctx context.Context) (outboxPipe, bool) {
 		p, ok := n.dialGroup(ctx, s.target.Group)
 		return &groupOutbox{s: s, pipe: p}, ok
 	}
-	p, err := n.dialForward(ctx, s.target.Node)
+	p, err := n.dialForward(ctx, processID{s.target.Node, s.target.Boot})
 	if err != nil {
 		return nil, false
 	}
@@ -236,15 +238,15 @@ func (o *groupOutbox) Send(first uint64, commands []*shoalpb.Command) error {
 	return o.pipe.Send(data)
 }
 
-func (o *groupOutbox) Recv() (shoalpb.Refusal, uint64, error) {
+func (o *groupOutbox) Recv() (outboxReply, error) {
 	r, err := o.pipe.Recv()
 	if err != nil {
-		return 0, 0, err
+		return outboxReply{}, err
 	}
 	if r.NotLeader || r.Error != "" || r.Answer == nil {
-		return 0, 0, errNotLeader
+		return outboxReply{}, errNotLeader
 	}
-	return r.Answer.Refusal, r.Answer.Last, nil
+	return outboxReply{r.Answer.Refusal, r.Answer.Answers}, nil
 }
 
 func (o *groupOutbox) Close() { o.pipe.Close() }
@@ -266,12 +268,12 @@ func (o *nodeOutbox) Send(first uint64, commands []*shoalpb.Command) error {
 	return o.pipe.Send(r)
 }
 
-func (o *nodeOutbox) Recv() (shoalpb.Refusal, uint64, error) {
+func (o *nodeOutbox) Recv() (outboxReply, error) {
 	r, err := o.pipe.Recv()
 	if err != nil {
-		return 0, 0, err
+		return outboxReply{}, err
 	}
-	return r.Refusal, r.Last, nil
+	return outboxReply{refusal: r.Refusal}, nil
 }
 
 func (o *nodeOutbox) Close() { o.pipe.Close() }

@@ -129,11 +129,25 @@ func (p *process) sweep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		p.forgetInboxes()
 		limit := time.Now().Add(-time.Second)
 		for _, l := range p.pendingLinks() {
 			l.askAgain(limit)
 		}
 	}
+}
+
+// forgetInboxes drops what is known of streams of fenced processes.
+func (p *process) forgetInboxes() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.n.readDirectory(func(d *directoryMachine) {
+		for k := range p.inboxes {
+			if k.node != "" && d.MinBoot(k.node) > k.boot {
+				delete(p.inboxes, k)
+			}
+		}
+	})
 }
 
 func (p *process) pendingLinks() (pending []*link) {
@@ -316,7 +330,7 @@ func (n *Node) Open(r session.OpenRequest, sink session.Sink, done func(session.
 	l := &link{p: p, client: r.Client, shard: n.shardOf(r.Client), sink: sink}
 	o := &opening{l: l, done: done}
 	p.opens(l.client)
-	o.command = &command{owner: l, done: o.answered, data: encodeCommand(&shoalpb.Command{Open: &shoalpb.Open{
+	o.command = &command{owner: l, keep: true, done: o.answered, data: encodeCommand(&shoalpb.Command{Open: &shoalpb.Open{
 		Client: r.Client, CleanStart: r.CleanStart, ExpiryS: r.ExpirySeconds, Window: uint32(r.Window), Will: r.Will,
 	}})}
 	o.timer = time.AfterFunc(openTimeout, o.giveUp)

@@ -84,7 +84,7 @@ func (l *link) routePublish(p *publish, t *directory.Targets, w *parts) {
 	for _, t := range t.Nodes {
 		switch {
 		case t.Node == l.p.n.config.NodeID:
-			l.p.n.local.Deliver(p.m)
+			l.p.n.deliver(p.m)
 		case t.QoS == 0:
 			l.p.forward(t.Node, t.Boot).volatile(p.m)
 		default:
@@ -101,12 +101,16 @@ func (l *link) routeReceived(p *publish, t *directory.Targets, targets []*shoalp
 		Client: l.client, Conn: l.conn, Id: uint32(p.id), Hash: messageHash(p.m), Dup: p.dup, Message: p.m,
 		Targets: targets,
 	}
-	for _, s := range t.Shards {
-		if s.QoS == 0 {
-			l.p.feed(s.Group).volatile(p.m)
+	l.sendThen(l.shard, encodeCommand(&shoalpb.Command{Received: r}), w, func(a *shoalpb.Answer) {
+		if a != nil {
+			return // a repeat: they had it
 		}
-	}
-	l.send(l.shard, encodeCommand(&shoalpb.Command{Received: r}), w)
+		for _, s := range t.Shards {
+			if s.QoS == 0 {
+				l.p.feed(s.Group).volatile(p.m)
+			}
+		}
+	})
 }
 
 // outboxTargets are where a durable publisher's QoS 2 message goes by outbox.
@@ -124,11 +128,21 @@ func outboxTargets(t *directory.Targets) []*shoalpb.Target {
 }
 
 func (l *link) send(group uint32, data []byte, w *parts) {
+	l.sendThen(group, data, w, func(*shoalpb.Answer) {})
+}
+
+// sendThen sends a part of a publish and calls then with its answer.
+func (l *link) sendThen(group uint32, data []byte, w *parts, then func(*shoalpb.Answer)) {
 	w.left.Add(1)
 	l.mu.Lock()
 	q := l.queue(group)
 	l.mu.Unlock()
-	l.p.sources[group].enqueue(q, &command{data: data, owner: l, done: w.answered})
+	l.p.sources[group].enqueue(q, &command{data: data, owner: l, done: func(n uint64, a *shoalpb.Answer, err error) {
+		if err == nil {
+			then(a)
+		}
+		w.answered(n, a, err)
+	}})
 }
 
 // PublishQoS0 implements broker.Cluster.
@@ -151,7 +165,7 @@ func (n *Node) PublishQoS0(m *shoalpb.Message) {
 	}
 	for _, t := range t.Nodes {
 		if t.Node == n.config.NodeID {
-			n.local.Deliver(m)
+			n.deliver(m)
 		} else {
 			p.forward(t.Node, t.Boot).volatile(keep())
 		}

@@ -26,6 +26,9 @@ type command struct {
 	n uint64
 	// queued is when it was handed over, for awayTimeout.
 	queued time.Time
+	// keep: awayTimeout does not end it once it has a number; its answer has to
+	// be acted on however late it comes.
+	keep bool
 	// done is called once without locks: with the answer (nil for done), or with
 	// an error if the command was dropped or waited too long. After a timeout
 	// the command may still be applied; done is not called again.
@@ -63,10 +66,13 @@ type source struct {
 	wake    signal
 
 	// Owned by run:
-	next     uint64   // number of the next command
-	answered uint64   // all numbers up to it are answered
-	flights  []*batch // numbered and unanswered, in order
-	sent     int      // of flights, sent on the current pipe
+	next     uint64    // number of the next command
+	answered uint64    // all numbers up to it are answered
+	flights  []*batch  // numbered and unanswered, in order
+	sent     int       // of flights, sent on the current pipe
+	moved    time.Time // of the last send with nothing under way, or reply
+	trouble  string    // logged last
+	retry    time.Duration
 }
 
 // commandQueue is one link's waiting publishes to one group.
@@ -297,6 +303,9 @@ func (s *source) serve(parent context.Context, pipe batchPipe) {
 		case <-s.wake:
 		case <-tick.C:
 			s.expire()
+			if s.sent > 0 && time.Since(s.moved) > silentTimeout {
+				return // frozen, perhaps: ask whoever leads now
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -327,6 +336,9 @@ func (s *source) fill(pipe batchPipe) error {
 			}
 			s.flights = append(s.flights, s.build(commands))
 		}
+		if s.sent == 0 {
+			s.moved = time.Now()
+		}
 		if err := pipe.Send(s.flights[s.sent].data); err != nil {
 			return err
 		}
@@ -338,29 +350,49 @@ func (s *source) fill(pipe batchPipe) error {
 // reply takes the answer to the oldest batch that was sent. False means: start
 // again on a new pipe.
 func (s *source) reply(ctx context.Context, r *shoalpb.AppendReply) bool {
+	s.moved = time.Now()
 	a := r.Answer
-	if r.NotLeader || r.Error != "" || a == nil || s.sent == 0 {
-		pause(ctx, retryDelay)
+	if r.NotLeader || a == nil || s.sent == 0 {
+		s.complain(ctx, r.Error)
 		return false
 	}
 	s.full(a.Full)
 	s.met(a.Fence)
 	switch a.Refusal {
 	case shoalpb.Refusal_REFUSAL_NONE:
+		s.trouble, s.retry = "", 0
 		s.complete(a)
 		return true
 	case shoalpb.Refusal_REFUSAL_FENCED:
 		s.fenced()
 		<-ctx.Done()
+	case shoalpb.Refusal_REFUSAL_LIFE:
+		s.complain(ctx, "the group says that this batch is not for it, or for another life of it")
 	case shoalpb.Refusal_REFUSAL_GAP:
 		if a.Last+1 < s.flights[0].first {
-			s.log.Error("the group has forgotten what it answered: an older state came back", "group", s.name, "last", a.Last, "oldest", s.flights[0].first)
+			s.complain(ctx, "the group has forgotten what it answered: an older state came back")
+			break
 		}
 		pause(ctx, retryDelay)
 	default:
 		pause(ctx, retryDelay)
 	}
 	return false
+}
+
+// complain logs trouble once and waits before the next try: shortly for what
+// passes by itself (no text), else longer each time.
+func (s *source) complain(ctx context.Context, trouble string) {
+	if trouble == "" {
+		pause(ctx, retryDelay)
+		return
+	}
+	if trouble != s.trouble {
+		s.trouble = trouble
+		s.log.Warn("a group does not take what this node sends; trying again", "group", s.name, "why", trouble)
+	}
+	s.retry = min(max(2*s.retry, retryDelay), time.Second)
+	pause(ctx, s.retry)
 }
 
 // complete answers the oldest batch.
@@ -385,7 +417,7 @@ func (s *source) expire() {
 	limit := time.Now().Add(-awayTimeout)
 	for _, b := range s.flights {
 		for _, c := range b.commands {
-			if c.queued.Before(limit) {
+			if c.queued.Before(limit) && !c.keep {
 				c.finish(nil, session.ErrUnavailable)
 			}
 		}

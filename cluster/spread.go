@@ -1,11 +1,26 @@
 package cluster
 
 import (
+	"context"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
 )
+
+// runLeaders looks after this node's leaderships.
+func (n *Node) runLeaders(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			n.leadOrLeave()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 // leadOrLeave looks after this node's leaderships, once a second. A leader
 // without a lease, or one whose copy of the directory lacks fences that others
@@ -69,7 +84,8 @@ type seenUp struct {
 }
 
 // settledNodes are the nodes whose processes have been up for settleTime as
-// this node has seen it. Only maintain's goroutine uses n.settled.
+// this node has seen it. Only runLeaders' goroutine uses
+// n.settled.
 func (n *Node) settledNodes() (settled []string) {
 	if n.settled == nil {
 		n.settled = make(map[string]seenUp)

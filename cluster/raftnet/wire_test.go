@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 raft still fills the deprecated fields, and they are carried as they are.
+
 package raftnet
 
 import (
