@@ -115,7 +115,8 @@ func TestServeFromStartToStop(t *testing.T) {
 }
 
 // What a durable subscriber has not acknowledged is there the next time: also
-// after kill -9, for every version of the protocol.
+// after kill -9, for every version of the protocol. At QoS 2 nothing comes
+// twice; at QoS 1 what was acknowledged just before the kill may.
 func TestDurableSessionsThroughKillMinus9(t *testing.T) {
 	dir := t.TempDir()
 	p := startNode(t, dir)
@@ -145,7 +146,8 @@ func TestDurableSessionsThroughKillMinus9(t *testing.T) {
 	for round, want := range []string{"a/b one\na/b \n", "a/b two\na/b three\n"} {
 		each(func(version, qos string) {
 			got, err := shoal(ctx, nil, sub(version, qos, "-C", "2")...)
-			if err != nil || got != want {
+			again := qos == "1" && strings.Count(got, "\n") == 2 && strings.Contains("a/b one\na/b \na/b two\na/b three\n", got)
+			if err != nil || got != want && !again {
 				t.Errorf("round %d, V%s QoS %s: got %q, %v, want %q", round, version, qos, got, err, want)
 			}
 		})
