@@ -353,7 +353,8 @@ func (s *source) reply(ctx context.Context, r *shoalpb.AppendReply) bool {
 	s.moved = time.Now()
 	a := r.Answer
 	if r.NotLeader || a == nil || s.sent == 0 {
-		s.complain(ctx, r.Error)
+		s.log.Debug("batch not taken", "group", s.name, "why", r.Error)
+		pause(ctx, retryDelay)
 		return false
 	}
 	s.full(a.Full)
@@ -380,13 +381,9 @@ func (s *source) reply(ctx context.Context, r *shoalpb.AppendReply) bool {
 	return false
 }
 
-// complain logs trouble once and waits before the next try: shortly for what
-// passes by itself (no text), else longer each time.
+// complain logs trouble that does not pass by itself, once, and waits before the
+// next try, longer each time.
 func (s *source) complain(ctx context.Context, trouble string) {
-	if trouble == "" {
-		pause(ctx, retryDelay)
-		return
-	}
 	if trouble != s.trouble {
 		s.trouble = trouble
 		s.log.Warn("a group does not take what this node sends; trying again", "group", s.name, "why", trouble)

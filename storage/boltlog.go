@@ -61,7 +61,7 @@ func newLogFile(path string, h *health, open openFunc, disk string) error {
 // openBoltLog checks and opens the file.
 func openBoltLog(path string, d *Dir) (*boltLog, error) {
 	problem := firstProblem{path: path}
-	groups := checkLog(path, d.id.DiskID, problem.report)
+	groups := checkLog(path, d.disk, problem.report)
 	if problem.err != nil {
 		return nil, problem.err
 	}
@@ -72,7 +72,7 @@ func openBoltLog(path string, d *Dir) (*boltLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &boltLog{boltFile: f, disk: d.id.DiskID, groups: groups}, nil
+	return &boltLog{boltFile: f, disk: d.disk, groups: groups}, nil
 }
 
 // reserveFile makes the file at least size bytes long; bbolt then need not grow

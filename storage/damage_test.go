@@ -78,7 +78,7 @@ func TestFlippedBits(t *testing.T) {
 		must(t, err)
 		used := bytes.TrimRight(good, "\x00")
 		found := 0
-		const flips = 400
+		const flips = 150
 		for range flips {
 			b := bytes.Clone(good)
 			at := r.IntN(len(used))
@@ -159,7 +159,7 @@ func TestFlippedHeaders(t *testing.T) {
 			if order.Uint64(good[page*pageBytes:]) != uint64(page) {
 				continue // never written, or inside of a longer one
 			}
-			for _, bit := range []int{64, 65, 68, 80, 81, 82, 83, 84, 96, 97, 98, 128, 160, 161, 192, 193, 225} {
+			for _, bit := range []int{64, 65, 80, 81, 83, 96, 98, 128, 161, 193, 225} {
 				b := bytes.Clone(good)
 				b[page*pageBytes+bit/8] ^= 1 << (bit % 8)
 				writeSparse(t, file, b)

@@ -39,6 +39,7 @@ type Dir struct {
 	log    *slog.Logger
 	lock   *os.File
 	health *health
+	disk   string // the disk id, which never changes
 
 	mu     sync.Mutex
 	id     Identity
@@ -91,6 +92,7 @@ func (d *Dir) load() error {
 			return fmt.Errorf("remove leftovers: %w", err)
 		}
 		id = newIdentity(d.opt.NodeID)
+		d.disk = id.DiskID
 		d.log.Info("new data directory", "path", d.path, "disk", id.DiskID)
 		return d.save(id)
 	}
@@ -108,7 +110,7 @@ func (d *Dir) load() error {
 			return badDisk(filepath.Join(d.path, name), "missing: %v", err)
 		}
 	}
-	d.id = id
+	d.id, d.disk = id, id.DiskID
 	return removeLeftovers(d.path)
 }
 

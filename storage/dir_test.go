@@ -245,3 +245,23 @@ func TestFreeBytes(t *testing.T) {
 		t.Fatal("no error")
 	}
 }
+
+func TestPartsAreOpenOnce(t *testing.T) {
+	d := openDir(t, t.TempDir())
+	l, s := openTestLog(t, d), openTestState(t, d, 1)
+	if _, err := d.OpenLog(LogOptions{}); err == nil {
+		t.Error("the log is open twice")
+	}
+	if _, err := d.OpenState(1); err == nil {
+		t.Error("the state is open twice")
+	}
+	must(t, l.Close())
+	must(t, s.Close())
+	openTestLog(t, d)
+	openTestState(t, d, 1)
+	must(t, d.Close())
+	must(t, d.Close())
+	if _, err := d.OpenState(2); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+}

@@ -201,6 +201,12 @@ func (g *GroupLog) StageCommitIndex(index uint64) error {
 
 // GetCommitIndex returns the highest index that was stored as committed, 0 for
 // none. It is never above the last entry.
+//
+// It is for the owner, who may apply the entries up to it before raft starts.
+// raft.Config.RestoreCommittedLogs must stay off: raft v1.8.0 then skips the
+// configuration entries it replays and starts without servers, and waits for
+// ever if there are more than 128 batches. Without it raft stages nothing; the
+// owner calls StageCommitIndex with what it has applied.
 func (g *GroupLog) GetCommitIndex() (uint64, error) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()

@@ -145,7 +145,7 @@ func (s *StateFile) adopt(path string, m Marker) (*shoalpb.StateHead, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.Disk = s.dir.id.DiskID
+	h.Disk = s.dir.disk
 	err = f.update(func(tx *bolt.Tx) error { return putStateHead(tx, h) })
 	return h, errors.Join(err, f.close())
 }

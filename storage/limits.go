@@ -48,8 +48,8 @@ const (
 	maxKeyBytes = 1 << 14
 
 	// growBytes is what a file grows by beyond what it needs. Growing costs a
-	// third fsync: with it one in some hundred commits of the log, less where
-	// Options.ReserveBytes is given; a checkpoint grows its file once at most.
+	// third fsync: with it one for each 4 MB of the log, none up to
+	// Options.ReserveBytes; a checkpoint grows its file once at most.
 	growBytes = 4 << 20
 
 	// maxTreeDepth is deeper than any tree of two rows a page can be; it stops

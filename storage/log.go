@@ -58,7 +58,7 @@ func (d *Dir) OpenLog(o LogOptions) (*Log, error) {
 		o.TailBytes = tailBytes
 	}
 	p, err := d.part(logName,
-		func(path string) error { return newLogFile(path, d.health, d.opt.OpenFile, d.id.DiskID) },
+		func(path string) error { return newLogFile(path, d.health, d.opt.OpenFile, d.disk) },
 		func(path string) (io.Closer, error) { return openLog(path, d, o) })
 	if err != nil {
 		return nil, fmt.Errorf("open raft log: %w", err)

@@ -30,7 +30,7 @@ const (
 	metaMagic     = 0xED0CDAED
 	metaVersion   = 2
 	noFreelist    = ^uint64(0)
-	overflowLimit = 1 << 20 // pages; 4 GiB, above any row
+	overflowLimit = 1 << 12 // pages; four rows with the longest keys need 18
 )
 
 var order = binary.NativeEndian

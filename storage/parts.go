@@ -36,39 +36,63 @@ func isStateName(name string) bool {
 	return ok
 }
 
+// opening is in the place of a part that is being opened.
+type opening struct{}
+
+func (opening) Close() error { return nil }
+
 // part opens the file called name once: make creates it at a path if the
-// identity does not list it, then open opens it. A file that is there but not
-// listed is one whose making or removal a crash cut short; it is made anew.
+// identity does not list it, then open opens it. Several parts may be opened at
+// once, since that reads all of each.
 func (d *Dir) part(name string, makeFile func(path string) error, open func(path string) (io.Closer, error)) (io.Closer, error) {
+	if err := d.claim(name, makeFile); err != nil {
+		return nil, err
+	}
+	p, err := open(filepath.Join(d.path, name))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil && d.closed {
+		d.mu.Unlock()
+		_ = p.Close() // it forgets itself
+		d.mu.Lock()
+		err = ErrClosed
+	}
+	if err != nil {
+		delete(d.parts, name)
+		return nil, err
+	}
+	d.parts[name] = p
+	return p, nil
+}
+
+// claim makes sure that the file is there and nobody else opens it. A file that
+// is there but not listed is one whose making or removal a crash cut short; it
+// is made anew.
+func (d *Dir) claim(name string, makeFile func(path string) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return nil, ErrClosed
+		return ErrClosed
 	}
 	if err := d.health.check(); err != nil {
-		return nil, err
+		return err
 	}
 	if d.parts[name] != nil {
-		return nil, fmt.Errorf("%s is open already", name)
+		return fmt.Errorf("%s is open already", name)
 	}
-	path := filepath.Join(d.path, name)
 	if !slices.Contains(d.id.Files, name) {
-		if err := d.create(path, makeFile); err != nil {
-			return nil, err
+		if err := d.create(filepath.Join(d.path, name), makeFile); err != nil {
+			return err
 		}
 		id := d.id.clone()
 		id.Files = append(id.Files, name)
 		slices.Sort(id.Files)
 		if err := d.save(id); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	p, err := open(path)
-	if err != nil {
-		return nil, err
-	}
-	d.parts[name] = p
-	return p, nil
+	d.parts[name] = opening{}
+	return nil
 }
 
 // create makes a file under another name and then gives it its own: a file with

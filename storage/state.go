@@ -64,7 +64,7 @@ func newStateFile(path string, d *Dir, group uint32) error {
 		return err
 	}
 	err = f.update(func(tx *bolt.Tx) error {
-		return putStateHead(tx, &shoalpb.StateHead{Disk: d.id.DiskID, Group: group})
+		return putStateHead(tx, &shoalpb.StateHead{Disk: d.disk, Group: group})
 	})
 	if cerr := f.close(); err == nil {
 		err = cerr
@@ -75,7 +75,7 @@ func newStateFile(path string, d *Dir, group uint32) error {
 func openState(path string, d *Dir, group uint32) (*StateFile, error) {
 	s := &StateFile{dir: d, group: group, path: path}
 	problem := firstProblem{path: path}
-	h := checkState(path, d.id.DiskID, group, problem.report)
+	h := checkState(path, d.disk, group, problem.report)
 	if problem.err != nil {
 		return nil, problem.err
 	}
@@ -135,7 +135,7 @@ func (s *StateFile) Checkpoint(m Marker, write func(Rows) error) error {
 		}
 		sum = rows.sum
 		return putStateHead(tx, &shoalpb.StateHead{
-			Disk: s.dir.id.DiskID, Group: s.group, RowsSum: sum, Marker: encodeMarker(m),
+			Disk: s.dir.disk, Group: s.group, RowsSum: sum, Marker: encodeMarker(m),
 		})
 	})
 	if err != nil {

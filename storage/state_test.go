@@ -232,9 +232,9 @@ func TestStateAgainstModel(t *testing.T) {
 
 // Readers, checkpoints, copies and installs of one file at once.
 func TestStateAtOnce(t *testing.T) {
-	donorDir := openDir(t, t.TempDir())
-	donor := openTestState(t, donorDir, 4)
-	s := openTestState(t, openDir(t, t.TempDir()), 4)
+	donor := openTestState(t, openDir(t, t.TempDir()), 4)
+	d := openDir(t, t.TempDir())
+	s := openTestState(t, d, 4)
 	fill := func(m Marker) func(Rows) error {
 		return func(r Rows) error {
 			for i := range 50 {
@@ -273,6 +273,13 @@ func TestStateAtOnce(t *testing.T) {
 	}
 	for i := uint64(2); i < 20; i++ {
 		m := markerAt(i)
+		wg.Go(func() {
+			_, err := d.NextBoot()
+			other, err2 := d.OpenState(100 + uint32(i))
+			if err != nil || err2 != nil || other.Close() != nil {
+				t.Error(err, err2)
+			}
+		})
 		if i%3 != 0 {
 			must(t, s.Checkpoint(m, fill(m)))
 			continue
