@@ -1,0 +1,139 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	paho5 "github.com/eclipse/paho.golang/paho"
+	paho3 "github.com/eclipse/paho.mqtt.golang"
+)
+
+// goClient is what both of Go's libraries share.
+type goClient struct {
+	arrived chan received
+	gone    chan struct{}
+	lose    func()
+}
+
+func newGoClient() goClient {
+	gone := make(chan struct{})
+	return goClient{make(chan received, arrivals), gone, sync.OnceFunc(func() { close(gone) })}
+}
+
+func (x *goClient) messages() <-chan received { return x.arrived }
+func (x *goClient) lost() <-chan struct{}     { return x.gone }
+
+// pahoV3 is github.com/eclipse/paho.mqtt.golang.
+type pahoV3 struct {
+	goClient
+	client paho3.Client
+}
+
+func newPahoV3() *pahoV3 { return &pahoV3{goClient: newGoClient()} }
+
+func (x *pahoV3) wait(what string, token paho3.Token) error {
+	if !token.WaitTimeout(patience) {
+		return fmt.Errorf("%s: no answer", what)
+	}
+	return token.Error()
+}
+
+func (x *pahoV3) connect(addr, name string, clean bool) (bool, error) {
+	o := paho3.NewClientOptions().AddBroker("tcp://" + addr).SetClientID(name).SetCleanSession(clean).
+		SetProtocolVersion(4).SetAutoReconnect(false).SetConnectRetry(false)
+	o.SetDefaultPublishHandler(func(_ paho3.Client, m paho3.Message) {
+		x.arrived <- received{m.Topic(), string(m.Payload()), m.Qos()}
+	})
+	o.SetConnectionLostHandler(func(paho3.Client, error) { x.lose() })
+	x.client = paho3.NewClient(o)
+	token := x.client.Connect().(*paho3.ConnectToken)
+	err := x.wait("connect", token)
+	return err == nil && token.SessionPresent(), err
+}
+
+func (x *pahoV3) subscribe(filter string, qos byte) (byte, error) {
+	token := x.client.Subscribe(filter, qos, nil).(*paho3.SubscribeToken)
+	if err := x.wait("subscribe", token); err != nil {
+		return 0, err
+	}
+	return token.Result()[filter], nil
+}
+
+func (x *pahoV3) publish(topic string, qos byte, payload string) error {
+	return x.wait("publish", x.client.Publish(topic, qos, false, payload))
+}
+
+func (x *pahoV3) disconnect() error {
+	x.client.Disconnect(uint(time.Second.Milliseconds()))
+	return nil
+}
+
+func (x *pahoV3) close() {
+	if x.client != nil {
+		x.client.Disconnect(0)
+	}
+}
+
+// pahoV5 is github.com/eclipse/paho.golang.
+type pahoV5 struct {
+	goClient
+	client *paho5.Client
+}
+
+func newPahoV5() *pahoV5 { return &pahoV5{goClient: newGoClient()} }
+
+func bounded() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}
+
+func (x *pahoV5) connect(addr, name string, clean bool) (bool, error) {
+	ctx, cancel := bounded()
+	defer cancel()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return false, err
+	}
+	x.client = paho5.NewClient(paho5.ClientConfig{
+		Conn: conn,
+		OnPublishReceived: []func(paho5.PublishReceived) (bool, error){func(p paho5.PublishReceived) (bool, error) {
+			x.arrived <- received{p.Packet.Topic, string(p.Packet.Payload), p.Packet.QoS}
+			return true, nil
+		}},
+		OnServerDisconnect: func(*paho5.Disconnect) { x.lose() },
+		OnClientError:      func(error) { x.lose() },
+	})
+	cp := &paho5.Connect{ClientID: name, CleanStart: clean, KeepAlive: 30}
+	if expiry := uint32(3600); !clean {
+		cp.Properties = &paho5.ConnectProperties{SessionExpiryInterval: &expiry}
+	}
+	ack, err := x.client.Connect(ctx, cp)
+	return err == nil && ack.SessionPresent, err
+}
+
+func (x *pahoV5) subscribe(filter string, qos byte) (byte, error) {
+	ctx, cancel := bounded()
+	defer cancel()
+	ack, err := x.client.Subscribe(ctx, &paho5.Subscribe{Subscriptions: []paho5.SubscribeOptions{{Topic: filter, QoS: qos}}})
+	if err != nil {
+		return 0, err
+	}
+	return ack.Reasons[0], nil
+}
+
+func (x *pahoV5) publish(topic string, qos byte, payload string) error {
+	ctx, cancel := bounded()
+	defer cancel()
+	_, err := x.client.Publish(ctx, &paho5.Publish{Topic: topic, QoS: qos, Payload: []byte(payload)})
+	return err
+}
+
+func (x *pahoV5) disconnect() error { return x.client.Disconnect(&paho5.Disconnect{}) }
+
+func (x *pahoV5) close() {
+	if x.client != nil {
+		x.client.Disconnect(&paho5.Disconnect{}) // may be disconnected already
+	}
+}

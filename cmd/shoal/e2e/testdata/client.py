@@ -1,0 +1,92 @@
+"""Drives paho-mqtt by lines: see library_process_test.go for the protocol.
+
+Works with versions 1 and 2 of the library.
+"""
+
+import sys
+import threading
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+TIMEOUT = 60
+output = threading.Lock()
+
+
+def say(*words):
+    with output:
+        print("\t".join(str(w) for w in words), flush=True)
+
+
+class Driver:
+    def __init__(self, version):
+        self.v5 = version == "5"
+        self.client = None
+        self.answer = threading.Event()
+        self.result = None
+
+    def answered(self, *result):
+        self.result = result
+        self.answer.set()
+
+    def wait(self):
+        if not self.answer.wait(TIMEOUT):
+            return ("error", "no answer")
+        self.answer.clear()
+        return self.result
+
+    def connect(self, host, port, name, clean):
+        clean = clean == "1"
+        kind = {"protocol": mqtt.MQTTv5 if self.v5 else mqtt.MQTTv311}
+        if not self.v5:
+            kind["clean_session"] = clean
+        if hasattr(mqtt, "CallbackAPIVersion"):
+            kind["callback_api_version"] = mqtt.CallbackAPIVersion.VERSION1
+        self.client = mqtt.Client(client_id=name, **kind)
+        self.client.on_connect = lambda c, u, flags, rc, *_: self.answered(
+            "connected", int(flags["session present"])
+        ) if rc == 0 else self.answered("error", f"CONNACK {rc}")
+        self.client.on_message = lambda c, u, m: say("message", m.topic, m.qos, m.payload.decode())
+        self.client.on_subscribe = lambda c, u, mid, granted, *_: self.answered(
+            "subscribed", getattr(granted[0], "value", granted[0])
+        )
+        self.client.on_publish = lambda *_: self.answered("published")
+        options = {}
+        if self.v5:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = 0 if clean else 3600
+            options = {"clean_start": clean, "properties": properties}
+        self.client.connect(host, int(port), keepalive=30, **options)
+        threading.Thread(target=self.loop, args=[self.client], daemon=True).start()
+        return self.wait()
+
+    def loop(self, client):
+        while client.loop(1) == mqtt.MQTT_ERR_SUCCESS:
+            pass
+        say("lost")
+
+    def subscribe(self, topic_filter, qos):
+        self.client.subscribe(topic_filter, int(qos))
+        return self.wait()
+
+    def publish(self, topic, qos, payload):
+        self.client.publish(topic, payload, int(qos))
+        return self.wait()
+
+    def disconnect(self):
+        self.client.disconnect()
+        return ("disconnected",)
+
+
+def main():
+    driver = Driver(sys.argv[1])
+    for line in sys.stdin:
+        verb, *words = line.rstrip("\n").split("\t")
+        try:
+            say(*getattr(driver, verb)(*words))
+        except Exception as e:  # told to the test, which fails
+            say("error", repr(e))
+
+
+main()
