@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/hex"
 	"fmt"
 
 	"github.com/hashicorp/raft"
@@ -94,4 +95,25 @@ func suffrage(s raft.ServerSuffrage) string {
 		return "voter"
 	}
 	return "non-voter"
+}
+
+// GroupDigest is a hash of one replica's complete state at one index. Replicas
+// of a group that have applied the same index have the same digest; a
+// difference is an alarm.
+type GroupDigest struct {
+	Group   string `json:"group"`
+	Applied uint64 `json:"applied"`
+	Digest  string `json:"digest"`
+}
+
+// Digests hashes the state of every replica on this node. It takes time in
+// proportion to the state, during which a group does not apply.
+func (n *Node) Digests() (list []GroupDigest) {
+	for _, g := range n.allGroups() {
+		g.read(func(m machine) {
+			sum := m.digest()
+			list = append(list, GroupDigest{g.name, m.applied(), hex.EncodeToString(sum[:])})
+		})
+	}
+	return list
 }

@@ -124,6 +124,7 @@ func (d *daemon) open() (err error) {
 	d.tasks.Go(func() { d.fail(d.broker.Serve(context.Background(), d.mqtt)) })
 	d.surface.Opened(admin.Node{
 		Ready: d.node.Ready, Live: d.node.Live, Status: func() any { return d.node.Status() },
+		Digest: func() any { return d.node.Digests() },
 	})
 	return nil
 }

@@ -1,7 +1,7 @@
 // Package admin is the HTTP surface of a node: health, metrics and status.
 //
 // It starts before the node is open, so that a probe gets an answer while a
-// large data directory is being read, and knows the node only as three
+// large data directory is being read, and knows the node only as a few
 // functions. What it serves:
 //
 //	/livez          the process can go on (200), or it is about to end (503)
@@ -9,6 +9,8 @@
 //	/readyz         this node serves clients now; else 503 and the reason
 //	/metrics        Prometheus
 //	/api/v1/status  what the node knows of itself and its cluster, JSON
+//	/api/v1/digest  a hash of the state of each of its replicas, JSON: replicas
+//	                of a group that have applied the same index have the same
 //
 // The first four say nothing secret and answer anyone who can reach the
 // listener. The API answers only requests that arrive over loopback and are
@@ -39,8 +41,8 @@ import (
 type Node struct {
 	// Ready and Live are nil if all is well, else the reason in words.
 	Ready, Live func() error
-	// Status returns something that encoding/json can write.
-	Status func() any
+	// Status and Digest return something that encoding/json can write.
+	Status, Digest func() any
 }
 
 // Server serves the HTTP surface of one node.
@@ -63,7 +65,8 @@ func New() *Server {
 	mux.HandleFunc("GET /startupz", probe(s.started))
 	mux.HandleFunc("GET /readyz", probe(s.ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /api/v1/status", overLoopback(s.status))
+	mux.HandleFunc("GET /api/v1/status", overLoopback(s.answer(func(n *Node) any { return n.Status() })))
+	mux.HandleFunc("GET /api/v1/digest", overLoopback(s.answer(func(n *Node) any { return n.Digest() })))
 	s.http = http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: readTimeout,
@@ -143,19 +146,22 @@ func (s *Server) ready() error {
 	return n.Ready()
 }
 
-func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
-	n, phase := s.current()
-	if n == nil {
-		http.Error(w, phase, http.StatusServiceUnavailable)
-		return
+// answer serves what a node says as JSON.
+func (s *Server) answer(ask func(*Node) any) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		n, phase := s.current()
+		if n == nil {
+			http.Error(w, phase, http.StatusServiceUnavailable)
+			return
+		}
+		body, err := json.MarshalIndent(ask(n), "", "  ")
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(append(body, '\n')) // a failed write is the asker's loss
 	}
-	body, err := json.MarshalIndent(n.Status(), "", "  ")
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Write(append(body, '\n')) // a failed write is the asker's loss
 }
 
 // probe answers 200 "ok" or 503 with the reason as one line.
