@@ -119,12 +119,7 @@ func (n *Node) meta() gossip.Meta {
 func (n *Node) startGossip() (err error) {
 	c := gossip.Config{
 		BindAddr: n.config.GossipAddr, AdvertiseHost: n.config.AdvertiseHost, Join: n.config.Join,
-		Meta: n.meta(), Log: n.log, OnChange: n.met.set,
-	}
-	if n.config.GossipKeyFile != "" {
-		if c.Key, err = gossip.LoadKey(n.config.GossipKeyFile); err != nil {
-			return err
-		}
+		Key: n.gossipKey, Meta: n.meta(), Log: n.log, OnChange: n.met.set,
 	}
 	if n.gossip, err = gossip.Start(c); err != nil {
 		return err

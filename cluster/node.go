@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -47,14 +48,16 @@ type Node struct {
 	rpcName string
 	boot    uint64 // first one of this run
 
-	listener net.Listener
-	server   *grpc.Server
-	pool     *raftnet.Pool
-	mux      *raftnet.Mux
-	book     *gossip.Book
-	gossip   *gossip.Gossip
-	birth    *birth.Birth
-	met      signal // gossip has changed
+	tls       *tls.Config
+	gossipKey []byte
+	listener  net.Listener
+	server    *grpc.Server
+	pool      *raftnet.Pool
+	mux       *raftnet.Mux
+	book      *gossip.Book
+	gossip    *gossip.Gossip
+	birth     *birth.Birth
+	met       signal // gossip has changed
 
 	lease   *leaseClient
 	leases  atomic.Pointer[leaseServer]
@@ -122,7 +125,23 @@ func (n *Node) deliver(m *shoalpb.Message) {
 	}
 }
 
+// open begins with what can be refused without having touched the disk: files
+// of keys, addresses in use.
 func (n *Node) open() (err error) {
+	if n.tls, err = loadTLS(n.config); err != nil {
+		return err
+	}
+	if n.config.GossipKeyFile != "" {
+		if n.gossipKey, err = gossip.LoadKey(n.config.GossipKeyFile); err != nil {
+			return err
+		}
+	}
+	if n.listener, err = net.Listen("tcp", n.config.RPCAddr); err != nil {
+		return fmt.Errorf("listen for other nodes (rpc-addr): %w", err)
+	}
+	if err = tryListen(n.config.GossipAddr); err != nil {
+		return fmt.Errorf("listen for gossip (gossip-addr): %w", err)
+	}
 	if n.dir, err = storage.Open(n.config.DataDir, storage.Options{NodeID: n.config.NodeID, Logger: n.log, OnFatal: n.fatal}); err != nil {
 		return err
 	}
@@ -138,24 +157,26 @@ func (n *Node) open() (err error) {
 	return n.openNetwork()
 }
 
-// openNetwork listens for peers and starts gossip.
-func (n *Node) openNetwork() (err error) {
-	tlsConfig, err := loadTLS(n.config)
+// tryListen tells whether an address can be listened on.
+func tryListen(addr string) error {
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
-	if n.listener, err = net.Listen("tcp", n.config.RPCAddr); err != nil {
-		return fmt.Errorf("listen for other nodes: %w", err)
-	}
+	return l.Close()
+}
+
+// openNetwork serves peers and starts gossip.
+func (n *Node) openNetwork() (err error) {
 	_, port, _ := net.SplitHostPort(n.listener.Addr().String())
 	n.rpcName = net.JoinHostPort(n.config.advertised(n.config.RPCAddr), port)
 	n.book = gossip.NewBook(n.knownAddress)
-	pc := raftnet.PoolConfig{Resolve: n.book.Resolve, TLS: tlsConfig, Log: n.log}
+	pc := raftnet.PoolConfig{Resolve: n.book.Resolve, TLS: n.tls, Log: n.log}
 	if h := n.config.Net; h != nil {
 		pc.Fault, pc.Dial = h.Fault, h.Dial
 	}
 	n.pool = raftnet.NewPool(pc)
-	n.server = grpc.NewServer(raftnet.ServerOptions(tlsConfig)...)
+	n.server = grpc.NewServer(raftnet.ServerOptions(n.tls)...)
 	n.mux = raftnet.NewMux(string(n.self), n.clusterID, n.pool, n.server, n.log)
 	n.birth = birth.New(n.birthConfig())
 	shoalpb.RegisterPeerServer(n.server, &peerServer{n: n})
@@ -594,6 +615,9 @@ func (n *Node) stopAll() error {
 	}
 	if n.server != nil {
 		n.server.Stop()
+	}
+	if n.listener != nil {
+		n.listener.Close() // again, if the server had it; else it was never served
 	}
 	if n.pool != nil {
 		errs = append(errs, n.pool.Close())

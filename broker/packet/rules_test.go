@@ -244,7 +244,7 @@ func TestRemainingLengthNotMinimal(t *testing.T) {
 	for _, v := range versions {
 		for _, p := range samples(v) {
 			wire := p.Append(nil, v)
-			h, body := next(t, wire)
+			_, body := next(t, wire)
 			if len(body) > 127 {
 				continue
 			}
