@@ -1,0 +1,129 @@
+package conformance
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/shoalmq/shoal/broker"
+	"github.com/shoalmq/shoal/cluster"
+)
+
+// patience bounds every wait for something that must happen.
+const patience = 60 * time.Second
+
+// nodes is the cluster that all rules share.
+var nodes []*node
+
+// node is one node of the cluster, as package main joins its two halves.
+type node struct {
+	*cluster.Node
+	broker *broker.Broker
+	served chan error
+	addr   string // of the MQTT listener
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.parallel").Value.String() == flag.Lookup("test.parallel").DefValue {
+		// Rules mostly wait for commits: these share fsyncs, not processors.
+		flag.Set("test.parallel", "16")
+	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "shoal-conformance-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if nodes, err = startCluster(dir, "a", "b", "c"); err != nil {
+		fmt.Fprintln(os.Stderr, "start cluster:", err)
+		return 1
+	}
+	code := m.Run()
+	for _, n := range nodes {
+		if err := n.close(); err != nil {
+			fmt.Fprintln(os.Stderr, "close:", err)
+			code = 1
+		}
+	}
+	return code
+}
+
+// startCluster gives birth to a cluster and waits until all its nodes serve.
+func startCluster(dir string, names ...string) (started []*node, err error) {
+	var join []string
+	for _, name := range names {
+		n, err := startNode(cluster.Config{
+			NodeID: name, DataDir: filepath.Join(dir, name), Join: join, BootstrapExpect: len(names), Shards: 6,
+		})
+		if err != nil {
+			return nil, err
+		}
+		started = append(started, n)
+		join = append(join, n.GossipAddr())
+	}
+	for _, n := range started {
+		if err := n.awaitReady(); err != nil {
+			return nil, err
+		}
+	}
+	return started, nil
+}
+
+// startNode opens a node and serves on a free port.
+func startNode(c cluster.Config) (*node, error) {
+	var out io.Writer = io.Discard
+	if os.Getenv("SHOAL_TEST_LOG") != "" {
+		out = os.Stderr
+	}
+	c.GossipAddr, c.RPCAddr, c.Build = "127.0.0.1:0", "127.0.0.1:0", "test"
+	c.Log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	n := &node{served: make(chan error, 1)}
+	var err error
+	if n.Node, err = cluster.Open(c); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	n.addr = l.Addr().String()
+	n.broker = broker.New(broker.Config{Log: c.Log.With("component", "broker", "node", c.NodeID), NodeID: c.NodeID, AllowAnonymous: true})
+	n.broker.Attach(n.Node)
+	n.Attach(n.broker)
+	go func() { n.served <- n.broker.Serve(context.Background(), l) }()
+	return n, nil
+}
+
+func (n *node) awaitReady() error {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		err := n.Ready()
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// close ends the node in order: clients first.
+func (n *node) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := n.broker.Close(ctx); err != nil {
+		return err
+	}
+	if err := <-n.served; err != nil {
+		return err
+	}
+	return n.Node.Close(ctx)
+}
