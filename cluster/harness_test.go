@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/shoalmq/shoal/broker/session"
 	"github.com/shoalmq/shoal/broker/topic"
 	shoalpb "github.com/shoalmq/shoal/proto"
@@ -22,19 +24,24 @@ import (
 const patience = 60 * time.Second
 
 // testCluster is a cluster in one process, made by the production constructor.
+// Its methods are called by the test's goroutine, those that say so by any.
 type testCluster struct {
 	t     *testing.T
 	dir   string
 	names []string
-	nodes map[string]*testNode
 	size  int
 	parts int
 	log   *slog.Logger
+	net   *network // nil if nothing comes between the nodes
+
+	mu    sync.Mutex
+	nodes map[string]*testNode // that run
 }
 
 // testNode is a node with a front end that keeps what it is given.
 type testNode struct {
 	*Node
+	dead atomic.Bool // killed: nothing of it reaches a client any more
 	mu   sync.Mutex
 	subs map[string][]*inboxOf // transient subscriptions by filter
 }
@@ -80,7 +87,14 @@ func (n *testNode) Deliver(m *shoalpb.Message) {
 }
 
 // newCluster starts size nodes with parts shards and waits until all serve.
-func newCluster(t *testing.T, size, parts int) *testCluster {
+func newCluster(t *testing.T, size, parts int) *testCluster { return startCluster(t, size, parts, nil) }
+
+// newScenario is a cluster whose network can be cut and held.
+func newScenario(t *testing.T, size, parts int) *testCluster {
+	return startCluster(t, size, parts, newNetwork())
+}
+
+func startCluster(t *testing.T, size, parts int, net *network) *testCluster {
 	var out io.Writer = io.Discard
 	if os.Getenv("SHOAL_TEST_LOG") != "" {
 		out = os.Stderr
@@ -90,11 +104,12 @@ func newCluster(t *testing.T, size, parts int) *testCluster {
 		t.Fatal(err)
 	}
 	c := &testCluster{
-		t: t, dir: dir, nodes: make(map[string]*testNode), size: size, parts: parts,
+		t: t, dir: dir, nodes: make(map[string]*testNode), size: size, parts: parts, net: net,
 		log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for i := range size {
-		c.start(fmt.Sprintf("n%d", i+1))
+		c.names = append(c.names, fmt.Sprintf("n%d", i+1))
+		c.start(c.names[i])
 	}
 	if t.Name() != "" {
 		t.Cleanup(c.close)
@@ -103,40 +118,174 @@ func newCluster(t *testing.T, size, parts int) *testCluster {
 	return c
 }
 
+// start opens a node, for the first time or on what it has left on its disk.
 func (c *testCluster) start(name string) *testNode {
 	c.t.Helper()
 	var join []string
-	for _, n := range c.nodes {
+	for _, n := range c.up() {
 		join = append(join, n.GossipAddr())
 	}
-	n := &testNode{subs: make(map[string][]*inboxOf)}
-	node, err := Open(Config{
+	config := Config{
 		NodeID: name, DataDir: filepath.Join(c.dir, name), GossipAddr: "127.0.0.1:0", RPCAddr: "127.0.0.1:0",
 		Join: join, BootstrapExpect: c.size, Shards: c.parts, Log: c.log, Build: "test",
-	})
-	if err != nil {
-		panic(err)
 	}
-	n.Node = node
+	if c.net != nil {
+		config.Net = c.net.hooks(name)
+	}
+	node, err := Open(config)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	n := &testNode{Node: node, subs: make(map[string][]*inboxOf)}
 	node.Attach(n)
+	c.mu.Lock()
 	c.nodes[name] = n
-	c.names = append(c.names, name)
+	c.mu.Unlock()
 	return n
 }
 
-func (c *testCluster) close() {
-	for _, n := range c.nodes {
-		if err := n.Close(context.Background()); err != nil {
-			c.t.Errorf("close: %v", err)
+// kill stops a node without a word to the others: it is cut off before it
+// closes anything.
+func (c *testCluster) kill(name string) {
+	c.t.Helper()
+	n := c.node(name)
+	c.mu.Lock()
+	delete(c.nodes, name)
+	c.mu.Unlock()
+	n.dead.Store(true)
+	c.net.isolate(name)
+	if err := n.Close(context.Background()); err != nil {
+		c.t.Errorf("close %s: %v", name, err)
+	}
+	c.net.rejoin(name)
+}
+
+// node is a running node, nil if it does not run. Called by any goroutine.
+func (c *testCluster) node(name string) *testNode {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[name]
+}
+
+// up are the running nodes, by name. Called by any goroutine.
+func (c *testCluster) up() (list []*testNode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range c.names {
+		if n := c.nodes[name]; n != nil {
+			list = append(list, n)
 		}
 	}
+	return list
+}
+
+func (c *testCluster) close() {
+	if c.net != nil {
+		c.net.heal()
+	}
+	if !c.t.Failed() && c.t.Name() != "" && len(c.up()) > c.size/2 {
+		c.settled()
+	}
+	var wg sync.WaitGroup
+	for _, n := range c.up() {
+		wg.Go(func() {
+			if err := n.Close(context.Background()); err != nil {
+				c.t.Errorf("close: %v", err)
+			}
+		})
+	}
+	wg.Wait()
 	os.RemoveAll(c.dir)
 }
 
 func (c *testCluster) ready() {
 	c.t.Helper()
-	for name, n := range c.nodes {
-		eventually(c.t, name+" is ready", func() error { return n.Ready() })
+	for _, n := range c.up() {
+		eventually(c.t, n.config.NodeID+" is ready", n.Ready)
+	}
+}
+
+// settled waits until the cluster is quiet: all outboxes are empty and all
+// replicas of each group have applied the same entries. Then they must be
+// equal.
+func (c *testCluster) settled() {
+	c.t.Helper()
+	for id := range uint32(c.parts + 1) {
+		eventually(c.t, groupName(id)+" is quiet", func() error { return c.same(id) })
+	}
+}
+
+// same compares the replicas of a group, if they have the same index.
+func (c *testCluster) same(id uint32) error {
+	var index uint64
+	var digest [32]byte
+	left := 0
+	for i, n := range c.up() {
+		g := n.group(id)
+		if g == nil {
+			return fmt.Errorf("%s has no replica yet", n.config.NodeID)
+		}
+		var at uint64
+		var sum [32]byte
+		g.read(func(m machine) {
+			at, sum = m.applied(), m.digest()
+			if s, ok := m.(*shardMachine); ok {
+				left = s.Stats().OutboxEntries
+			}
+		})
+		switch {
+		case left > 0:
+			return fmt.Errorf("%d entries in the outbox", left)
+		case i == 0:
+			index, digest = at, sum
+		case at != index:
+			return fmt.Errorf("applied %d and %d", at, index)
+		case sum != digest:
+			c.t.Fatalf("replicas of %s differ at index %d", groupName(id), at)
+		}
+	}
+	return nil
+}
+
+// leader is the node that leads a group and serves.
+func (c *testCluster) leader(id uint32) (name string) {
+	c.t.Helper()
+	eventually(c.t, groupName(id)+" has a leader", func() error {
+		for _, n := range c.up() {
+			if g := n.group(id); g != nil && g.leads() {
+				name = n.config.NodeID
+				return nil
+			}
+		}
+		return errNoLeader
+	})
+	return name
+}
+
+// lead makes a node the leader of a group, and returns when all know it.
+func (c *testCluster) lead(id uint32, name string) {
+	c.t.Helper()
+	to := c.node(name).self
+	eventually(c.t, name+" leads "+groupName(id), func() error {
+		if now := c.leader(id); now != name {
+			return c.node(now).group(id).raftNow.Load().LeadershipTransferToServer(to, raft.ServerAddress(to)).Error()
+		}
+		for _, n := range c.up() {
+			if now := n.group(id).leader(); now != name {
+				return fmt.Errorf("%s takes %q for the leader", n.config.NodeID, now)
+			}
+		}
+		return nil
+	})
+}
+
+// client is a Client Identifier whose session is in a shard.
+func (c *testCluster) clientIn(shard uint32, prefix string) string {
+	for i := 0; ; i++ {
+		id := fmt.Sprintf("%s-%d", prefix, i)
+		if c.up()[0].shardOf(id) == shard {
+			return id
+		}
 	}
 }
 
