@@ -1,9 +1,7 @@
 package storage
 
 import (
-	"encoding/binary"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -211,40 +209,4 @@ func (g *GroupLog) GetCommitIndex() (uint64, error) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	return g.head.commit, nil
-}
-
-// Set stores a stable value and returns when it is durable.
-func (g *GroupLog) Set(key, val []byte) error {
-	k, v := string(key), slices.Clone(val)
-	return g.log.do(&op{group: g, edit: func(h *head, _ *change) error {
-		if h.stable == nil {
-			h.stable = make(map[string][]byte)
-		}
-		h.stable[k] = v
-		return nil
-	}})
-}
-
-// Get returns a copy of a stable value, nil for none.
-func (g *GroupLog) Get(key []byte) ([]byte, error) {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	return slices.Clone(g.head.stable[string(key)]), nil
-}
-
-// SetUint64 stores a number as a stable value.
-func (g *GroupLog) SetUint64(key []byte, val uint64) error {
-	return g.Set(key, binary.BigEndian.AppendUint64(nil, val))
-}
-
-// GetUint64 returns a number stored by SetUint64, 0 for none.
-func (g *GroupLog) GetUint64(key []byte) (uint64, error) {
-	b, err := g.Get(key)
-	if err != nil || len(b) == 0 {
-		return 0, err
-	}
-	if len(b) != 8 {
-		return 0, fmt.Errorf("read stable value %q of group %d: %d bytes are no number", key, g.id, len(b))
-	}
-	return binary.BigEndian.Uint64(b), nil
 }

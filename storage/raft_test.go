@@ -262,6 +262,8 @@ func TestRaftInstalls(t *testing.T) {
 	propose(t, nodes, "c 3")
 	for _, n := range nodes {
 		eventually(t, "all have it", func() bool { return n.kv.copy()["c"] == "3" })
+	}
+	for _, n := range nodes {
 		n.stop(t)
 		must(t, Verify(n.path, func(file, problem string) { t.Error(file, problem) }))
 	}

@@ -137,7 +137,7 @@ func TestTornCheckpoint(t *testing.T) {
 	}
 
 	var total tornResult
-	for i := range uint64(12) {
+	for i := range uint64(8) {
 		before, err := os.ReadFile(file)
 		must(t, err)
 		oldDump := dumpState(t, s, "a", "at")
