@@ -110,16 +110,8 @@ func (g *group) startRaft(founders []raft.Server) error {
 	c := g.config(notify)
 	trans := g.mux.Group(g.id)
 	snaps := g.state.SnapshotStore()
-	if founders != nil {
-		has, err := raft.HasExistingState(g.logs, g.logs, snaps)
-		if err != nil {
-			return err
-		}
-		if !has {
-			if err := raft.BootstrapCluster(c, g.logs, g.logs, snaps, trans, raft.Configuration{Servers: founders}); err != nil {
-				return fmt.Errorf("bootstrap: %w", err)
-			}
-		}
+	if err := g.bootstrap(founders); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
 	}
 	r, err := raft.NewRaft(c, &fsm{g}, g.logs, g.logs, snaps, trans)
 	if err != nil {
@@ -140,6 +132,34 @@ func (g *group) startRaft(founders []raft.Server) error {
 	g.unwatch = watch.wait
 	watch.run(func(ctx context.Context) { g.watchLeadership(ctx, r, notify) })
 	return nil
+}
+
+// raft's name for the term among the stable values.
+var keyCurrentTerm = []byte("CurrentTerm")
+
+// bootstrap gives a group without any entry its first one, the configuration of
+// its founders. It may be cut off anywhere and done again, which
+// raft.BootstrapCluster may not: a term without an entry makes it refuse.
+func (g *group) bootstrap(founders []raft.Server) error {
+	last, err := g.logs.LastIndex()
+	if err != nil {
+		return err
+	}
+	if _, has := g.state.Marker(); founders == nil || has || last > 0 {
+		return nil
+	}
+	term, err := g.logs.GetUint64(keyCurrentTerm)
+	if err != nil {
+		return err
+	}
+	if term == 0 {
+		if err := g.logs.SetUint64(keyCurrentTerm, 1); err != nil {
+			return err
+		}
+	}
+	return g.logs.StoreLog(&raft.Log{
+		Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(raft.Configuration{Servers: founders}),
+	})
 }
 
 // watchLeadership turns raft's notices into leads, one after the other, until
@@ -299,7 +319,15 @@ func (g *group) confirm(ctx context.Context) error {
 		}
 	}
 	nudge := func() { r.VerifyLeader() }
-	return g.trans.Load().Confirm(ctx, term, voters, raft.ServerAddress(g.self), nudge)
+	if err := g.trans.Load().Confirm(ctx, term, voters, raft.ServerAddress(g.self), nudge); err != nil {
+		return err
+	}
+	// This server counts as one that answered: it must not have voted for
+	// another leader itself since it began to lead.
+	if r.CurrentTerm() != term {
+		return errNotLeader
+	}
+	return nil
 }
 
 // propose queues an encoded proposal; see batcher.
@@ -321,15 +349,10 @@ func (g *group) applied() uint64 {
 }
 
 // installed is called by the state file when a leader's copy has replaced it:
-// the log is emptied unless it holds the marker's entry, and raft is started
-// anew, because its own memory of the log is not that of a follower that jumped
+// the log is kept if it fits the marker, else emptied, and raft is started anew, because its own memory of the log is not that of a follower that jumped
 // (hashicorp/raft issues 697 and 704).
 func (g *group) installed(m storage.Marker) error {
-	var e raft.Log
-	if err := g.logs.GetLog(m.Index, &e); err == nil && e.Term == m.Term {
-		return nil
-	}
-	return g.logs.Empty()
+	return storage.CheckStart(g.logs, m, true)
 }
 
 // reopen restarts raft after an install.

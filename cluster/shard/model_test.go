@@ -209,7 +209,7 @@ func (m *model) open(o *shoalpb.Open, owner *shoalpb.Owner) *shoalpb.Answer {
 		s = &modelSession{client: o.Client}
 		m.sessions[o.Client] = s
 	}
-	present := s.durable && !o.CleanStart
+	present := s.durable && !o.CleanStart && (s.owner == nil || s.expiry > 0)
 	if s.owner != nil {
 		s.former = append(s.former, s.owner)
 	}

@@ -98,7 +98,7 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 		m.sessions[s.client] = s
 	}
 	m.touch(s)
-	present := s.durable && !c.CleanStart
+	present := s.durable && !c.CleanStart && !s.endsNow()
 	m.supersede(s)
 	if !present {
 		m.reset(s)
@@ -128,6 +128,10 @@ func (s *session) setWill(w *shoalpb.Will) {
 		s.extra.will = nil
 	}
 }
+
+// endsNow tells that the session ends with its present connection, which a
+// takeover closes: its Session Expiry Interval became 0 after it was created.
+func (s *session) endsNow() bool { return s.owner != nil && s.expiry == 0 }
 
 // close ends the owner's connection. One that was taken over before is only
 // drained by it.
