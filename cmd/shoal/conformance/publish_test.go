@@ -12,19 +12,20 @@ import (
 func TestPublish(t *testing.T) {
 	check(t, []rule{
 		{"067 DUP 1 on redelivery, from another node too [MQTT-3.3.1-1]", allDurable, func(s *scene) {
-			pub, sub := s.pair()
-			sub.Subscribe(s.topic("a"), 2)
+			pub := s.connect(s.here, "p")
 			for _, qos := range []packet.QoS{1, 2} {
+				name := fmt.Sprint("s", qos)
+				sub := s.connect(s.there, name)
+				sub.Subscribe(s.topic("a"), 2)
 				pub.Publish(s.topic("a"), "x", qos)
 				first := sub.ExpectPublish(s.topic("a"), "x")
 				for _, n := range []*node{s.other, s.here, s.there} {
 					sub.Close()
-					sub = s.resume(n, "s")
+					sub = s.resume(n, name)
 					if p := sub.ExpectPublish(s.topic("a"), "x"); !p.Dup || p.PacketID != first.PacketID || p.QoS != qos {
 						s.Errorf("got %s after %s", mqtttest.Describe(p), mqtttest.Describe(first))
 					}
 				}
-				finish(sub, first)
 			}
 		}},
 		{"069 DUP 0 on the first delivery, whatever came in [MQTT-3.3.1-3]", every, func(s *scene) {
@@ -154,8 +155,10 @@ func TestPublish(t *testing.T) {
 			}
 			sub.ExpectNothing()
 			if s.durable {
-				sub.Close()
-				s.resume(s.other, "s", limit).ExpectNothing()
+				s.leave(sub, s.there, s.topic("a"))
+				sub = s.resume(s.other, "s", limit)
+				sub.ExpectPublish(s.topic("a"), "marker")
+				sub.ExpectNothing()
 			}
 		}},
 		{"090 to MQTT 3.1.1 a message goes without its properties", every, func(s *scene) {
@@ -213,12 +216,11 @@ func unaltered(s *scene, properties packet.MessageProperties) {
 		expect(qos)
 	}
 	if s.durable {
-		sub.Close()
-		pub.Close()
-		pub = s.connect(s.there, "p2")
+		s.leave(sub, s.there, s.topic("a"))
 		send(1)
 		send(2)
 		sub = s.resume(s.other, "s")
+		finish(sub, sub.ExpectPublish(s.topic("a"), "marker"))
 		expect(1)
 		expect(2)
 	}

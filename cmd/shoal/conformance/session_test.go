@@ -85,6 +85,7 @@ func TestSession(t *testing.T) {
 				if i == 0 {
 					sub.SubscribeWith(packet.Subscribe{SubscriptionID: 7, Subscriptions: []packet.Subscription{{Filter: s.topic("a"), QoS: 2}}})
 				} else {
+					finish(sub, sub.ExpectPublish(s.topic("a"), "marker"))
 					p := sub.ExpectPublish(s.topic("a"), fmt.Sprint(i-1))
 					if v == packet.V5 && s.v == packet.V5 && !slices.Equal(p.SubscriptionIDs, []uint32{7}) {
 						s.Errorf("%+v", p)
@@ -92,7 +93,7 @@ func TestSession(t *testing.T) {
 					finish(sub, p)
 				}
 				sub.ExpectNothing()
-				sub.Close()
+				s.leave(sub, nodes[i%3], s.topic("a"))
 				pub.Publish(s.topic("a"), fmt.Sprint(i), 2)
 			}
 		}},

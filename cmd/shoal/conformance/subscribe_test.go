@@ -190,8 +190,9 @@ func noLocal(s *scene) {
 		heard("theirs", qos, 1)
 	}
 	if s.durable { // the same client elsewhere
-		c.Close()
+		s.leave(c, s.there, s.topic("a"))
 		c = s.resume(s.other, "c")
+		heard("marker", 1, 1)
 		c.Publish(s.topic("a"), "mine", 1)
 		c.Publish(s.topic("a"), "mine", 2)
 		c.ExpectNothing()
