@@ -93,8 +93,10 @@ func reserveFile(path string, size int64) error {
 	return f.Sync()
 }
 
+// commit ends the use of the disk if it fails: what it has changed in memory is
+// then no longer what is in the file.
 func (b *boltLog) commit(changes []*change) error {
-	return b.update(func(tx *bolt.Tx) error {
+	err := b.update(func(tx *bolt.Tx) error {
 		for _, c := range changes {
 			if err := b.apply(tx, c); err != nil {
 				return err
@@ -105,6 +107,10 @@ func (b *boltLog) commit(changes []*change) error {
 		}
 		return b.writeHeads(tx)
 	})
+	if err != nil {
+		return b.health.fail(err)
+	}
+	return nil
 }
 
 // apply makes one group's change.

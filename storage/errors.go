@@ -21,6 +21,10 @@ var (
 	// ErrOldMarker refuses a checkpoint or an install that is not newer than
 	// what the state file holds.
 	ErrOldMarker = errors.New("not newer than the last checkpoint")
+	// ErrTermFalls refuses a term, or a vote in one, below what is stored.
+	ErrTermFalls = errors.New("a term never falls")
+	// ErrNoServers refuses a snapshot with an empty configuration.
+	ErrNoServers = errors.New("the configuration has no servers")
 	// ErrStop, returned by the function given to Scan, ends the scan without
 	// an error.
 	ErrStop = errors.New("stop")

@@ -25,7 +25,8 @@ type GroupLog struct {
 	mu     sync.RWMutex
 	head   head
 	tail   tail
-	staged uint64 // commit index to store with the next entries
+	staged uint64   // commit index to store with the next entries
+	base   raft.Log // index and term of the entry before the first: see GetLog
 }
 
 var (
@@ -49,6 +50,12 @@ func (g *GroupLog) LastIndex() (uint64, error) {
 
 // GetLog reads the entry at index, from memory if it is one of the last. It
 // returns raft.ErrLogNotFound if the log does not hold it.
+//
+// Of the entry right before the first, if that is the last one in the state that
+// CheckStart was given, it knows index and term. Raft compares what a leader
+// sends next with no snapshot but its last; without it a follower could not
+// accept its first entries after an install again, when its answer was lost or
+// another leader has others there, and would get install after install.
 func (g *GroupLog) GetLog(index uint64, out *raft.Log) error {
 	if found, there := g.cached(index, out); found || !there {
 		if !there {
@@ -74,6 +81,10 @@ func (g *GroupLog) cached(index uint64, out *raft.Log) (found, there bool) {
 	defer g.mu.RUnlock()
 	if l := g.tail.find(index); l != nil {
 		*out = *l
+		return true, true
+	}
+	if index > 0 && index == g.base.Index && (g.head.last == 0 || g.head.first == index+1) {
+		*out = g.base
 		return true, true
 	}
 	return false, g.head.holds(index)
@@ -181,7 +192,7 @@ func (g *GroupLog) DeleteRange(min, max uint64) error {
 // the owner, after an install.
 func (g *GroupLog) Empty() error {
 	g.mu.Lock()
-	g.staged = 0
+	g.staged, g.base = 0, raft.Log{}
 	g.mu.Unlock()
 	return g.log.do(&op{group: g, edit: func(h *head, _ *change) error {
 		h.first, h.last, h.commit = 0, 0, 0

@@ -40,8 +40,14 @@ func (m Marker) meta(size int64) *raft.SnapshotMeta {
 	}
 }
 
+// Create refuses a configuration without servers: raft asks for such a snapshot
+// when it does not know its own configuration, and a server started from it
+// would be of no group, with the entries that say otherwise truncated.
 func (p snapshots) Create(_ raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
 	configurationIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+	if len(configuration.Servers) == 0 {
+		return nil, fmt.Errorf("create snapshot at %d: %w", index, ErrNoServers)
+	}
 	m := Marker{Index: index, Term: term, Configuration: configuration.Clone(), ConfigurationIndex: configurationIndex}
 	return &sink{s: p.s, marker: m}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -316,5 +317,63 @@ func TestRemoveState(t *testing.T) {
 	}
 	if _, ok := openTestState(t, d, 4).Marker(); ok {
 		t.Fatal("a removed state is back")
+	}
+}
+
+// Raft can be made to snapshot without knowing its configuration; a server that
+// starts from such a file has forgotten its group.
+func TestSnapshotWithoutServers(t *testing.T) {
+	d := openDir(t, t.TempDir())
+	s := openTestState(t, d, 1)
+	m := markerAt(5)
+	_, err := s.SnapshotStore().Create(1, m.Index, m.Term, raft.Configuration{}, m.ConfigurationIndex, nil)
+	if !errors.Is(err, ErrNoServers) {
+		t.Fatal(err)
+	}
+	if _, has := s.Marker(); has {
+		t.Fatal("a marker")
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// A copy that takes long holds up neither a checkpoint nor readers.
+func TestSlowCopy(t *testing.T) {
+	d := openDir(t, t.TempDir())
+	s := openTestState(t, d, 1)
+	put := func(value string) func(Rows) error {
+		return func(r Rows) error { return r.Put("b", []byte("k"), []byte(value)) }
+	}
+	must(t, s.Checkpoint(markerAt(5), put("old")))
+	started, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	copied := make(chan *raft.SnapshotMeta, 1)
+	go func() {
+		meta, err := s.copyTo(writerFunc(func(b []byte) (int, error) {
+			once.Do(func() { close(started) })
+			<-goOn
+			return len(b), nil
+		}), 5)
+		if err != nil {
+			t.Error(err)
+		}
+		copied <- meta
+	}()
+	<-started
+	must(t, s.Checkpoint(markerAt(6), put("new")))
+	read := make(chan error)
+	go func() {
+		v, err := s.Read("b", []byte("k"))
+		if m, _ := s.Marker(); err == nil && (string(v) != "new" || m.Index != 6) {
+			err = fmt.Errorf("read %q at %d", v, m.Index)
+		}
+		read <- err
+	}()
+	must(t, <-read)
+	close(goOn)
+	if meta := <-copied; meta == nil || meta.Index != 5 {
+		t.Fatal(meta)
 	}
 }

@@ -3,7 +3,6 @@ package storage
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 )
@@ -15,9 +14,6 @@ var (
 	keyLastVoteTerm = []byte("LastVoteTerm")
 	keyLastVoteCand = []byte("LastVoteCand")
 )
-
-// ErrTermFalls refuses a term or a vote of an earlier term than stored.
-var ErrTermFalls = errors.New("a term never falls")
 
 // Set stores a stable value and returns when it is durable. It guards raft's
 // election safety where raft v1.8.0 leaves holes:

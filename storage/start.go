@@ -19,21 +19,32 @@ func CheckStart(log *GroupLog, m Marker, has bool) error {
 	if !has {
 		m = Marker{}
 	}
-	h := log.currentHead()
+	if err := log.fit(m); err != nil {
+		return err
+	}
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	log.base = raft.Log{Index: m.Index, Term: m.Term, Type: raft.LogNoop}
+	return nil
+}
+
+// fit empties a log that does not fit a state that ends with m.
+func (g *GroupLog) fit(m Marker) error {
+	h := g.currentHead()
 	switch {
 	case h.last == 0 || h.first == m.Index+1:
 		return nil
 	case h.first > m.Index:
-		return badDisk(log.log.path, "the log of group %d begins at %d, its state ends at %d", log.id, h.first, m.Index)
+		return badDisk(g.log.path, "the log of group %d begins at %d, its state ends at %d", g.id, h.first, m.Index)
 	case h.last < m.Index:
-		return log.Empty()
+		return g.Empty()
 	}
 	var l raft.Log
-	if err := log.GetLog(m.Index, &l); err != nil {
-		return fmt.Errorf("check log of group %d: %w", log.id, err)
+	if err := g.GetLog(m.Index, &l); err != nil {
+		return fmt.Errorf("check log of group %d: %w", g.id, err)
 	}
 	if l.Term != m.Term {
-		return log.Empty()
+		return g.Empty()
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 	shoalpb "github.com/shoalmq/shoal/proto"
@@ -40,9 +41,12 @@ type StateFile struct {
 	sum       uint64     // of all rows' CRCs; by the holder of write
 	onInstall func(Marker) error
 
-	mu     sync.RWMutex // what is below may change under readers
+	marker atomic.Pointer[Marker] // nil before the first checkpoint
+
+	// mu is held by readers, also while all of the file is copied for another
+	// node: only an install and Close wait for them.
+	mu     sync.RWMutex
 	file   *boltFile
-	marker *Marker // nil before the first checkpoint
 	closed bool
 }
 
@@ -95,7 +99,8 @@ func (s *StateFile) use(h *shoalpb.StateHead) error {
 	if err != nil {
 		return err
 	}
-	s.file, s.marker, s.sum = f, m, h.RowsSum
+	s.file, s.sum = f, h.RowsSum
+	s.marker.Store(m)
 	return nil
 }
 
@@ -109,12 +114,10 @@ func (s *StateFile) OnInstall(fn func(Marker) error) { s.onInstall = fn }
 // Marker returns the marker of the last checkpoint or install; ok is false if
 // there was none.
 func (s *StateFile) Marker() (m Marker, ok bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.marker == nil {
-		return Marker{}, false
+	if p := s.marker.Load(); p != nil {
+		return *p, true
 	}
-	return *s.marker, true
+	return Marker{}, false
 }
 
 // Checkpoint writes a new state: write changes the rows, and the marker becomes
@@ -142,9 +145,7 @@ func (s *StateFile) Checkpoint(m Marker, write func(Rows) error) error {
 		return fmt.Errorf("checkpoint group %d at %d: %w", s.group, m.Index, err)
 	}
 	s.sum = sum
-	s.mu.Lock()
-	s.marker = &m
-	s.mu.Unlock()
+	s.marker.Store(&m)
 	return nil
 }
 
@@ -158,8 +159,8 @@ func (s *StateFile) newer(m Marker) (*boltFile, error) {
 	if m.Index == 0 {
 		return nil, errors.New("a marker needs an index")
 	}
-	if s.marker != nil && m.Index <= s.marker.Index {
-		return nil, fmt.Errorf("%w, which is at %d", ErrOldMarker, s.marker.Index)
+	if cur := s.marker.Load(); cur != nil && m.Index <= cur.Index {
+		return nil, fmt.Errorf("%w, which is at %d", ErrOldMarker, cur.Index)
 	}
 	return s.file, nil
 }
