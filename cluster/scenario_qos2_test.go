@@ -3,7 +3,6 @@ package cluster
 import (
 	"fmt"
 	"testing"
-	"time"
 )
 
 // exchange is a QoS 2 message on its way from one device to another, which is
