@@ -15,7 +15,10 @@ import (
 )
 
 func createSink(s *StateFile, m Marker) raft.SnapshotSink {
-	k, _ := s.SnapshotStore().Create(1, m.Index, m.Term, m.Configuration, m.ConfigurationIndex, nil)
+	k, err := s.SnapshotStore().Create(1, m.Index, m.Term, m.Configuration, m.ConfigurationIndex, nil)
+	if err != nil {
+		panic(err)
+	}
 	return k
 }
 
@@ -161,7 +164,7 @@ func TestInstallRefusesWhatIsNotIt(t *testing.T) {
 		{"nothing of ours", "page 0", []byte("hello"), m},
 		{"other group", "of group 5", read(other), m},
 		{"other index", "is at 7-1", good, markerAt(8)},
-		{"other term", "is at 7-1", good, Marker{Index: 7, Term: 9}},
+		{"other term", "is at 7-1", good, Marker{Index: 7, Term: 9, Configuration: m.Configuration}},
 	}
 	path := t.TempDir()
 	d := openDir(t, path)
@@ -253,7 +256,7 @@ func TestCrashInInstall(t *testing.T) {
 }
 
 func TestCheckStart(t *testing.T) {
-	m := Marker{Index: 50, Term: 3}
+	m := Marker{Index: 50, Term: 3, Configuration: markerAt(50).Configuration}
 	tests := []struct {
 		name        string
 		first, last uint64
