@@ -80,6 +80,7 @@ func (s *leaseServer) nodesChanged() {
 func (s *leaseServer) take(r *shoalpb.LeaseRequest, from *seat) {
 	s.mu.Lock()
 	s.seats[from] = struct{}{}
+	s.table.Led(bootTime(), s.g.applied())
 	s.table.Applied(bootTime(), r.Node, r.Boot, r.Applied)
 	if r.Renew {
 		s.asked = append(s.asked, renewal{r, from})

@@ -16,6 +16,11 @@ const (
 	// clock may run slower than the leader's.
 	Count = Duration + Duration/20
 
+	// LagLimit is how long a process may lack an entry that the leader's copy
+	// has, before its lease is not renewed. Longer than an election of the
+	// directory's leader, after which a copy may have to wait for commits.
+	LagLimit = 2 * time.Second
+
 	// CloseAfter is how long after its lease a node keeps its clients: it may
 	// still be renewed.
 	CloseAfter = 800 * time.Millisecond

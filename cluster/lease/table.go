@@ -20,6 +20,7 @@ type Table struct {
 	first   uint64
 	nodes   map[string]*process
 	visible uint64
+	led     uint64        // what the leader's own copy has applied
 	ran     time.Duration // the last call
 	woke    time.Duration // the last call after a stall
 }
@@ -37,6 +38,10 @@ type process struct {
 	// dead: it was returned by Expired, last at proposed.
 	dead     bool
 	proposed time.Duration
+	// owed is an index that the leader's copy has had since owedSince and the
+	// process has not reported yet; 0 for none.
+	owed      uint64
+	owedSince time.Duration
 }
 
 // NewTable returns the table of the leader of a term. firstIndex is that of the
@@ -74,7 +79,32 @@ func (t *Table) SetNodes(now time.Duration, nodes []Member) {
 func (t *Table) Applied(now time.Duration, node string, boot, index uint64) {
 	t.tick(now)
 	if p := t.nodes[node]; p != nil && p.boot == boot {
-		p.applied = max(p.applied, index)
+		p.report(now, index, t.led)
+	}
+}
+
+// Led tells the index that the leader's own copy of the directory has applied.
+// A process that lacks an index for longer than LagLimit is granted nothing
+// until it has it: else one slow copy would hold up every subscription.
+func (t *Table) Led(now time.Duration, index uint64) {
+	t.tick(now)
+	if index <= t.led {
+		return
+	}
+	t.led = index
+	for _, p := range t.nodes {
+		p.report(now, p.applied, t.led)
+	}
+}
+
+// report notes what the process has applied, and since when it owes more.
+func (p *process) report(now time.Duration, index, led uint64) {
+	p.applied = max(p.applied, index)
+	switch {
+	case p.applied >= led:
+		p.owed = 0
+	case p.owed == 0 || p.applied >= p.owed:
+		p.owed, p.owedSince = led, now
 	}
 }
 
@@ -89,7 +119,7 @@ func (t *Table) Renew(now time.Duration, node string, boot, applied uint64, conf
 		return false, "the directory does not have this process as up"
 	}
 	p.heard = now
-	p.applied = max(p.applied, applied)
+	p.report(now, applied, t.led)
 	switch needed := max(t.first, t.visible); {
 	case p.dead:
 		return false, "the process is being declared dead"
@@ -97,6 +127,8 @@ func (t *Table) Renew(now time.Duration, node string, boot, applied uint64, conf
 		return false, "leadership of the directory is not confirmed"
 	case p.applied < needed:
 		return false, fmt.Sprintf("the directory is applied up to %d of %d", p.applied, needed)
+	case p.owed != 0 && now-max(p.owedSince, t.woke) > LagLimit:
+		return false, fmt.Sprintf("the directory is applied up to %d, and %d has been there for %v", p.applied, p.owed, now-p.owedSince)
 	}
 	p.counted, p.until = true, now+Count
 	return true, ""
