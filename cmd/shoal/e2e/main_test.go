@@ -13,8 +13,8 @@ import (
 // it takes, so that no test depends on speed.
 const patience = 60 * time.Second
 
-// binary is the program under test.
-var binary string
+// program is the program under test.
+var program string
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -25,7 +25,7 @@ func run(m *testing.M) int {
 	if len(os.Args) > 1 && os.Args[1] == bareRaftCommand {
 		return bareRaft(os.Args[2:])
 	}
-	if binary = os.Getenv("SHOAL_BINARY"); binary != "" {
+	if program = os.Getenv("SHOAL_BINARY"); program != "" {
 		return m.Run()
 	}
 	dir, err := os.MkdirTemp("", "shoal-e2e-")
@@ -34,8 +34,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "shoal")
-	if out, err := exec.Command("go", "build", "-o", binary, "github.com/shoalmq/shoal/cmd/shoal").CombinedOutput(); err != nil {
+	program = filepath.Join(dir, "shoal")
+	if out, err := exec.Command("go", "build", "-o", program, "github.com/shoalmq/shoal/cmd/shoal").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build shoal: %v\n%s", err, out)
 		return 1
 	}

@@ -40,7 +40,7 @@ func (n *node) start() {
 	args := append([]string{"serve", "--node-id=" + n.name, "--data-dir=" + n.dir, "--mqtt-addr=" + n.mqtt,
 		"--http-addr=" + n.http, "--gossip-addr=" + n.gossip, "--rpc-addr=" + n.rpc}, n.flags...)
 	fmt.Fprintf(n.log, "--- %s start %s\n", time.Now().Format(time.RFC3339Nano), strings.Join(args, " "))
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr = n.log, n.log
 	cmd.SysProcAttr = endWithParent()
 	cmd.Env = environment()
@@ -149,6 +149,7 @@ type status struct {
 	Groups    []struct {
 		Group    string `json:"group"`
 		State    string `json:"state"`
+		Applied  uint64 `json:"applied"`
 		Leader   string `json:"leader"`
 		Sessions int    `json:"sessions"`
 		Queued   int    `json:"queued"`
