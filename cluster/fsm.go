@@ -93,6 +93,10 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 		return fmt.Errorf("restore %s: %w", f.g.name, err)
 	}
 	marker, _ := f.g.state.Marker()
+	if m.applied() < f.g.m.applied() {
+		f.g.log.Warn("an install sets this replica back; it catches up from its log", "from", f.g.m.applied(), "to", m.applied())
+		f.g.setBack()
+	}
 	f.g.mu.Lock()
 	f.g.m = m
 	m.adopted(marker.Index, marker.Term)

@@ -29,7 +29,8 @@ type leaseClient struct {
 	applied signal
 
 	mu     sync.Mutex
-	boot   uint64 // whose lease it is; 0 for nobody's
+	boot   uint64        // whose lease it is; 0 for nobody's
+	asked  time.Duration // grants of renewals sent before count for nothing
 	holder lease.Holder
 	last   struct{ index, term uint64 } // entry applied
 	reason string                       // why the last renewal failed
@@ -69,6 +70,15 @@ func (c *leaseClient) begin(boot uint64) {
 	c.held.Store(false)
 }
 
+// lapse ends the lease: it has to be asked for anew.
+func (c *leaseClient) lapse() {
+	c.mu.Lock()
+	boot := c.boot
+	c.asked = bootTime()
+	c.mu.Unlock()
+	c.begin(boot)
+}
+
 // entry tells that the own directory copy has applied an entry. Called with
 // the group's lock held, so before anyone can wait for the index.
 func (c *leaseClient) entry(index, term uint64) {
@@ -102,7 +112,7 @@ func (c *leaseClient) closeClients() bool {
 
 func (c *leaseClient) grant(boot uint64, sentAt time.Duration) {
 	c.mu.Lock()
-	if boot != c.boot {
+	if boot != c.boot || sentAt < c.asked {
 		c.mu.Unlock()
 		return
 	}

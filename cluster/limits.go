@@ -74,12 +74,13 @@ const (
 	// a message, 4 k cost 17.
 	checkpointRefs    = 64 << 10
 	checkpointBytes   = 32 << 20
-	checkpointEntries = 8192
+	checkpointEntries = 16 << 10
 	checkpointIdle    = 10 * time.Second
 
 	// trailingEntries of the log stay after a checkpoint for followers that are
-	// a little behind.
-	trailingEntries = 1024
+	// a little behind, and for as long as an install takes: one that outlasts
+	// them has to be done again.
+	trailingEntries = 4096
 
 	// logCacheBytes bounds the tail cache of each group's log.
 	logCacheBytes = 8 << 20

@@ -239,6 +239,11 @@ func (n *Node) openGroup(id uint32, founders []raft.Server, fresh func(scanFunc)
 		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx), progress: newSignal(), leaderMoved: newBroadcast(),
 	}
 	g.lead = lead(g)
+	g.setBack = func() {
+		if id == 0 {
+			n.lease.lapse() // it was granted for a copy that knew more
+		}
+	}
 	if err := openGroup(g, founders, fresh); err != nil {
 		return err
 	}

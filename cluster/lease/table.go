@@ -125,8 +125,8 @@ func (t *Table) Renew(now time.Duration, node string, boot, applied uint64, conf
 		return false, "the process is being declared dead"
 	case !confirmed:
 		return false, "leadership of the directory is not confirmed"
-	case p.applied < needed:
-		return false, fmt.Sprintf("the directory is applied up to %d of %d", p.applied, needed)
+	case applied < needed: // what it has now: an install may have set it back
+		return false, fmt.Sprintf("the directory is applied up to %d of %d", applied, needed)
 	case p.owed != 0 && now-max(p.owedSince, t.woke) > LagLimit:
 		return false, fmt.Sprintf("the directory is applied up to %d, and %d has been there for %v", p.applied, p.owed, now-p.owedSince)
 	}
