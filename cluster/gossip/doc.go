@@ -28,6 +28,7 @@
 // # Goroutines and locks
 //
 // Two goroutines, one that joins and one that announces new metadata, end with
-// Close; memberlist has its own. memberlist calls the event handlers under its
-// locks: they touch the table under Gossip.mu and call OnChange, nothing else.
+// Close, which cuts the connections they wait on; memberlist has its own, and
+// its timers outlive it. memberlist calls the event handlers under its locks:
+// they touch the table under Gossip.mu, log, and call OnChange, nothing else.
 package gossip

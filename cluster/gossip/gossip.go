@@ -21,7 +21,8 @@ type Config struct {
 	// AdvertiseHost is the name or IP that others reach this node at; empty is
 	// BindAddr's host, or a private IP of the machine if that is unspecified.
 	AdvertiseHost string
-	// AdvertisePort is the port that others reach; 0 is the port listened on.
+	// AdvertisePort, with AdvertiseHost, is the port that others reach; 0 is the
+	// port listened on.
 	AdvertisePort int
 	// Join are the gossip addresses of others, "host:port" or "host", which is
 	// taken with this node's own port. Names may have several addresses.
@@ -30,8 +31,9 @@ type Config struct {
 	Key  []byte
 	Meta Meta
 	Log  *slog.Logger
-	// OnChange, if not nil, is called when Members may have changed. It must
-	// not block, nor call Gossip.
+	// OnChange, if not nil, is called when Members may have changed, by
+	// memberlist's goroutines and under its locks: it must not block, nor call
+	// Gossip. It is not called once Close has returned.
 	OnChange func()
 }
 
@@ -40,9 +42,13 @@ type Gossip struct {
 	c       Config
 	list    *memberlist.Memberlist
 	addr    string
+	stop    context.Context // done once Close is called
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	updated chan struct{} // meta has changed
+	once    sync.Once
+	closed  error
+	calls   sync.RWMutex // held for reading while OnChange runs
 
 	mu      sync.Mutex
 	name    string
@@ -73,19 +79,38 @@ func Start(c Config) (*Gossip, error) {
 		c: c, meta: c.Meta, encoded: encoded, name: c.Meta.Node + "@" + hex.EncodeToString(random[:]),
 		updated: make(chan struct{}, 1), members: make(map[string]*entry), foreign: make(map[string]bool),
 	}
-	mc, err := g.listConfig()
-	if err != nil {
+	g.stop, g.cancel = context.WithCancel(context.Background())
+	if err := g.listen(); err != nil {
+		g.cancel()
 		return nil, err
 	}
+	_, port, _ := net.SplitHostPort(g.addr)
+	own, _ := strconv.Atoi(port)
+	g.wg.Go(func() { g.join(own) })
+	g.wg.Go(g.announce)
+	return g, nil
+}
+
+// listen binds the port and starts memberlist.
+func (g *Gossip) listen() error {
+	mc, err := g.listConfig()
+	if err != nil {
+		return err
+	}
+	tr, err := listen(g.stop, mc.BindAddr, mc.BindPort, mc.Logger)
+	if err != nil {
+		return fmt.Errorf("listen for gossip on %s: %w", g.c.BindAddr, err)
+	}
+	mc.Transport, mc.BindPort = tr, tr.GetAutoBindPort()
+	if mc.AdvertisePort = g.c.AdvertisePort; mc.AdvertisePort == 0 {
+		mc.AdvertisePort = mc.BindPort
+	}
 	if g.list, err = memberlist.Create(mc); err != nil {
-		return nil, fmt.Errorf("listen for gossip on %s: %w", c.BindAddr, err)
+		tr.Shutdown()
+		return fmt.Errorf("start gossip on %s: %w", g.c.BindAddr, err)
 	}
 	g.addr = net.JoinHostPort(mc.BindAddr, strconv.Itoa(mc.BindPort))
-	ctx, cancel := context.WithCancel(context.Background())
-	g.cancel = cancel
-	g.wg.Go(func() { g.join(ctx, mc.BindPort) })
-	g.wg.Go(func() { g.announce(ctx) })
-	return g, nil
+	return nil
 }
 
 // listConfig is memberlist's LAN timing with quicker healing.
@@ -104,14 +129,15 @@ func (g *Gossip) listConfig() (*memberlist.Config, error) {
 			return nil, fmt.Errorf("gossip address: %w", err)
 		}
 	}
-	mc.AdvertisePort = g.c.AdvertisePort
-	if mc.AdvertisePort == 0 {
-		mc.AdvertisePort = mc.BindPort
-	}
 	if g.c.AdvertiseHost != "" {
 		// memberlist spreads IPs. Others reach RPC by name in any case.
 		if mc.AdvertiseAddr, err = lookupOne(g.c.AdvertiseHost); err != nil {
 			g.c.Log.Warn("advertised host has no address yet, gossip uses one of this machine", "host", g.c.AdvertiseHost, "err", err)
+		}
+	}
+	if mc.AdvertiseAddr == "" && mc.BindAddr == net.IPv6unspecified.String() {
+		if mc.AdvertiseAddr, err = ownIP(); err != nil {
+			return nil, fmt.Errorf("gossip address %s: %w", g.c.BindAddr, err)
 		}
 	}
 	mc.Name, mc.SecretKey = g.name, g.c.Key
@@ -120,21 +146,6 @@ func (g *Gossip) listConfig() (*memberlist.Config, error) {
 	mc.TCPTimeout, mc.PushPullInterval, mc.DeadNodeReclaimTime = tcpTimeout, pushPull, reclaimAfter
 	mc.EnableCompression = false
 	return mc, nil
-}
-
-func lookupOne(host string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
-	defer cancel()
-	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
-	if err != nil {
-		return "", err
-	}
-	for _, ip := range ips { // IPv4 first: listeners on 0.0.0.0 have nothing else
-		if ip.IP.To4() != nil {
-			return ip.IP.String(), nil
-		}
-	}
-	return ips[0].String(), nil
 }
 
 // Addr is the "ip:port" listened on.
@@ -151,6 +162,7 @@ func (g *Gossip) SetMeta(m Meta) {
 	g.mu.Lock()
 	g.meta, g.encoded = m, encoded
 	g.mu.Unlock()
+	g.logForeign() // this node may have learnt only now which cluster is its own
 	select {
 	case g.updated <- struct{}{}:
 	default:
@@ -158,32 +170,45 @@ func (g *Gossip) SetMeta(m Meta) {
 }
 
 // announce spreads changed metadata.
-func (g *Gossip) announce(ctx context.Context) {
+func (g *Gossip) announce() {
 	for {
 		select {
 		case <-g.updated:
+			// It is queued when UpdateNode returns, also with the error that
+			// says it is not sent yet.
 			if err := g.list.UpdateNode(updateTimeout); err != nil {
 				g.c.Log.Debug("announce this node", "err", err)
 			}
-		case <-ctx.Done():
+		case <-g.stop.Done():
 			return
 		}
 	}
 }
 
 // Close tells the others that this node leaves and stops. It waits for one to
-// hear it, until ctx is done or for leaveTimeout.
+// hear it, until ctx's deadline or for leaveTimeout; if ctx is done already, the
+// others find out by themselves. Calls after the first do nothing and return
+// the same.
 func (g *Gossip) Close(ctx context.Context) error {
+	g.once.Do(func() { g.closed = g.close(ctx) })
+	return g.closed
+}
+
+func (g *Gossip) close(ctx context.Context) error {
 	g.cancel()
 	wait := leaveTimeout
 	if at, ok := ctx.Deadline(); ok {
-		wait = max(time.Millisecond, min(wait, time.Until(at)))
+		wait = min(wait, time.Until(at))
 	}
-	if err := g.list.Leave(wait); err != nil {
-		g.c.Log.Debug("leave gossip", "err", err) // they will notice
+	if ctx.Err() == nil && wait > 0 { // memberlist takes 0 for no limit
+		if err := g.list.Leave(wait); err != nil {
+			g.c.Log.Debug("leave gossip", "err", err) // they will notice
+		}
 	}
 	err := g.list.Shutdown()
 	g.wg.Wait()
+	g.calls.Lock() // once the last OnChange has returned
+	defer g.calls.Unlock()
 	if err != nil {
 		return fmt.Errorf("stop gossip: %w", err)
 	}

@@ -223,6 +223,10 @@ func TestOtherCluster(t *testing.T) {
 	if n := a.log.count("ANOTHER CLUSTER"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
+	c.SetMeta(Meta{Node: "c", ClusterID: "one"})
+	if n := c.log.count("ANOTHER CLUSTER"); n != 1 || c.names() != "a c" {
+		t.Errorf("c, born now, sees %s and logged %d times", c.names(), n)
+	}
 	book := NewBook(nil)
 	book.Use(a.Gossip)
 	if addr, err := book.Resolve("b"); err == nil {
@@ -253,8 +257,10 @@ func TestBook(t *testing.T) {
 
 func TestStartErrors(t *testing.T) {
 	for _, c := range []Config{
-		{BindAddr: "nonsense"},
-		{BindAddr: "127.0.0.1:port"},
+		{BindAddr: "nonsense", Meta: Meta{Node: "a"}},
+		{BindAddr: "127.0.0.1:port", Meta: Meta{Node: "a"}},
+		{BindAddr: "127.0.0.1:0"},
+		{BindAddr: "127.0.0.1:0", Meta: Meta{Node: "a/b"}},
 		{BindAddr: "127.0.0.1:0", Meta: Meta{Node: strings.Repeat("n", 500)}},
 	} {
 		c.Log = slog.New(slog.DiscardHandler)

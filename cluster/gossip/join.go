@@ -11,57 +11,69 @@ import (
 
 // join tries the join targets for ever: those of their addresses that are not
 // live members.
-func (g *Gossip) join(ctx context.Context, port int) {
+func (g *Gossip) join(port int) {
 	if len(g.c.Join) == 0 {
 		return
 	}
 	delay, last := joinFirst, ""
 	for {
-		missing, err := g.missing(ctx, port)
-		if len(missing) > 0 {
-			// Errors of single addresses are joined; some may have worked.
-			_, joinErr := g.list.Join(missing)
-			err = errors.Join(err, joinErr)
-		}
-		if ctx.Err() != nil {
+		failed, err := g.attempt(port)
+		if g.stop.Err() != nil {
 			return
 		}
-		text := ""
-		if err != nil {
-			text = strings.ReplaceAll(err.Error(), "\n", "; ")
+		// Whoever fails is compared, not the text: it has changing ports.
+		if now := strings.Join(failed, " "); now != last {
+			last = now
+			if err != nil {
+				g.c.Log.Info("join targets are not all reachable, trying on", "err", strings.ReplaceAll(err.Error(), "\n", "; "))
+			}
 		}
-		if text != last && text != "" {
-			g.c.Log.Info("join targets are not all reachable, trying on", "err", text)
-		}
-		last = text
 		select {
 		case <-time.After(delay):
-		case <-ctx.Done():
+		case <-g.stop.Done():
 			return
 		}
 		delay = min(2*delay, joinMost)
 	}
 }
 
-// missing resolves the join targets to the addresses that are not live members.
-func (g *Gossip) missing(ctx context.Context, port int) (missing []string, err error) {
-	live := make(map[string]bool)
-	g.mu.Lock()
-	for _, e := range g.members { // this node is one of them
-		live[e.addr] = true
-	}
-	g.mu.Unlock()
+// attempt resolves each join target and joins its addresses that are not live
+// members. It returns the targets and addresses that failed, and why.
+func (g *Gossip) attempt(port int) (failed []string, err error) {
+	tried := g.liveAddrs()
 	for _, target := range g.c.Join {
-		addrs, lookupErr := lookup(ctx, target, port)
-		err = errors.Join(err, lookupErr)
+		addrs, lookupErr := lookup(g.stop, target, port)
+		if lookupErr != nil {
+			failed, err = append(failed, target), errors.Join(err, lookupErr)
+		}
 		for _, a := range addrs {
-			if !live[a] {
-				live[a] = true
-				missing = append(missing, a)
+			if tried[a] {
+				continue
+			}
+			tried[a] = true
+			if _, joinErr := g.list.Join([]string{a}); joinErr != nil {
+				if one := errors.Unwrap(joinErr); one != nil {
+					joinErr = one // without the list around it
+				}
+				failed, err = append(failed, a), errors.Join(err, joinErr)
+			}
+			if g.stop.Err() != nil {
+				return failed, err
 			}
 		}
 	}
-	return missing, err
+	return failed, err
+}
+
+// liveAddrs are the gossip addresses of live members, this node's too.
+func (g *Gossip) liveAddrs() map[string]bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	live := make(map[string]bool, len(g.members))
+	for _, e := range g.members {
+		live[e.addr] = true
+	}
+	return live
 }
 
 // lookup returns the addresses of "host:port", or of "host" with port.

@@ -42,13 +42,11 @@ func (g *Gossip) Members() []Member {
 	return all
 }
 
-// superseded says that a later process of the same disk is there; mu is held.
+// superseded says that a later process of the same disk is there, be it this
+// one; mu is held.
 func (g *Gossip) superseded(e *entry) bool {
 	later := func(m Meta) bool {
 		return m.Node == e.meta.Node && m.Disk == e.meta.Disk && m.Boot > e.meta.Boot
-	}
-	if later(g.meta) {
-		return true
 	}
 	for _, other := range g.members {
 		if other.known && later(other.meta) {
@@ -74,20 +72,30 @@ func (g *Gossip) set(n *memberlist.Node) {
 	}
 	e.meta, e.known = meta, err == nil
 	e.addr = net.JoinHostPort(n.Addr.String(), strconv.Itoa(int(n.Port)))
-	foreign := e.known && g.isForeign(meta) && !g.foreign[meta.Node]
-	if foreign {
-		g.foreign[meta.Node] = true
+	g.mu.Unlock()
+	if err != nil {
+		g.c.Log.Warn("a gossip member cannot be understood", "member", n.Name, "addr", n.Address(), "err", err)
+	}
+	g.logForeign()
+	g.changed()
+}
+
+// logForeign complains of nodes of other clusters, once of each.
+func (g *Gossip) logForeign() {
+	var found []entry
+	g.mu.Lock()
+	for _, e := range g.members {
+		if e.known && g.isForeign(e.meta) && !g.foreign[e.meta.Node] {
+			g.foreign[e.meta.Node] = true
+			found = append(found, *e)
+		}
 	}
 	own := g.meta.ClusterID
 	g.mu.Unlock()
-	switch {
-	case err != nil:
-		g.c.Log.Warn("a gossip member cannot be understood", "member", n.Name, "addr", e.addr, "err", err)
-	case foreign:
+	for _, e := range found {
 		g.c.Log.Error("a node of ANOTHER CLUSTER is in gossip and is not used: check join addresses and gossip keys",
-			"peer", meta.Node, "addr", e.addr, "its cluster", meta.ClusterID, "this cluster", own)
+			"peer", e.meta.Node, "addr", e.addr, "its cluster", e.meta.ClusterID, "this cluster", own)
 	}
-	g.changed()
 }
 
 func (g *Gossip) remove(n *memberlist.Node) {
@@ -98,7 +106,10 @@ func (g *Gossip) remove(n *memberlist.Node) {
 }
 
 func (g *Gossip) changed() {
-	if g.c.OnChange != nil {
+	g.calls.RLock()
+	defer g.calls.RUnlock()
+	// memberlist's timers outlive its Shutdown.
+	if g.c.OnChange != nil && g.stop.Err() == nil {
 		g.c.OnChange()
 	}
 }

@@ -33,6 +33,9 @@ type Meta struct {
 // encode returns the encoded metadata, or an error if it is too long now or
 // would be with a cluster id.
 func (m Meta) encode() ([]byte, error) {
+	if err := m.check(); err != nil {
+		return nil, err
+	}
 	b := []byte{metaVersion}
 	for _, s := range []string{m.Node, m.Disk, m.ClusterID, m.RPCAddr} {
 		b = binary.AppendUvarint(b, uint64(len(s)))
@@ -46,6 +49,14 @@ func (m Meta) encode() ([]byte, error) {
 			len(b), most, len(m.Node), len(m.RPCAddr))
 	}
 	return b, nil
+}
+
+// check refuses names that "node/disk" cannot be made of.
+func (m Meta) check() error {
+	if m.Node == "" || strings.Contains(m.Node, "/") {
+		return fmt.Errorf("gossip metadata names node %q", m.Node)
+	}
+	return nil
 }
 
 func flag(b bool) uint64 {
@@ -83,8 +94,8 @@ func decodeMeta(b []byte) (Meta, error) {
 	}
 	m.Boot, m.Expect, m.Shards, m.Format = numbers[0], int(numbers[1]), int(numbers[2]), int(numbers[3])
 	m.Draining = numbers[4] != 0
-	if m.Node == "" || strings.Contains(m.Node, "/") {
-		return Meta{}, fmt.Errorf("gossip metadata names node %q", m.Node)
+	if err := m.check(); err != nil {
+		return Meta{}, err
 	}
 	return m, nil
 }
