@@ -336,3 +336,43 @@ func TestCodec(t *testing.T) {
 		t.Error("a string is decoded")
 	}
 }
+
+// A retired group answers what raft has taken and heartbeats, and refuses the
+// rest, also what waits for raft already.
+func TestRetire(t *testing.T) {
+	a, b := pair(t, nil)
+	tr := b.mux.Group(1)
+	beat := func(rpc raft.RPC) { rpc.Respond(agree(rpc.Command)) }
+	tr.SetHeartbeatHandler(beat)
+	send := func(index uint64) <-chan error {
+		answer := make(chan error, 1)
+		go func() {
+			req := &raft.AppendEntriesRequest{Term: 1, PrevLogEntry: index, PrevLogTerm: 1}
+			answer <- a.mux.Group(1).AppendEntries("", "b/d2", req, new(raft.AppendEntriesResponse))
+		}()
+		return answer
+	}
+	first := send(1)
+	taken := <-tr.Consumer()
+	second := send(2)
+	tr.Retire()
+	tr.Retire()
+	if err := <-second; err == nil || !strings.Contains(err.Error(), errNotOpen.Error()) {
+		t.Fatalf("waiting for raft: %v", err)
+	}
+	taken.Respond(agree(taken.Command))
+	if err := <-first; err != nil {
+		t.Fatalf("taken by raft: %v", err)
+	}
+	if err := heartbeat(a, "b/d2", 1); err != nil { // of a term that is settled
+		t.Fatal(err)
+	}
+	if err := <-send(3); err == nil {
+		t.Fatal("taken after Retire")
+	}
+	tr.Close()
+	answerAll(b, agree)
+	if err := <-send(4); err != nil {
+		t.Fatalf("opened anew: %v", err)
+	}
+}

@@ -128,6 +128,9 @@ func (p *pipeline) fail(err error) {
 }
 
 func (p *pipeline) deliver(f *future, err error) {
+	if err != nil {
+		*f.resp = raft.AppendEntriesResponse{} // of an answer that parsed in part
+	}
 	f.err = err
 	close(f.answered)
 	select {

@@ -22,6 +22,8 @@ type Transport struct {
 	ctx      context.Context // done when closed
 	cancel   context.CancelFunc
 	consumer chan raft.RPC
+	retired  chan struct{} // closed by Retire
+	retire   sync.Once
 	// heartbeat is raft's handler for the fast path.
 	heartbeat atomic.Pointer[func(raft.RPC)]
 	answers   confirmations
@@ -35,7 +37,7 @@ type Transport struct {
 }
 
 func newTransport(m *Mux, group uint32) *Transport {
-	t := &Transport{mux: m, group: group, consumer: make(chan raft.RPC), idle: make(map[idleKey][]*stream)}
+	t := &Transport{mux: m, group: group, consumer: make(chan raft.RPC), retired: make(chan struct{}), idle: make(map[idleKey][]*stream)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -50,6 +52,12 @@ func (t *Transport) Close() error {
 	t.mu.Unlock()
 	return nil
 }
+
+// Retire refuses all requests that raft's main loop has not yet taken, except
+// heartbeats it need not see; what it has taken is still answered. It is for an
+// FSM whose raft instance is to be replaced after an install: entries that the
+// old instance stored while it is being closed would never be answered for.
+func (t *Transport) Retire() { t.retire.Do(func() { close(t.retired) }) }
 
 // Consumer implements raft.Transport.
 func (t *Transport) Consumer() <-chan raft.RPC { return t.consumer }
@@ -115,7 +123,14 @@ func (t *Transport) serve(ctx context.Context, kind Kind, cmd any, data io.Reade
 		fast(rpc)
 	} else {
 		select {
+		case <-t.retired:
+			return raft.RPCResponse{}, errNotOpen
+		default:
+		}
+		select {
 		case t.consumer <- rpc:
+		case <-t.retired:
+			return raft.RPCResponse{}, errNotOpen
 		case <-ctx.Done():
 			return raft.RPCResponse{}, ctx.Err()
 		case <-t.ctx.Done():
