@@ -22,6 +22,9 @@ const patience = 60 * time.Second
 // nodes is the cluster that all rules share.
 var nodes []*node
 
+// scratch is a directory that goes with this process.
+var scratch string
+
 // node is one node of the cluster, as package main joins its two halves.
 type node struct {
 	*cluster.Node
@@ -40,13 +43,13 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "shoal-conformance-")
-	if err != nil {
+	var err error
+	if scratch, err = os.MkdirTemp("", "shoal-conformance-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	if nodes, err = startCluster(dir, "a", "b", "c"); err != nil {
+	defer os.RemoveAll(scratch)
+	if nodes, err = startCluster(scratch, "a", "b", "c"); err != nil {
 		fmt.Fprintln(os.Stderr, "start cluster:", err)
 		return 1
 	}
