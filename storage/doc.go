@@ -23,7 +23,9 @@
 // The first write or fsync that fails ends the use of the directory: it is
 // marked tainted, Options.OnFatal is called once, all later writes are refused
 // with the same error. An operating system may drop the pages of a failed fsync,
-// so trying again proves nothing.
+// so trying again proves nothing. A write refused because the disk is full ends
+// it too, but without the mark: nodes with equal disks fill them at the same
+// time, and must all come back when there is room again.
 //
 // # Goroutines and locks
 //

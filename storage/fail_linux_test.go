@@ -26,13 +26,18 @@ func (b *breaker) open(name string, flag int, perm os.FileMode) (*os.File, error
 	return f, err
 }
 
-// breakFile puts the device under the file: with /dev/full each write fails, with
-// /dev/null each fsync.
+// breakFile puts the device under the file: with /dev/full each write finds no
+// space, with /dev/zero, open for reading only, each fails, with /dev/null each
+// fsync.
 func (b *breaker) breakFile(t *testing.T, name, device string) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	dev, err := os.OpenFile(device, os.O_RDWR, 0)
+	flag := os.O_RDWR
+	if device == "/dev/zero" {
+		flag = os.O_RDONLY
+	}
+	dev, err := os.OpenFile(device, flag, 0)
 	must(t, err)
 	defer dev.Close()
 	must(t, unix.Dup3(int(dev.Fd()), int(b.files[name].Fd()), unix.O_CLOEXEC))
@@ -40,7 +45,8 @@ func (b *breaker) breakFile(t *testing.T, name, device string) {
 
 func TestFirstFailureIsTheLast(t *testing.T) {
 	for _, tt := range []struct{ name, file, device string }{
-		{"log write", logName, "/dev/full"},
+		{"log full", logName, "/dev/full"},
+		{"log write", logName, "/dev/zero"},
 		{"log fsync", logName, "/dev/null"},
 		{"state write", stateName(1), "/dev/full"},
 		{"state fsync", stateName(1), "/dev/null"},
@@ -101,6 +107,11 @@ func TestFirstFailureIsTheLast(t *testing.T) {
 			}
 			mu.Unlock()
 			_ = d.Close()
+			if errors.Is(failed, unix.ENOSPC) {
+				g = openTestLog(t, openDir(t, path)).Group(1)
+				must(t, g.StoreLogs(entries(3, 1, 1, 10)))
+				return
+			}
 			var bad *BadDiskError
 			if _, err := Open(path, Options{NodeID: "n1"}); !errors.As(err, &bad) || !strings.Contains(bad.Reason, tt.file) {
 				t.Fatal(err)

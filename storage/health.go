@@ -1,10 +1,13 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 )
 
 const taintName = "tainted"
@@ -18,8 +21,8 @@ type health struct {
 	err error
 }
 
-// fail taints the disk, if it is not yet, and returns the error that all later
-// writes get.
+// fail ends the use of the directory, taints it unless the disk was only full,
+// and returns the error that all later writes get.
 func (h *health) fail(err error) error {
 	h.mu.Lock()
 	if h.err != nil {
@@ -30,11 +33,23 @@ func (h *health) fail(err error) error {
 	failed := h.err
 	h.mu.Unlock()
 
-	writeTaint(h.dir, failed.Error())
+	if !diskFull(err) {
+		writeTaint(h.dir, failed.Error())
+	}
 	if h.onFatal != nil {
 		h.onFatal(failed)
 	}
 	return failed
+}
+
+// diskFull reports whether the system refused to take bytes for want of space.
+// Then nothing is in doubt: what was to be written is not there, as after a
+// crash, and what was there was not touched. An fsync that fails so, and it may
+// on some file systems, is as bad as any.
+func diskFull(err error) bool {
+	var at *fs.PathError
+	return errors.As(err, &at) && (at.Op == "write" || at.Op == "open") &&
+		(errors.Is(at.Err, syscall.ENOSPC) || errors.Is(at.Err, syscall.EDQUOT))
 }
 
 // check returns the first failure, or nil.
