@@ -25,7 +25,8 @@ type GroupLog struct {
 	mu     sync.RWMutex
 	head   head
 	tail   tail
-	staged uint64   // commit index to store with the next entries
+	staged uint64 // commit index to store with the next entries
+	keep   func() (index uint64, ok bool)
 	base   raft.Log // index and term of the entry before the first: see GetLog
 }
 
@@ -51,11 +52,12 @@ func (g *GroupLog) LastIndex() (uint64, error) {
 // GetLog reads the entry at index, from memory if it is one of the last. It
 // returns raft.ErrLogNotFound if the log does not hold it.
 //
-// Of the entry right before the first, if that is the last one in the state that
-// CheckStart was given, it knows index and term. Raft compares what a leader
-// sends next with no snapshot but its last; without it a follower could not
-// accept its first entries after an install again, when its answer was lost or
-// another leader has others there, and would get install after install.
+// Of the entry right before the first it still knows index and term, unless the
+// log was emptied since and CheckStart not called. Raft compares with no snapshot
+// but its last: without that entry a follower could not accept its first entries
+// after an install again, when its answer was lost or another leader has others
+// there, and a leader could not go on behind a copy of a state older than its
+// last. Both would mean install after install.
 func (g *GroupLog) GetLog(index uint64, out *raft.Log) error {
 	if found, there := g.cached(index, out); found || !there {
 		if !there {
@@ -166,9 +168,10 @@ func (g *GroupLog) StoreLogs(logs []*raft.Log) error {
 
 // DeleteRange drops the entries from min to max, inclusive, as far as there are
 // any. They must be at one end of the log (ErrHole). On return that is durable;
-// the space is freed later.
+// the space is freed later. At the front it leaves what KeepFor asks for.
 func (g *GroupLog) DeleteRange(min, max uint64) error {
-	return g.log.do(&op{group: g, edit: func(h *head, c *change) error {
+	max, behind := g.front(min, max)
+	err := g.log.do(&op{group: g, edit: func(h *head, c *change) error {
 		switch {
 		case h.last == 0 || min > max || max < h.first || min > h.last:
 		case min <= h.first && max >= h.last:
@@ -186,6 +189,42 @@ func (g *GroupLog) DeleteRange(min, max uint64) error {
 		}
 		return nil
 	}})
+	if err == nil && behind.Index != 0 {
+		g.mu.Lock()
+		if g.head.first == behind.Index+1 {
+			g.base = raft.Log{Index: behind.Index, Term: behind.Term, Type: raft.LogNoop}
+		}
+		g.mu.Unlock()
+	}
+	return err
+}
+
+// front returns how far entries from min to max may go if they are at the front
+// of the log, and the last one of them; else max and nothing.
+func (g *GroupLog) front(min, max uint64) (to uint64, behind raft.Log) {
+	g.mu.RLock()
+	first, last, keep := g.head.first, g.head.last, g.keep
+	g.mu.RUnlock()
+	if min > first || max >= last {
+		return max, raft.Log{}
+	}
+	if keep != nil {
+		if index, ok := keep(); ok && index <= max {
+			max = index - 1
+		}
+	}
+	if g.GetLog(max, &behind) != nil {
+		return max, raft.Log{}
+	}
+	return max, behind
+}
+
+// KeepFor has the log keep the entries that receivers of copies of s will ask
+// for next, when raft truncates it. It must be set before raft is started.
+func (g *GroupLog) KeepFor(s *StateFile) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.keep = s.sends.oldest
 }
 
 // Empty drops all entries and the commit index. Stable values stay. It is for

@@ -1,6 +1,9 @@
 package storage
 
-import "math/bits"
+import (
+	"math/bits"
+	"time"
+)
 
 // Format is the newest format of the data directory this program writes and
 // the newest it reads. An older program refuses a newer directory.
@@ -29,6 +32,11 @@ const (
 	// tailBytes is the default of LogOptions.TailBytes: what raft's replicators
 	// are behind in normal times, the entries in flight.
 	tailBytes = 16 << 20
+
+	// catchUpTime is how long the log behind a copy of the state is kept after
+	// the copy was read: the receiver still checks and opens it, then fetches
+	// entries faster than they come.
+	catchUpTime = time.Minute
 
 	// entryOverhead is what an entry in the tail costs beside its data.
 	entryOverhead = 128

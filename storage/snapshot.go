@@ -73,15 +73,17 @@ func (p snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open snapshot %s: %w", id, err)
 	}
+	c := sent{f, &p.s.sends, p.s.sends.begin(index)}
 	meta, err := p.s.copyTo(f, index)
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}
 	if err != nil {
-		_ = sent{f}.Close()
+		_ = c.Close()
+		p.s.sends.end(c.send, true)
 		return nil, nil, fmt.Errorf("open snapshot %s: %w", id, err)
 	}
-	return meta, sent{f}, nil
+	return meta, c, nil
 }
 
 // copyTo writes the file as of its last checkpoint, which must be at index or
@@ -120,9 +122,14 @@ func (s *StateFile) markerIn(tx *bolt.Tx) (*Marker, error) {
 }
 
 // sent is a copy being read; it goes when it is closed.
-type sent struct{ *os.File }
+type sent struct {
+	*os.File
+	sends *sends
+	send  *send
+}
 
 func (f sent) Close() error {
+	f.sends.end(f.send, false)
 	err := os.Remove(f.Name())
 	return errors.Join(f.File.Close(), err)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -378,5 +379,57 @@ func TestSlowCopy(t *testing.T) {
 	close(goOn)
 	if meta := <-copied; meta == nil || meta.Index != 5 {
 		t.Fatal(meta)
+	}
+}
+
+// The log behind a copy stays until its receiver has had time to catch up.
+func TestLogBehindCopyStays(t *testing.T) {
+	d := openDir(t, t.TempDir())
+	g, s := openTestLog(t, d).Group(1), openTestState(t, d, 1)
+	clock := time.Now()
+	s.sends.now = func() time.Time { return clock }
+	g.KeepFor(s)
+	must(t, g.StoreLogs(entries(1, 100, 2, 10)))
+	m := markerAt(50)
+	must(t, s.Checkpoint(m, putAt(m)))
+	truncated := func(to, first uint64) {
+		t.Helper()
+		must(t, g.DeleteRange(1, to))
+		if got, _ := g.FirstIndex(); got != first {
+			t.Errorf("the log begins at %d, not %d", got, first)
+		}
+		var l raft.Log
+		if err := g.GetLog(first-1, &l); err != nil || l.Index != first-1 || l.Term != 2 {
+			t.Errorf("before the first: %+v, %v", l, err)
+		}
+		if err := g.GetLog(first-2, &l); err != raft.ErrLogNotFound {
+			t.Error(err)
+		}
+	}
+	truncated(20, 21)
+	_, copied, err := s.SnapshotStore().Open(snapshotID(m))
+	must(t, err)
+	m = markerAt(80)
+	must(t, s.Checkpoint(m, putAt(m)))
+	truncated(70, 50)
+	clock = clock.Add(time.Hour)
+	truncated(70, 50)
+	must(t, copied.Close())
+	truncated(80, 50)
+	clock = clock.Add(catchUpTime + 1)
+	truncated(80, 81)
+	// A conflict is cut all the same.
+	_, copied, err = s.SnapshotStore().Open(snapshotID(m))
+	must(t, err)
+	defer copied.Close()
+	must(t, g.DeleteRange(90, 100))
+	if last, _ := g.LastIndex(); last != 89 {
+		t.Error(last)
+	}
+	if _, _, err := s.SnapshotStore().Open("999-1"); err == nil {
+		t.Error("opened what is not there")
+	}
+	if n := len(s.sends.all); n != 1 {
+		t.Errorf("%d copies are under way", n)
 	}
 }

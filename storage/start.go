@@ -22,9 +22,11 @@ func CheckStart(log *GroupLog, m Marker, has bool) error {
 	if err := log.fit(m); err != nil {
 		return err
 	}
-	log.mu.Lock()
-	defer log.mu.Unlock()
-	log.base = raft.Log{Index: m.Index, Term: m.Term, Type: raft.LogNoop}
+	if m.Index != 0 {
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		log.base = raft.Log{Index: m.Index, Term: m.Term, Type: raft.LogNoop}
+	}
 	return nil
 }
 

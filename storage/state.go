@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 	shoalpb "github.com/shoalmq/shoal/proto"
@@ -42,6 +43,7 @@ type StateFile struct {
 	onInstall func(Marker) error
 
 	marker atomic.Pointer[Marker] // nil before the first checkpoint
+	sends  sends
 
 	// mu is held by readers, also while all of the file is copied for another
 	// node: only an install and Close wait for them.
@@ -78,6 +80,7 @@ func newStateFile(path string, d *Dir, group uint32) error {
 
 func openState(path string, d *Dir, group uint32) (*StateFile, error) {
 	s := &StateFile{dir: d, group: group, path: path}
+	s.sends = sends{now: time.Now, all: make(map[*send]struct{})}
 	problem := firstProblem{path: path}
 	h := checkState(path, d.disk, group, problem.report)
 	if problem.err != nil {
