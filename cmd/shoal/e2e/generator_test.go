@@ -19,6 +19,7 @@ import (
 type generator struct {
 	pairs []*generatorPair
 	tasks sync.WaitGroup
+	ended atomic.Bool
 	err   atomic.Pointer[error] // the first
 }
 
@@ -64,7 +65,7 @@ func startGenerator(c generatorConfig) (*generator, error) {
 	}
 	for _, p := range g.pairs {
 		g.tasks.Go(func() { g.fail(p.receive(c.qos)) })
-		g.tasks.Go(func() { g.fail(p.send(c.qos)) })
+		g.tasks.Go(func() { g.fail(p.send(c.qos, &g.ended)) })
 	}
 	return g, nil
 }
@@ -111,6 +112,7 @@ func (g *generator) fail(err error) {
 
 // close ends the load and returns its first error.
 func (g *generator) close() error {
+	g.ended.Store(true)
 	for _, p := range g.pairs {
 		for _, w := range []*wire{p.publisher, p.subscriber} {
 			if w != nil {
@@ -134,7 +136,7 @@ func (g *generator) totals() (acked, delivered int64) {
 }
 
 // send publishes as fast as window and lag allow.
-func (p *generatorPair) send(qos packet.QoS) error {
+func (p *generatorPair) send(qos packet.QoS, ended *atomic.Bool) error {
 	var out []byte
 	ids := make([]uint16, 0, p.window) // free Packet Identifiers
 	for id := range p.window {
@@ -142,7 +144,7 @@ func (p *generatorPair) send(qos packet.QoS) error {
 	}
 	in := make([]byte, 4*p.window) // PUBACKs
 	rest, sent := 0, int64(0)
-	for {
+	for !ended.Load() {
 		room := min(len(ids), int(p.delivered.Load()+int64(p.lag)-sent))
 		out = out[:0]
 		for range room {
@@ -184,6 +186,7 @@ func (p *generatorPair) send(qos packet.QoS) error {
 		}
 		rest = copy(in, in[n-n%4:n])
 	}
+	return nil
 }
 
 func isTimeout(err error) bool {
