@@ -201,6 +201,7 @@ func TestScenarioStaleLeader(t *testing.T) {
 		defer cancel()
 		asked <- c.node("n1").group(0).confirm(ctx)
 	}()
+	pause(t.Context(), retryDelay) // so that the question comes before the answers
 	close(release)
 	if err := wait(t, "confirmation", asked); err == nil {
 		t.Error("leadership is confirmed by answers to earlier questions")
