@@ -12,7 +12,9 @@ import (
 )
 
 const (
-	warmUp      = 3 * time.Second
+	warmUp = 3 * time.Second
+	// settling is how long a new cluster moves leaders and writes checkpoints.
+	settling    = 25 * time.Second
 	measureFor  = 10 * time.Second
 	idleFor     = 20 * time.Second
 	idleClients = 5000
@@ -109,7 +111,7 @@ func measure(t *testing.T, c *cluster, gc generatorConfig) measured {
 
 // measureIdle returns the CPU of one node in percent of a core.
 func measureIdle(c *cluster) float64 {
-	time.Sleep(warmUp)
+	time.Sleep(settling)
 	used, begin := c.cpuTime(), time.Now()
 	time.Sleep(idleFor)
 	return 100 * float64(c.cpuTime()-used) / float64(time.Since(begin)) / float64(len(c.nodes))
