@@ -427,7 +427,11 @@ func (g *group) close() error {
 
 // stopRaft ends the current instance, and with it whatever waits for it.
 func (g *group) stopRaft() error {
-	err := g.raftNow.Load().Shutdown().Error()
+	f := g.raftNow.Load().Shutdown()
+	// raft closes the transport only after its goroutines have ended, and one of
+	// them may be waiting for a peer.
+	g.trans.Load().Close()
+	err := f.Error()
 	close(*g.over.Load())
 	g.unwatch()
 	return err

@@ -62,14 +62,23 @@ func (i *inboxOf) add(m *shoalpb.Message) {
 	i.wake.broadcast()
 }
 
-func (i *inboxOf) payloads() []string {
+func (i *inboxOf) payloads() []string { return i.payloadsOf("#") }
+
+// payloadsOf are those of the messages whose topics match a filter.
+func (i *inboxOf) payloadsOf(filter string) []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	var out []string
 	for _, m := range i.got {
-		out = append(out, string(m.Payload))
+		if topic.MatchOne(filter, m.Topic) {
+			out = append(out, string(m.Payload))
+		}
 	}
 	return out
+}
+
+func message(name string, qos uint32, payload string) *shoalpb.Message {
+	return &shoalpb.Message{Topic: name, Qos: qos, Payload: []byte(payload)}
 }
 
 // Deliver implements Local.
@@ -318,6 +327,7 @@ type client struct {
 	count      *atomic.Int64 // if set, deliveries are counted, not kept
 	superseded chan struct{}
 	lost       chan struct{}
+	lapse      atomic.Int64 // for how long the node had no lease when lost
 }
 
 func (c *testNode) open(t *testing.T, id string, clean bool, expiry uint32) *client {
@@ -396,6 +406,7 @@ func (c *client) Superseded() {
 
 // Lost implements session.Sink.
 func (c *client) Lost(error) {
+	c.lapse.Store(int64(bootTime() - c.n.lease.expiry()))
 	select {
 	case c.lost <- struct{}{}:
 	default:

@@ -63,7 +63,9 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 	}
 	err := p.s.pass(KindAppend, false)
 	if err == nil {
-		err = p.s.send(req)
+		// Not stream.send: when the peer has ended the stream, why is for run to
+		// receive, which may be receiving at this moment.
+		err = p.s.SendMsg(req)
 	}
 	if err != nil {
 		p.s.cancel()
