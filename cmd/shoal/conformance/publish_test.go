@@ -46,10 +46,15 @@ func TestPublish(t *testing.T) {
 			sub := s.connect(s.there, "s")
 			sub.Subscribe(s.topic("a"), 2)
 			pub := s.connect(s.here, "p")
+			pub.Publish(s.topic("a"), "sent before", 1)
+			sub.ExpectPublish(s.topic("a"), "sent before")
 			s.leave(sub, s.there, s.topic("a"))
 			pub.Publish(s.topic("a"), "x", 1)
 			pub.Publish(s.topic("a"), "y", 2)
 			sub = s.resume(s.other, "s")
+			if p := sub.ExpectPublish(s.topic("a"), "sent before"); !p.Dup {
+				s.Errorf("got %s", mqtttest.Describe(p))
+			}
 			sub.ExpectPublish(s.topic("a"), "marker")
 			for _, text := range []string{"x", "y"} {
 				if p := sub.ExpectPublish(s.topic("a"), text); p.Dup {

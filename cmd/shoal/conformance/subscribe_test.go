@@ -59,17 +59,28 @@ func TestSubscribe(t *testing.T) {
 		{"117 No Local by Client Identifier, over nodes and resumed sessions [MQTT-3.8.3-3]", every5, noLocal},
 		{"119 overlapping subscriptions: one copy, the highest QoS, all identifiers [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]", every5, func(s *scene) {
 			pub, sub := s.pair()
-			for i, f := range []string{s.topic("a", "b"), s.topic("+", "b"), s.topic("#"), s.topic("a", "#"), s.topic("other")} {
-				sub.SubscribeWith(packet.Subscribe{SubscriptionID: uint32(i + 1), Subscriptions: []packet.Subscription{{Filter: f, QoS: packet.QoS(i % 3)}}})
-			}
-			for qos := packet.QoS0; qos <= packet.QoS2; qos++ {
-				pub.Publish(s.topic("a", "b"), "x", qos)
-				p := sub.ExpectPublish(s.topic("a", "b"), "x")
-				slices.Sort(p.SubscriptionIDs)
-				if !slices.Equal(p.SubscriptionIDs, []uint32{1, 2, 3, 4}) || p.QoS != qos {
-					s.Errorf("got %+v", p)
+			filters := []string{s.topic("a", "b"), s.topic("+", "b"), s.topic("#"), s.topic("a", "#"), s.topic("other")}
+			for highest := range filters {
+				for i, f := range filters {
+					qos := packet.QoS(i % 2)
+					if i == highest {
+						qos = 2
+					}
+					sub.SubscribeWith(packet.Subscribe{SubscriptionID: uint32(i + 1), Subscriptions: []packet.Subscription{{Filter: f, QoS: qos}}})
 				}
-				finish(sub, p)
+				for qos := packet.QoS0; qos <= packet.QoS2; qos++ {
+					pub.Publish(s.topic("a", "b"), "x", qos)
+					p := sub.ExpectPublish(s.topic("a", "b"), "x")
+					slices.Sort(p.SubscriptionIDs)
+					want := qos
+					if highest == len(filters)-1 { // which does not match
+						want = min(qos, 1)
+					}
+					if !slices.Equal(p.SubscriptionIDs, []uint32{1, 2, 3, 4}) || p.QoS != want {
+						s.Errorf("got %+v, want QoS %d", p, want)
+					}
+					finish(sub, p)
+				}
 			}
 			sub.ExpectNothing()
 		}},
