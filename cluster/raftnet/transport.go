@@ -137,15 +137,20 @@ func (t *Transport) serve(ctx context.Context, kind Kind, cmd any, data io.Reade
 			return raft.RPCResponse{}, errNotOpen
 		}
 	}
+	var a raft.RPCResponse
 	select {
-	case a := <-answer:
-		t.settle(cmd, a.Response, candidacies)
-		return a, nil
+	case a = <-answer:
 	case <-ctx.Done():
 		return raft.RPCResponse{}, ctx.Err()
 	case <-t.ctx.Done():
-		return raft.RPCResponse{}, errNotOpen
+		select { // raft answers, for example an install, and is closed at once
+		case a = <-answer:
+		default:
+			return raft.RPCResponse{}, errNotOpen
+		}
 	}
+	t.settle(cmd, a.Response, candidacies)
+	return a, nil
 }
 
 // fastPath returns raft's heartbeat handler if the request may take it (see the
