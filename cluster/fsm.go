@@ -85,6 +85,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 
 // Restore replaces the machine by what an install has put into the state file.
 func (f *fsm) Restore(rc io.ReadCloser) error {
+	f.g.mux.Group(f.g.id).Retire() // this raft instance takes nothing more
 	if err := rc.Close(); err != nil {
 		return err
 	}
@@ -93,7 +94,6 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 		return fmt.Errorf("restore %s: %w", f.g.name, err)
 	}
 	marker, _ := f.g.state.Marker()
-	f.g.trans.Load().Retire() // this raft instance takes nothing more: reopen
 	if m.applied() < f.g.m.applied() {
 		f.g.log.Warn("an install sets this replica back; it catches up from its log", "from", f.g.m.applied(), "to", m.applied())
 		f.g.setBack()

@@ -76,7 +76,11 @@ func openGroup(g *group, founders []raft.Server, fresh func(scanFunc) (machine, 
 	g.lastCheckpoint.Store(marker.Index)
 	g.batcher = newBatcher()
 	g.state.OnInstall(g.installed)
-	if err := g.startRaft(founders); err != nil {
+	g.logs.KeepFor(g.state) // what stands behind a copy that is being sent stays
+	g.life.Lock()           // an install may come at once and want to reopen
+	err = g.startRaft(founders)
+	g.life.Unlock()
+	if err != nil {
 		return fmt.Errorf("start raft of %s: %w", g.name, err)
 	}
 	g.tasks.run(func(ctx context.Context) { g.batcher.run(ctx, g.apply) })
