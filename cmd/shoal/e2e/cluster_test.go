@@ -67,7 +67,20 @@ func (c *cluster) start() {
 func (c *cluster) awaitReady() {
 	c.t.Helper()
 	for _, n := range c.nodes {
-		n.awaitReady()
+		eventually(c.t, "node "+n.name+" ready", func() error {
+			c.failIfEnded()
+			return n.ready()
+		})
+	}
+}
+
+// failIfEnded fails the test if a node has ended that nobody has killed.
+func (c *cluster) failIfEnded() {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		if n.running() {
+			n.ifEnded(func(err error) { c.t.Fatalf("node %s has ended by itself: %v", n.name, err) })
+		}
 	}
 }
 

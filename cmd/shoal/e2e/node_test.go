@@ -134,14 +134,6 @@ func (n *node) ready() error {
 	return err
 }
 
-func (n *node) awaitReady() {
-	n.t.Helper()
-	eventually(n.t, "node "+n.name+" ready", func() error {
-		n.ifEnded(func(err error) { n.t.Fatalf("node %s has ended by itself: %v", n.name, err) })
-		return n.ready()
-	})
-}
-
 // status is what these tests read of /api/v1/status.
 type status struct {
 	ClusterID string `json:"cluster_id"`

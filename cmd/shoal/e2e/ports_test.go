@@ -5,8 +5,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync"
 	"testing"
 )
+
+// given has the ports that this process has handed out.
+var given sync.Map
 
 // freePort finds a port that nobody listens on, TCP or UDP. It lies outside
 // the range from which the kernel takes the ports of outgoing connections:
@@ -23,7 +27,7 @@ func freePort(t testing.TB) int {
 	}
 	for range 1000 {
 		port := low + rand.IntN(high-low)
-		if isFree(port) {
+		if _, taken := given.LoadOrStore(port, true); !taken && isFree(port) {
 			return port
 		}
 	}
