@@ -40,6 +40,17 @@ func chaosConfig(t testing.TB, faults, acked int) chaosRun {
 	return r
 }
 
+// load says what the clients do: in a long run each time something else.
+func (r chaosRun) load() loadConfig {
+	c := loadConfig{seed: r.seed, window: 30, pace: 2 * time.Millisecond}
+	if r.least > 0 {
+		rng := rand.New(rand.NewPCG(r.seed, 6))
+		c.window = []int{3, 30, 200}[rng.IntN(3)]
+		c.pace = []time.Duration{500 * time.Microsecond, 2 * time.Millisecond, 20 * time.Millisecond}[rng.IntN(3)]
+	}
+	return c
+}
+
 // again calls fault until the run has done enough, and returns how often.
 func (r chaosRun) again(l *load, fault func(rng *rand.Rand)) int {
 	rng := rand.New(rand.NewPCG(r.seed, 2))
@@ -74,7 +85,7 @@ func TestChaosKill(t *testing.T) {
 	eachShardCount(t, func(t *testing.T, shards int) {
 		r := chaosConfig(t, 4, 10_000)
 		c := startCluster(t, shards)
-		l := startLoad(t, c, loadConfig{seed: r.seed, window: 30, pace: 2 * time.Millisecond})
+		l := startLoad(t, c, r.load())
 		kills := r.again(l, func(rng *rand.Rand) {
 			pause(rng, 500*time.Millisecond, 2*time.Second)
 			n := c.nodes[rng.IntN(len(c.nodes))]
@@ -102,7 +113,9 @@ func TestChaosFreeze(t *testing.T) {
 	eachShardCount(t, func(t *testing.T, shards int) {
 		r := chaosConfig(t, 2, 1_000)
 		c := startCluster(t, shards)
-		l := startLoad(t, c, loadConfig{seed: r.seed, window: 30, pace: 2 * time.Millisecond, patient: true})
+		lc := r.load()
+		lc.patient = true
+		l := startLoad(t, c, lc)
 		freezes := r.again(l, func(rng *rand.Rand) {
 			pause(rng, 500*time.Millisecond, 2*time.Second)
 			n := c.nodes[rng.IntN(len(c.nodes))]
