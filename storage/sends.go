@@ -34,9 +34,11 @@ func (s *sends) begin(index uint64) *send {
 func (s *sends) end(c *send, givenUp bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.until = s.now().Add(catchUpTime)
-	if givenUp {
+	switch {
+	case givenUp:
 		delete(s.all, c)
+	case c.until.IsZero():
+		c.until = s.now().Add(catchUpTime)
 	}
 }
 

@@ -19,9 +19,9 @@ type snapshots struct{ s *StateFile }
 //
 // A sink from Create is used in one of two ways. The FSM's Persist asserts it to
 // CheckpointSink and calls Checkpoint; or raft copies the bytes of another
-// node's file into it, and its Close installs that file. Open copies the file
-// first, so a slow receiver pins nothing, and returns the newest checkpoint if
-// there is a newer one than asked for: its meta says which.
+// node's file into it, and its Close installs that file. Open returns the newest
+// checkpoint if there is a newer one than asked for: its meta says which. Reading
+// fails if there is a newer one still when it begins.
 func (s *StateFile) SnapshotStore() raft.SnapshotStore { return snapshots{s} }
 
 // CheckpointSink is what a sink made by Create is besides a raft.SnapshotSink.
@@ -69,40 +69,39 @@ func (p snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if _, err := fmt.Sscanf(id, "%d-%d", &index, &term); err != nil {
 		return nil, nil, fmt.Errorf("open snapshot %q: %w", id, err)
 	}
-	f, err := os.OpenFile(tempName(p.s.path, sendInfix), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open snapshot %s: %w", id, err)
-	}
-	c := sent{f, &p.s.sends, p.s.sends.begin(index)}
-	meta, err := p.s.copyTo(f, index)
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		_ = c.Close()
-		p.s.sends.end(c.send, true)
-		return nil, nil, fmt.Errorf("open snapshot %s: %w", id, err)
-	}
-	return meta, c, nil
-}
-
-// copyTo writes the file as of its last checkpoint, which must be at index or
-// later.
-func (s *StateFile) copyTo(w io.Writer, index uint64) (*raft.SnapshotMeta, error) {
-	var meta *raft.SnapshotMeta
-	err := s.view(func(tx *bolt.Tx) error {
-		m, err := s.markerIn(tx)
+	c := &sent{s: p.s, send: p.s.sends.begin(index)}
+	err := p.s.view(func(tx *bolt.Tx) error {
+		m, err := p.s.markerIn(tx)
 		if err != nil {
 			return err
 		}
 		if m == nil || m.Index < index {
 			return errors.New("no such snapshot")
 		}
-		n, err := tx.WriteTo(w)
-		meta = m.meta(n)
+		c.meta = m.meta(tx.Size())
+		return nil
+	})
+	if err != nil {
+		_ = c.Close()
+		return nil, nil, fmt.Errorf("open snapshot %s: %w", id, err)
+	}
+	return c.meta, c, nil
+}
+
+// copyTo writes the file as of its last checkpoint, which must be the one of
+// meta.
+func (s *StateFile) copyTo(w io.Writer, meta *raft.SnapshotMeta) error {
+	return s.view(func(tx *bolt.Tx) error {
+		m, err := s.markerIn(tx)
+		if err != nil {
+			return err
+		}
+		if m == nil || m.Index != meta.Index || m.Term != meta.Term || tx.Size() != meta.Size {
+			return errMovedOn
+		}
+		_, err = tx.WriteTo(w)
 		return err
 	})
-	return meta, err
 }
 
 // markerIn returns the marker as of the transaction, nil if there is none.
@@ -121,17 +120,58 @@ func (s *StateFile) markerIn(tx *bolt.Tx) (*Marker, error) {
 	return decodeMarker(c.head.Marker)
 }
 
-// sent is a copy being read; it goes when it is closed.
+// errMovedOn: raft tries again with the newer one.
+var errMovedOn = errors.New("there is a newer checkpoint already")
+
+// sent is a snapshot being read. The file is copied at the first Read, so that
+// it is not copied for peers that cannot be reached, nor for an FSM that has it
+// already; and into another file, so that a slow receiver pins no pages. Raft
+// uses it from one goroutine.
 type sent struct {
-	*os.File
-	sends *sends
-	send  *send
+	s    *StateFile
+	meta *raft.SnapshotMeta
+	send *send
+	copy *os.File // nil before the first Read
+	err  error    // of making the copy
 }
 
-func (f sent) Close() error {
-	f.sends.end(f.send, false)
-	err := os.Remove(f.Name())
-	return errors.Join(f.File.Close(), err)
+func (c *sent) Read(b []byte) (int, error) {
+	if c.copy == nil && c.err == nil {
+		c.err = c.make()
+	}
+	if c.err != nil {
+		return 0, c.err
+	}
+	return c.copy.Read(b)
+}
+
+func (c *sent) make() error {
+	f, err := os.OpenFile(tempName(c.s.path, sendInfix), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("copy state: %w", err)
+	}
+	c.copy = f
+	if err := c.s.copyTo(f, c.meta); err != nil {
+		return fmt.Errorf("copy state: %w", err)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("copy state: %w", err)
+	}
+	return nil
+}
+
+// Close may be called twice: by an FSM's Restore and by raft.
+func (c *sent) Close() error {
+	if c.err == os.ErrClosed {
+		return nil
+	}
+	c.s.sends.end(c.send, c.copy == nil || c.err != nil)
+	c.err = os.ErrClosed
+	if c.copy == nil {
+		return nil
+	}
+	err := os.Remove(c.copy.Name())
+	return errors.Join(c.copy.Close(), err)
 }
 
 // spillFailed judges a failed write of a copy: a full disk costs the copy only,

@@ -353,17 +353,15 @@ func TestSlowCopy(t *testing.T) {
 	must(t, s.Checkpoint(markerAt(5), put("old")))
 	started, goOn := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	copied := make(chan *raft.SnapshotMeta, 1)
+	list, err := s.SnapshotStore().List()
+	must(t, err)
+	copied := make(chan error)
 	go func() {
-		meta, err := s.copyTo(writerFunc(func(b []byte) (int, error) {
+		copied <- s.copyTo(writerFunc(func(b []byte) (int, error) {
 			once.Do(func() { close(started) })
 			<-goOn
 			return len(b), nil
-		}), 5)
-		if err != nil {
-			t.Error(err)
-		}
-		copied <- meta
+		}), list[0])
 	}()
 	<-started
 	must(t, s.Checkpoint(markerAt(6), put("new")))
@@ -377,9 +375,7 @@ func TestSlowCopy(t *testing.T) {
 	}()
 	must(t, <-read)
 	close(goOn)
-	if meta := <-copied; meta == nil || meta.Index != 5 {
-		t.Fatal(meta)
-	}
+	must(t, <-copied)
 }
 
 // The log behind a copy stays until its receiver has had time to catch up.
@@ -409,11 +405,14 @@ func TestLogBehindCopyStays(t *testing.T) {
 	truncated(20, 21)
 	_, copied, err := s.SnapshotStore().Open(snapshotID(m))
 	must(t, err)
+	_, err = copied.Read(make([]byte, 10))
+	must(t, err)
 	m = markerAt(80)
 	must(t, s.Checkpoint(m, putAt(m)))
 	truncated(70, 50)
 	clock = clock.Add(time.Hour)
 	truncated(70, 50)
+	must(t, copied.Close())
 	must(t, copied.Close())
 	truncated(80, 50)
 	clock = clock.Add(catchUpTime + 1)
@@ -431,5 +430,54 @@ func TestLogBehindCopyStays(t *testing.T) {
 	}
 	if n := len(s.sends.all); n != 1 {
 		t.Errorf("%d copies are under way", n)
+	}
+	must(t, copied.Close()) // never read: there is nobody to wait for
+	if n := len(s.sends.all); n != 0 {
+		t.Errorf("%d copies are under way", n)
+	}
+}
+
+// A copy is made when it is first read, and is then of the checkpoint its meta
+// told of.
+func TestCopyIsMadeWhenRead(t *testing.T) {
+	path := t.TempDir()
+	s := openTestState(t, openDir(t, path), 1)
+	open := func() io.ReadCloser {
+		t.Helper()
+		m, _ := s.Marker()
+		_, r, err := s.SnapshotStore().Open(snapshotID(m))
+		must(t, err)
+		return r
+	}
+	copies := func() int {
+		files, _ := filepath.Glob(filepath.Join(path, "*"+sendInfix+"*"))
+		return len(files)
+	}
+	must(t, s.Checkpoint(markerAt(5), putAt(markerAt(5))))
+	early, late := open(), open()
+	if copies() != 0 {
+		t.Error("copied before it is read")
+	}
+	_, err := early.Read(make([]byte, 10))
+	must(t, err)
+	if copies() != 1 {
+		t.Error("not copied")
+	}
+	must(t, s.Checkpoint(markerAt(6), putAt(markerAt(6))))
+	if _, err := io.Copy(io.Discard, early); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if _, err := late.Read(make([]byte, 10)); !errors.Is(err, errMovedOn) {
+			t.Error(err)
+		}
+	}
+	must(t, early.Close())
+	must(t, late.Close())
+	if _, err := early.Read(make([]byte, 10)); err == nil {
+		t.Error("read after Close")
+	}
+	if n := copies(); n != 0 {
+		t.Errorf("%d copies are left", n)
 	}
 }
