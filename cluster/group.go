@@ -368,6 +368,9 @@ func (g *group) reopen() {
 	if g.closed {
 		return
 	}
+	// A question through raft's main loop: when it is answered, so is the
+	// install, which the leader would do again otherwise. The answer itself is no.
+	_ = g.raftNow.Load().VerifyLeader().Error()
 	if err := g.stopRaft(); err != nil {
 		g.log.Warn("stop raft after an install", "err", err)
 	}
