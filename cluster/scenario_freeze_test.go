@@ -155,7 +155,8 @@ func TestScenarioLeftBehind(t *testing.T) {
 			t.Parallel()
 			c := newScenario(t, 3, 2)
 			c.lead(0, "n1")
-			sub := c.node("n3").open(t, "sub", true, test.expiry)
+			c.lead(1, "n3")
+			sub := c.node("n3").open(t, c.clientIn(1, "sub"), true, test.expiry)
 			sub.subscribe("f", 1)
 			pub := newDevice(c, "pub")
 			c.must(pub.connect("n2"))
@@ -165,6 +166,10 @@ func TestScenarioLeftBehind(t *testing.T) {
 			c.must(pub.connect("n1"))
 			second := pub.publish("f", 1, "second")
 			wait(t, "PUBACK", second.acked)
+			// The subscriber's node first, so that the frozen one goes on for a
+			// while without knowing that it is fenced.
+			c.net.join("n2", "n3")
+			pause(t.Context(), 10*retryDelay)
 			c.net.heal()
 			eventually(t, "the frozen process is over", func() error {
 				if p := c.node("n2").proc.Load(); p == nil || p.boot == 1 {
