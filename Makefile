@@ -53,7 +53,9 @@ generated:
 proto:
 	proto/generate.sh
 
-bench: build
+# bench prints the tables of docs/PERFORMANCE.md, then the benchmarks of parts.
+bench:
+	SHOAL_BENCH=1 $(GO) test -count=1 -timeout 30m -v -run TestMeasure ./cmd/shoal/e2e
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 # chaos is the long run of what make test does briefly: nodes are killed,

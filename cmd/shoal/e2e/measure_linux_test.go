@@ -20,7 +20,7 @@ const (
 	idleClients = 5000
 )
 
-// TestMeasure prints the table of docs/performance.md: what three processes on
+// TestMeasure prints the table of docs/PERFORMANCE.md: what three processes on
 // this machine do, beside bare raft in the same minutes.
 func TestMeasure(t *testing.T) {
 	if os.Getenv("SHOAL_BENCH") == "" {
