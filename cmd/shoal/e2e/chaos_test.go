@@ -100,6 +100,7 @@ func TestChaosKill(t *testing.T) {
 		})
 		c.heal()
 		v := l.finish()
+		c.awaitEqual()
 		t.Logf("%d kills", kills)
 		if v.acked < r.acked {
 			t.Errorf("%d acknowledged, want %d", v.acked, r.acked)
@@ -128,6 +129,7 @@ func TestChaosFreeze(t *testing.T) {
 		})
 		c.heal()
 		l.finish()
+		c.awaitEqual()
 		t.Logf("%d freezes", freezes)
 	})
 }
