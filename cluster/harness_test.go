@@ -95,6 +95,13 @@ func (n *testNode) Deliver(m *shoalpb.Message) {
 	}
 }
 
+// listen adds a transient subscription.
+func (n *testNode) listen(filter string, in *inboxOf) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.subs[filter] = append(n.subs[filter], in)
+}
+
 // newCluster starts size nodes with parts shards and waits until all serve.
 func newCluster(t *testing.T, size, parts int) *testCluster { return startCluster(t, size, parts, nil) }
 
@@ -420,9 +427,7 @@ func (c *client) subscribe(filter string, qos uint32) {
 	if c.opened.Durable {
 		c.link.Subscribe([]*shoalpb.Subscription{{Filter: filter, Qos: qos}}, func(_ []bool, err error) { done <- err })
 	} else {
-		c.n.mu.Lock()
-		c.n.subs[filter] = append(c.n.subs[filter], c.in)
-		c.n.mu.Unlock()
+		c.n.listen(filter, c.in)
 		c.n.AddRoute(filter, uint8(qos), func(err error) { done <- err })
 	}
 	if err := wait(c.t, "subscribe "+filter, done); err != nil {

@@ -1,0 +1,355 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/shoalmq/shoal/broker/session"
+)
+
+// TestScenarioRandom lets clients open, move, subscribe, publish and go while
+// nodes are killed and started, frozen and cut off, one at a time, and sometimes
+// all are killed at once. SHOAL_TEST_SEED repeats the choices of a run (not its
+// timing), SHOAL_TEST_SECONDS sets its length.
+func TestScenarioRandom(t *testing.T) {
+	t.Parallel()
+	for _, parts := range []int{1, 6} {
+		t.Run(fmt.Sprint(parts), func(t *testing.T) {
+			t.Parallel()
+			seed := fromEnv(t, "SHOAL_TEST_SEED", rand.Uint64N(1<<32))
+			span := time.Duration(fromEnv(t, "SHOAL_TEST_SECONDS", 12)) * time.Second
+			t.Logf("SHOAL_TEST_SEED=%d", seed)
+			r := newRun(t, parts, seed)
+			r.trouble(t.Context(), span)
+			r.finish()
+			t.Log(r.h.summary())
+		})
+	}
+}
+
+func fromEnv(t *testing.T, name string, otherwise uint64) uint64 {
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// run is a random run.
+type run struct {
+	t        *testing.T
+	c        *testCluster
+	h        *history
+	seed     uint64
+	devices  []*device
+	visitors []*visitor
+	over     context.Context
+	stop     context.CancelFunc
+	tasks    sync.WaitGroup
+}
+
+func newRun(t *testing.T, parts int, seed uint64) *run {
+	r := &run{t: t, c: newScenario(t, 3, parts), h: &history{}, seed: seed}
+	r.over, r.stop = context.WithCancel(context.Background())
+	t.Cleanup(func() { r.stop(); r.tasks.Wait() })
+	for i := range 6 {
+		d := newDevice(r.c, fmt.Sprint("device-", i))
+		r.devices = append(r.devices, d)
+		r.tasks.Go(func() { r.live(d, r.rng(i)) })
+	}
+	for i, name := range r.c.names {
+		v := &visitor{r: r, name: name}
+		r.visitors = append(r.visitors, v)
+		r.tasks.Go(func() { v.live(r.rng(100 + i)) })
+	}
+	return r
+}
+
+// rng is the source of choices of one part of the run.
+func (r *run) rng(stream int) *rand.Rand { return rand.New(rand.NewPCG(r.seed, uint64(stream))) }
+
+func (r *run) anyNode(rng *rand.Rand) string { return r.c.names[rng.IntN(len(r.c.names))] }
+
+func anyTopic(rng *rand.Rand) string { return fmt.Sprint("t/", rng.IntN(4)) }
+
+func anyFilter(rng *rand.Rand) string {
+	filters := []string{"t/0", "t/1", "t/2", "t/3", "t/+", "#"}
+	return filters[rng.IntN(len(filters))]
+}
+
+// live is what a device does all the time.
+func (r *run) live(d *device, rng *rand.Rand) {
+	for number := 0; r.over.Err() == nil; {
+		if !d.connected() {
+			d.connect(r.anyNode(rng))
+		}
+		switch k := rng.IntN(20); {
+		case k < 10:
+			for n := rng.IntN(8); n > 0 && d.unfinished() < 30; n-- {
+				number++
+				r.publish(d, anyTopic(rng), 1+rng.Uint32N(2), number)
+			}
+		case k < 13:
+			filter := anyFilter(rng)
+			s := r.h.subscribes(d.id, filter)
+			if d.subscribe(filter, 2) == nil {
+				r.h.subscribed(s)
+			}
+		case k < 15:
+			filter := anyFilter(rng)
+			r.h.leaves(d.id, filter)
+			if d.unsubscribe(filter) == nil {
+				r.h.left(d.id, filter)
+			}
+		case k == 15:
+			d.connect(r.anyNode(rng)) // a takeover
+		case k == 16:
+			d.hangUp()
+		}
+		pause(r.over, time.Duration(rng.IntN(40))*time.Millisecond)
+	}
+}
+
+func (r *run) publish(d *device, topic string, qos uint32, number int) {
+	m := r.h.publishes(d.id, topic, qos, number)
+	sent := d.publish(topic, qos, m.payload())
+	r.tasks.Go(func() {
+		select {
+		case <-sent.acked:
+			r.h.acked(m)
+		case <-r.over.Done(): // acknowledged in finish, or not at all
+			<-sent.acked
+			r.h.acked(m)
+		}
+	})
+}
+
+// visitor is a chain of transient sessions on one node. Each ends for the
+// history when its node is about to have trouble.
+type visitor struct {
+	r    *run
+	name string
+
+	mu    sync.Mutex
+	id    string
+	guest *client
+	seen  []*client // all there were
+	ids   []string
+	count int
+}
+
+// live keeps a session that subscribes to all and publishes.
+func (v *visitor) live(rng *rand.Rand) {
+	for number := 0; v.r.over.Err() == nil; {
+		guest, id := v.present()
+		if guest == nil {
+			v.visit()
+		} else if rng.IntN(2) == 0 {
+			number++
+			m := v.r.h.publishes(id, anyTopic(rng), 1, number)
+			guest.link.Publish(message(m.topic, 1, m.payload()), func(err error) {
+				if err == nil && !guest.n.dead.Load() {
+					v.r.h.acked(m)
+				}
+			})
+		}
+		pause(v.r.over, time.Duration(rng.IntN(40))*time.Millisecond)
+	}
+}
+
+func (v *visitor) present() (*client, string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.guest != nil && len(v.guest.lost) > 0 {
+		v.end()
+	}
+	return v.guest, v.id
+}
+
+// visit opens a session and subscribes.
+func (v *visitor) visit() {
+	n := v.r.c.node(v.name)
+	if n == nil {
+		return
+	}
+	v.mu.Lock()
+	v.count++
+	id := fmt.Sprintf("visitor-%s-%d", v.name, v.count)
+	v.mu.Unlock()
+	guest, err := n.arrive(id)
+	if err != nil {
+		return
+	}
+	s := v.r.h.subscribes(id, "#")
+	v.mu.Lock()
+	v.guest, v.id = guest, id
+	v.seen, v.ids = append(v.seen, guest), append(v.ids, id)
+	v.mu.Unlock()
+	n.listen("#", guest.in)
+	suback := make(chan error, 1)
+	n.AddRoute("#", 2, func(err error) { suback <- err })
+	select {
+	case err = <-suback:
+	case <-time.After(patience):
+		v.r.t.Errorf("no SUBACK for %s", id)
+	case <-v.r.over.Done():
+	}
+	if err == nil && !n.dead.Load() {
+		v.r.h.subscribed(s)
+	}
+}
+
+// arrive opens a transient session.
+func (n *testNode) arrive(id string) (*client, error) {
+	guest := &client{n: n, in: newInbox(), superseded: make(chan struct{}, 16), lost: make(chan struct{}, 16)}
+	done := make(chan error, 1)
+	n.Open(session.OpenRequest{Client: id, CleanStart: true, Window: 32}, guest,
+		func(l session.Link, o session.Opened, err error) {
+			guest.mu.Lock()
+			guest.link, guest.opened = l, o
+			guest.mu.Unlock()
+			done <- err
+		})
+	select {
+	case err := <-done:
+		return guest, err
+	case <-time.After(patience):
+		return nil, errors.New("no answer")
+	}
+}
+
+// leaves ends the present session, as far as promises go: its node is about to
+// have trouble.
+func (v *visitor) leaves() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.end()
+}
+
+// end is leaves with mu held.
+func (v *visitor) end() {
+	if v.guest == nil {
+		return
+	}
+	v.r.h.leaves(v.id, "#")
+	v.guest.link.Close(session.CloseRequest{})
+	v.guest.n.RemoveRoute("#", 2)
+	v.guest = nil
+}
+
+// trouble does one thing after the other to nodes and links.
+func (r *run) trouble(ctx context.Context, span time.Duration) {
+	rng := r.rng(1000)
+	for end := time.Now().Add(span); time.Now().Before(end) && ctx.Err() == nil; {
+		pause(ctx, time.Duration(rng.IntN(1500))*time.Millisecond)
+		name := r.anyNode(rng)
+		long := time.Duration(rng.IntN(6000)) * time.Millisecond
+		switch k := rng.IntN(10); {
+		case k < 4:
+			r.kill(name)
+			if rng.IntN(3) == 0 {
+				pause(ctx, long)
+			}
+			r.c.start(name)
+		case k == 4:
+			for _, name := range r.c.names {
+				r.kill(name)
+			}
+			for _, i := range rng.Perm(len(r.c.names)) {
+				r.c.start(r.c.names[i])
+			}
+		case k == 5:
+			r.disturb(name, func() { r.c.net.freeze(name); pause(ctx, long); r.c.net.rejoin(name) })
+		case k == 6:
+			r.disturb(name, func() { r.c.net.isolate(name); pause(ctx, long); r.c.net.rejoin(name) })
+		case k == 7:
+			other := others(name)[rng.IntN(2)]
+			r.disturb(other, func() {})
+			r.disturb(name, func() { r.c.net.cut(name, other); pause(ctx, long); r.c.net.join(name, other) })
+		default:
+			r.moveLeader(rng.Uint32N(uint32(r.c.parts+1)), name)
+		}
+	}
+}
+
+func (r *run) kill(name string) {
+	r.disturb(name, func() { r.c.kill(name) })
+}
+
+// disturb does something after which nothing is promised to those who are
+// connected at a node.
+func (r *run) disturb(name string, how func()) {
+	for _, v := range r.visitors {
+		if v.name == name {
+			v.leaves()
+		}
+	}
+	r.t.Logf("%6.2fs trouble at %s", float64(time.Since(start).Milliseconds())/1000, name)
+	how()
+}
+
+var start = time.Now()
+
+// moveLeader gives the leadership of a group to a node, if that works.
+func (r *run) moveLeader(group uint32, name string) {
+	to := r.c.node(name).self
+	for _, n := range r.c.up() {
+		if g := n.group(group); g != nil && g.leads() && n.config.NodeID != name {
+			g.raftNow.Load().LeadershipTransferToServer(to, raft.ServerAddress(to))
+		}
+	}
+}
+
+// finish ends all trouble, has everything completed and checks what came.
+func (r *run) finish() {
+	r.c.net.heal()
+	r.c.ready()
+	r.stop()
+	for _, d := range r.devices {
+		eventually(r.t, d.id+" is served to the end", func() error {
+			if !d.connected() {
+				r.c.must(d.stay(r.c.names...))
+			}
+			if n := d.unfinished(); n > 0 {
+				return fmt.Errorf("%d messages are not acknowledged", n)
+			}
+			return nil
+		})
+	}
+	r.tasks.Wait()
+	for _, d := range r.devices {
+		eventually(r.t, d.id, func() error {
+			got, faults := d.payloads()
+			if len(faults) > 0 {
+				r.t.Fatalf("%s: %q", d.id, faults)
+			}
+			return r.h.check(d.id, got)
+		})
+	}
+	for _, v := range r.visitors {
+		v.leaves()
+		for i, guest := range v.seen {
+			if err := r.h.check(v.ids[i], guest.in.payloads()); err != nil {
+				r.t.Error(err)
+			}
+		}
+	}
+	r.c.settled()
+	for _, d := range r.devices { // what came after is checked, too
+		got, _ := d.payloads()
+		r.c.must(r.h.check(d.id, got))
+	}
+}
