@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,7 +82,25 @@ func startCluster(dir string, names ...string) (started []*node, err error) {
 			return nil, err
 		}
 	}
-	return started, nil
+	return started, started[0].awaitSettled()
+}
+
+// awaitSettled waits until each shard is led by its preferred replica, the first
+// one: to a durable session QoS 0 goes by the leader's memory, so what is on the
+// way when leaders move may be lost, and most rules want it to come.
+func (n *node) awaitSettled() error {
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		settled := true
+		for _, g := range n.Status().Groups {
+			settled = settled && (g.Group == "directory" || len(g.Replicas) > 0 && strings.HasPrefix(g.Replicas[0], g.Leader+" "))
+		}
+		if settled {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("leaders are not where they belong: %+v", n.Status().Groups)
+		}
+	}
 }
 
 // startNode opens a node and serves on a free port.

@@ -204,7 +204,8 @@ func retainFlag(s *scene, asPublished bool) {
 func unaltered(s *scene, properties packet.MessageProperties) {
 	s.Helper()
 	forward := string(properties.AppendForward(nil))
-	pub, sub := s.pair()
+	name := fmt.Sprint("s", scenes.Add(1)) // a session of its own
+	pub, sub := s.connect(s.here, "p"), s.connect(s.there, name)
 	sub.Subscribe(s.topic("a"), 2)
 	send := func(qos packet.QoS) {
 		exchange(pub, &packet.Publish{Topic: []byte(s.topic("a")), Payload: []byte("x"), QoS: qos, PacketID: uint16(qos) + 10, Forward: []byte(forward)})
@@ -224,7 +225,7 @@ func unaltered(s *scene, properties packet.MessageProperties) {
 		s.leave(sub, s.there, s.topic("a"))
 		send(1)
 		send(2)
-		sub = s.resume(s.other, "s")
+		sub = s.resume(s.other, name)
 		finish(sub, sub.ExpectPublish(s.topic("a"), "marker"))
 		expect(1)
 		expect(2)
