@@ -45,6 +45,7 @@ type subscriber struct {
 	// since is the instant of SUBACK; what is sent later must arrive.
 	since      int64
 	deliveries []delivery
+	reached    map[int32]int // of each stream the highest number delivered, + 1
 }
 
 // history is what all clients of a test saw. It is safe for use by many
@@ -121,7 +122,7 @@ func (h *history) now() int64 {
 func (h *history) subscribe(name, filter string, qos packet.QoS) *subscriber {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := &subscriber{name: name, filter: filter, qos: qos}
+	s := &subscriber{name: name, filter: filter, qos: qos, reached: map[int32]int{}}
 	h.subscribers = append(h.subscribers, s)
 	return s
 }
@@ -145,6 +146,22 @@ func (h *history) delivered(s *subscriber, p *packet.Publish) {
 		return
 	}
 	s.deliveries = append(s.deliveries, delivery{m, p.QoS})
+	s.reached[m.stream] = max(s.reached[m.stream], int(m.number)+1)
+}
+
+// lag is how many messages the slowest subscriber is behind, if all subscribe
+// to everything.
+func (h *history) lag() (most int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.subscribers {
+		behind := 0
+		for id, stream := range h.published {
+			behind += len(stream) - s.reached[int32(id)]
+		}
+		most = max(most, behind)
+	}
+	return most
 }
 
 // parse is called with mu held.

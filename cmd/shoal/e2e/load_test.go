@@ -92,10 +92,18 @@ func startLoad(t testing.TB, c *cluster, lc loadConfig) *load {
 
 func (l *load) all() []*client { return append(append([]*client{}, l.publishers...), l.subscribers...) }
 
+// lagMost is how far subscribers may fall behind before publishers wait: well
+// below the limit of a session's queue, beyond which messages are dropped and
+// counted.
+const lagMost = 20_000
+
 // publish sends alternately at QoS 1 and 2.
 func (l *load) publish(ctx context.Context, p *client, streams [2]int32, pace time.Duration) {
 	next := time.Now()
 	for i := 0; ctx.Err() == nil && p.publish(streams[i%2]); i++ {
+		for ctx.Err() == nil && l.h.lag() > lagMost {
+			time.Sleep(10 * time.Millisecond)
+		}
 		if next = next.Add(pace); pace > 0 {
 			time.Sleep(time.Until(next))
 		}
@@ -137,6 +145,11 @@ func (l *load) finish() verdict {
 	l.settle()
 	v := l.h.check()
 	l.t.Logf("%s; %s", v, l.h.noted())
+	for _, n := range l.c.nodes {
+		if dropped := n.metric("shoal_shard_messages_dropped_total"); dropped > 0 {
+			l.t.Errorf("node %s counts %v messages dropped by a limit", n.name, dropped)
+		}
+	}
 	if err := v.err(); err != nil {
 		l.t.Error(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -159,6 +160,27 @@ func (n *node) status() (status, error) {
 		return s, fmt.Errorf("status of node %s: %d %s", n.name, code, body)
 	}
 	return s, json.Unmarshal([]byte(body), &s)
+}
+
+// metric sums a metric of the node over all its labels.
+func (n *node) metric(name string) (sum float64) {
+	n.t.Helper()
+	_, body, err := n.ask("/metrics")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for line := range strings.Lines(body) {
+		labels := strings.TrimPrefix(line, name)
+		if labels == line || (labels[0] != '{' && labels[0] != ' ') {
+			continue
+		}
+		value, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(strings.TrimSpace(line), ' '):]), 64)
+		if err != nil {
+			n.t.Fatalf("metric %q: %v", line, err)
+		}
+		sum += value
+	}
+	return sum
 }
 
 // tail returns the last lines of the node's log.
