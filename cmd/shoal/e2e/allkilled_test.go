@@ -51,4 +51,5 @@ func allEndAtOnce(t *testing.T, c *cluster, cut, back func()) {
 		t.Logf("all ready %v after they were started", time.Since(begin).Round(time.Millisecond))
 	})
 	l.finish()
+	c.awaitEqual()
 }
