@@ -166,6 +166,9 @@ func TestScenarioLeftBehind(t *testing.T) {
 			c.must(pub.connect("n1"))
 			second := pub.publish("f", 1, "second")
 			wait(t, "PUBACK", second.acked)
+			if !c.node("n1").isFenced(processID{"n2", 1}) {
+				t.Error("acknowledged while the former owner's process may go on")
+			}
 			// The subscriber's node first, so that the frozen one goes on for a
 			// while without knowing that it is fenced.
 			c.net.join("n2", "n3")

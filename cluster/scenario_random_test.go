@@ -56,15 +56,18 @@ type run struct {
 	seed     uint64
 	devices  []*device
 	visitors []*visitor
-	over     context.Context
+	over     context.Context // no one begins anything more
 	stop     context.CancelFunc
+	failed   context.Context // no one waits any more
 	tasks    sync.WaitGroup
 }
 
 func newRun(t *testing.T, parts int, seed uint64) *run {
 	r := &run{t: t, c: newScenario(t, 3, parts), h: &history{}, seed: seed}
-	r.over, r.stop = context.WithCancel(context.Background())
-	t.Cleanup(func() { r.stop(); r.tasks.Wait() })
+	failed, fail := context.WithCancel(context.Background())
+	r.failed = failed
+	r.over, r.stop = context.WithCancel(failed)
+	t.Cleanup(func() { fail(); r.tasks.Wait() })
 	for i := range 6 {
 		d := newDevice(r.c, fmt.Sprint("device-", i))
 		r.devices = append(r.devices, d)
@@ -130,9 +133,7 @@ func (r *run) publish(d *device, topic string, qos uint32, number int) {
 		select {
 		case <-sent.acked:
 			r.h.acked(m)
-		case <-r.over.Done(): // acknowledged in finish, or not at all
-			<-sent.acked
-			r.h.acked(m)
+		case <-r.failed.Done():
 		}
 	})
 }
