@@ -244,7 +244,7 @@ func TestGarbageReachesNoLog(t *testing.T) {
 			before, quiet = now, 0
 		}
 	}
-	s := &scene{T: t, v: packet.V5, here: n, name: "g"}
+	s := &scene{TB: t, v: packet.V5, here: n, name: "g"}
 	connect := raw(0x10, s.head(2), text("c"))
 	for i := range len(connect) - 1 { // cut anywhere, then closed from this side
 		c := s.dial(n)

@@ -51,7 +51,7 @@ func check(t *testing.T, rules []rule) {
 				}
 				t.Run(r.name+"/"+v.String()+" "+class, func(t *testing.T) {
 					t.Parallel()
-					r.test(newScene(t, v, keep))
+					r.try(t, v, keep)
 				})
 			}
 		}
@@ -72,7 +72,7 @@ func (in variant) has(v packet.Version, keep bool) bool {
 // scene is one run of one rule: a protocol version, a class of sessions, two
 // nodes, and names that nobody else uses.
 type scene struct {
-	*testing.T
+	testing.TB
 	v       packet.Version
 	durable bool
 	// here is where publishers and first connections are, there where
@@ -84,12 +84,12 @@ type scene struct {
 var scenes atomic.Uint64
 
 // newScene turns the roles of the nodes around from run to run.
-func newScene(t *testing.T, v packet.Version, keep bool) *scene {
+func newScene(t testing.TB, v packet.Version, keep bool) *scene {
 	h := fnv.New32a()
 	h.Write([]byte(t.Name()))
 	first := int(h.Sum32() % 3)
 	return &scene{
-		T: t, v: v, durable: keep, name: fmt.Sprintf("t%d", scenes.Add(1)),
+		TB: t, v: v, durable: keep, name: fmt.Sprintf("t%d", scenes.Add(1)),
 		here: nodes[first], there: nodes[(first+1)%3], other: nodes[(first+2)%3],
 	}
 }

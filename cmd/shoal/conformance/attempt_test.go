@@ -1,0 +1,85 @@
+package conformance
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/shoalmq/shoal/broker/packet"
+)
+
+// attempt is the testing.T of one try of a rule. It keeps its failures for
+// itself.
+type attempt struct {
+	*testing.T
+	failures []string
+}
+
+func (a *attempt) Error(args ...any) {
+	a.failures = append(a.failures, where()+": "+fmt.Sprint(args...))
+}
+
+func (a *attempt) Errorf(format string, args ...any) { a.Error(fmt.Sprintf(format, args...)) }
+func (a *attempt) FailNow()                          { runtime.Goexit() }
+func (a *attempt) Fatal(args ...any)                 { a.Error(args...); a.FailNow() }
+func (a *attempt) Fatalf(format string, args ...any) { a.Errorf(format, args...); a.FailNow() }
+
+// try runs a rule in a scene of its own.
+//
+// On a machine with too much to do leaders are elected in between. CONNECT may be
+// answered with 0x88 then, publishers may be closed, and QoS 0 to a durable
+// session, which goes by its shard leader's memory, may be lost. Then the rule is
+// tried again: what must hold over elections is the business of cmd/shoal/e2e.
+func (r *rule) try(t *testing.T, v packet.Version, keep bool) {
+	const tries = 4
+	for i := 1; ; i++ {
+		before := terms()
+		a := &attempt{T: t}
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			r.test(newScene(a, v, keep))
+		}()
+		<-over
+		if len(a.failures) == 0 {
+			return
+		}
+		elected := terms() != before
+		for _, f := range a.failures {
+			t.Logf("try %d, elections %t: %s", i, elected, f)
+		}
+		if !elected || i == tries {
+			t.FailNow()
+		}
+		for _, n := range nodes {
+			if err := n.awaitReady(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// where is the line of a rule that runs.
+func where() string {
+	callers := make([]uintptr, 20)
+	frames := runtime.CallersFrames(callers[:runtime.Callers(3, callers)])
+	for {
+		f, more := frames.Next()
+		if name := filepath.Base(f.File); name != "attempt_test.go" && strings.Contains(f.Function, "/conformance.") {
+			return fmt.Sprintf("%s:%d", name, f.Line)
+		}
+		if !more {
+			return "somewhere"
+		}
+	}
+}
+
+// terms changes whenever a leader is elected.
+func terms() (sum uint64) {
+	for _, g := range nodes[0].Status().Groups {
+		sum += g.Term
+	}
+	return sum
+}
