@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,6 +23,18 @@ import (
 // patience is how long a test waits for what must come; nothing takes nearly
 // as long on a machine that is not overloaded.
 const patience = 60 * time.Second
+
+// TestMain lets more tests run side by side than there are cores: they mostly
+// wait, for elections and for leases to end.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", "6")
+	}
+	os.Exit(m.Run())
+}
 
 // testCluster is a cluster in one process, made by the production constructor.
 // Its methods are called by the test's goroutine, those that say so by any.
