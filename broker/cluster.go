@@ -18,7 +18,8 @@ type Cluster interface {
 	// AddRoute says that a transient session of this node has subscribed
 	// filter with qos. It is called after the subscription stands in the
 	// front end's own trie, once for each subscription; done(nil) comes when
-	// every node matches it (SUBACK).
+	// every node matches it (SUBACK). A Shared Subscription's filter is the whole
+	// of it, "$share/{ShareName}/{filter}"; each call is one member.
 	AddRoute(filter string, qos uint8, done func(error))
 	// RemoveRoute takes one AddRoute back.
 	RemoveRoute(filter string, qos uint8)
@@ -27,6 +28,15 @@ type Cluster interface {
 	// background, bounded, drops counted. m and what it points to stay the
 	// caller's: it is valid only during the call.
 	PublishQoS0(m *shoalpb.Message)
+	// Retained reads the retained messages that match filter, page by page, in
+	// order of topic within a shard: each page is current, as of some time after
+	// the call. The cursor to begin with is the zero value; done gets the next
+	// one. The messages are shared and read only.
+	Retained(filter string, from session.RetainedCursor, done func(page []*shoalpb.Message, next session.RetainedCursor, err error))
+	// Redispatch gives a message of QoS ≥ 1 that a transient member of a Shared
+	// Subscription has not finished to another member. It is called after the
+	// member's own subscription is gone. The message is shared and read only.
+	Redispatch(share string, m *shoalpb.Message)
 }
 
 // Local is the one callback of the replicated side: this node's transient
@@ -35,6 +45,8 @@ type Local interface {
 	// Deliver hands a message to the transient subscribers of this node that
 	// match. It enqueues or drops and counts, and never waits for a client.
 	// For QoS 0 m is valid only during the call; for QoS ≥ 1 it is shared and
-	// read only.
-	Deliver(m *shoalpb.Message)
+	// read only. picks are the Shared Subscriptions of which one member here gets
+	// a copy; if one has no member here any more, a message of QoS ≥ 1 goes back
+	// by Redispatch.
+	Deliver(m *shoalpb.Message, picks []*shoalpb.Pick)
 }

@@ -10,7 +10,7 @@ import (
 
 // Deliver is part of Local: it hands m to the transient subscribers here, one
 // copy for each ([MQTT-3.3.4-2] to [MQTT-3.3.4-4]).
-func (b *Broker) Deliver(m *shoalpb.Message) {
+func (b *Broker) Deliver(m *shoalpb.Message, _ []*shoalpb.Pick) {
 	targets := b.subs.match(m.Topic)
 	if len(targets) == 0 {
 		return

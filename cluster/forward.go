@@ -341,11 +341,11 @@ func (n *Node) acceptForward(r *shoalpb.ForwardRequest) *shoalpb.ForwardReply {
 	for i, m := range r.Messages {
 		if k := r.First + uint64(i); k > in.last {
 			in.last = k
-			n.deliver(m)
+			n.deliver(m, nil)
 		}
 	}
 	for _, m := range r.Volatiles {
-		n.deliver(m)
+		n.deliver(m, nil)
 	}
 	return &shoalpb.ForwardReply{Last: in.last}
 }

@@ -95,7 +95,7 @@ func message(name string, qos uint32, payload string) *shoalpb.Message {
 }
 
 // Deliver implements Local.
-func (n *testNode) Deliver(m *shoalpb.Message) {
+func (n *testNode) Deliver(m *shoalpb.Message, _ []*shoalpb.Pick) {
 	m = cloneMessage(m)
 	n.mu.Lock()
 	defer n.mu.Unlock()

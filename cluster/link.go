@@ -33,8 +33,8 @@ type link struct {
 	closeSent bool
 	drained   bool
 	queues    map[uint32]*commandQueue
-	// acks gathers what Ack got until a batch takes it; nil if none waits.
-	acks []uint64
+	// acks and expired gather what Ack and Expired got until a batch takes them.
+	acks, expired []uint64
 	// pending are the Released exchanges that wait for their targets, from
 	// asking on.
 	pending map[uint16]*release
@@ -360,24 +360,44 @@ func (l *link) Unsubscribe(filters []string, done func(existed []bool, err error
 // yet go into one command.
 func (l *link) Ack(seq uint64) {
 	l.mu.Lock()
+	first := len(l.acks)+len(l.expired) == 0
 	l.acks = append(l.acks, seq)
-	first := len(l.acks) == 1
 	l.mu.Unlock()
-	if first {
-		l.p.sources[l.shard].enqueueControl(&command{encode: l.takeAcks, done: func(_ uint64, a *shoalpb.Answer, _ error) {
-			if a.GetCode() == shoalpb.Code_CODE_NOT_OWNER {
-				l.disowned()
-			}
-		}})
+	l.acked(first)
+}
+
+// Expired implements session.Link; it goes with the acks.
+func (l *link) Expired(seq uint64) {
+	l.mu.Lock()
+	first := len(l.acks)+len(l.expired) == 0
+	l.expired = append(l.expired, seq)
+	l.mu.Unlock()
+	l.acked(first)
+}
+
+// acked queues a command for what has gathered, with the first of it.
+func (l *link) acked(first bool) {
+	if !first {
+		return
 	}
+	l.p.sources[l.shard].enqueueControl(&command{encode: l.takeAcks, done: func(_ uint64, a *shoalpb.Answer, _ error) {
+		if a.GetCode() == shoalpb.Code_CODE_NOT_OWNER {
+			l.disowned()
+		}
+	}})
 }
 
 func (l *link) takeAcks() []byte {
 	l.mu.Lock()
-	seqs := l.acks
-	l.acks = nil
+	ack := &shoalpb.Ack{Client: l.client, Conn: l.conn, Seqs: l.acks, Expired: l.expired}
+	l.acks, l.expired = nil, nil
 	l.mu.Unlock()
-	return encodeCommand(&shoalpb.Command{Ack: &shoalpb.Ack{Client: l.client, Conn: l.conn, Seqs: seqs}})
+	return encodeCommand(&shoalpb.Command{Ack: ack})
+}
+
+// Retain implements session.Link.
+func (l *link) Retain(*shoalpb.Message) {
+	l.p.n.metrics.dropped.WithLabelValues("retain").Inc()
 }
 
 // Release implements session.Link.

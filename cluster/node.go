@@ -27,8 +27,9 @@ import (
 type Local interface {
 	// Deliver hands a message to the subscribers that match. It enqueues, or
 	// drops and counts, and never waits for a client. For QoS 0 m is valid only
-	// during the call.
-	Deliver(m *shoalpb.Message)
+	// during the call. picks are the Shared Subscriptions of which one member
+	// here gets a copy.
+	Deliver(m *shoalpb.Message, picks []*shoalpb.Pick)
 }
 
 // Node is the replicated side of one node. It is safe for concurrent use.
@@ -119,9 +120,9 @@ func Open(c Config) (*Node, error) {
 func (n *Node) Attach(local Local) { n.local.Store(&local) }
 
 // deliver hands m to this node's transient subscribers.
-func (n *Node) deliver(m *shoalpb.Message) {
+func (n *Node) deliver(m *shoalpb.Message, picks []*shoalpb.Pick) {
 	if local := n.local.Load(); local != nil {
-		(*local).Deliver(m)
+		(*local).Deliver(m, picks)
 	}
 }
 

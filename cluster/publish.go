@@ -84,7 +84,7 @@ func (l *link) routePublish(p *publish, t *directory.Targets, w *parts) {
 	for _, t := range t.Nodes {
 		switch {
 		case t.Node == l.p.n.config.NodeID:
-			l.p.n.deliver(p.m)
+			l.p.n.deliver(p.m, nil)
 		case t.QoS == 0:
 			l.p.forward(t.Node, t.Boot).volatile(p.m)
 		default:
@@ -165,7 +165,7 @@ func (n *Node) PublishQoS0(m *shoalpb.Message) {
 	}
 	for _, t := range t.Nodes {
 		if t.Node == n.config.NodeID {
-			n.deliver(m)
+			n.deliver(m, nil)
 		} else {
 			p.forward(t.Node, t.Boot).volatile(keep())
 		}

@@ -347,6 +347,8 @@ type NodeRow struct {
 	Up     bool                   `protobuf:"varint,3,opt,name=up,proto3" json:"up,omitempty"`
 	// fence is the fence number of the node's last change.
 	Fence         uint64 `protobuf:"varint,4,opt,name=fence,proto3" json:"fence,omitempty"`
+	Drained       bool   `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`
+	Leaving       bool   `protobuf:"varint,6,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -409,12 +411,32 @@ func (x *NodeRow) GetFence() uint64 {
 	return 0
 }
 
+func (x *NodeRow) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+func (x *NodeRow) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
 // PlacementRow is where a shard's replicas are, the preferred leader first.
 type PlacementRow struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
 	// replicas are "node/disk".
-	Replicas      []string `protobuf:"bytes,2,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas []string `protobuf:"bytes,2,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// version counts changes of the placement, from 1 at birth.
+	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Joining string `protobuf:"bytes,4,opt,name=joining,proto3" json:"joining,omitempty"`
+	Leaving string `protobuf:"bytes,5,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// founders are the replicas at birth: they alone may bootstrap the group.
+	Founders      []string `protobuf:"bytes,6,rep,name=founders,proto3" json:"founders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -459,6 +481,34 @@ func (x *PlacementRow) GetFormat() uint32 {
 func (x *PlacementRow) GetReplicas() []string {
 	if x != nil {
 		return x.Replicas
+	}
+	return nil
+}
+
+func (x *PlacementRow) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *PlacementRow) GetJoining() string {
+	if x != nil {
+		return x.Joining
+	}
+	return ""
+}
+
+func (x *PlacementRow) GetLeaving() string {
+	if x != nil {
+		return x.Leaving
+	}
+	return ""
+}
+
+func (x *PlacementRow) GetFounders() []string {
+	if x != nil {
+		return x.Founders
 	}
 	return nil
 }
@@ -530,10 +580,13 @@ type RouteTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// group of a shard with durable subscribers, or (node, boot) with transient
 	// ones.
-	Group         uint32 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
-	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	Boot          uint64 `protobuf:"varint,3,opt,name=boot,proto3" json:"boot,omitempty"`
-	Qos           uint32 `protobuf:"varint,4,opt,name=qos,proto3" json:"qos,omitempty"`
+	Group uint32 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Node  string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Boot  uint64 `protobuf:"varint,3,opt,name=boot,proto3" json:"boot,omitempty"`
+	Qos   uint32 `protobuf:"varint,4,opt,name=qos,proto3" json:"qos,omitempty"`
+	// members and attached, of a Shared Subscription.
+	Members       uint32 `protobuf:"varint,5,opt,name=members,proto3" json:"members,omitempty"`
+	Attached      uint32 `protobuf:"varint,6,opt,name=attached,proto3" json:"attached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -596,6 +649,20 @@ func (x *RouteTarget) GetQos() uint32 {
 	return 0
 }
 
+func (x *RouteTarget) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *RouteTarget) GetAttached() uint32 {
+	if x != nil {
+		return x.Attached
+	}
+	return 0
+}
+
 var File_directory_rows_proto protoreflect.FileDescriptor
 
 const file_directory_rows_proto_rawDesc = "" +
@@ -626,24 +693,32 @@ const file_directory_rows_proto_rawDesc = "" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12\x16\n" +
 	"\x06shards\x18\x04 \x01(\rR\x06shards\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\rR\aversion\x12\x14\n" +
-	"\x05slots\x18\x06 \x03(\rR\x05slots\"o\n" +
+	"\x05slots\x18\x06 \x03(\rR\x05slots\"\xa3\x01\n" +
 	"\aNodeRow\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12&\n" +
 	"\x04info\x18\x02 \x01(\v2\x12.shoal.v1.NodeInfoR\x04info\x12\x0e\n" +
 	"\x02up\x18\x03 \x01(\bR\x02up\x12\x14\n" +
-	"\x05fence\x18\x04 \x01(\x04R\x05fence\"B\n" +
+	"\x05fence\x18\x04 \x01(\x04R\x05fence\x12\x18\n" +
+	"\adrained\x18\x05 \x01(\bR\adrained\x12\x18\n" +
+	"\aleaving\x18\x06 \x01(\bR\aleaving\"\xac\x01\n" +
 	"\fPlacementRow\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
-	"\breplicas\x18\x02 \x03(\tR\breplicas\"k\n" +
+	"\breplicas\x18\x02 \x03(\tR\breplicas\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x18\n" +
+	"\ajoining\x18\x04 \x01(\tR\ajoining\x12\x18\n" +
+	"\aleaving\x18\x05 \x01(\tR\aleaving\x12\x1a\n" +
+	"\bfounders\x18\x06 \x03(\tR\bfounders\"k\n" +
 	"\bRouteRow\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12/\n" +
 	"\atargets\x18\x02 \x03(\v2\x15.shoal.v1.RouteTargetR\atargets\x12\x16\n" +
-	"\x06filter\x18\x03 \x01(\tR\x06filter\"]\n" +
+	"\x06filter\x18\x03 \x01(\tR\x06filter\"\x93\x01\n" +
 	"\vRouteTarget\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
 	"\x04boot\x18\x03 \x01(\x04R\x04boot\x12\x10\n" +
-	"\x03qos\x18\x04 \x01(\rR\x03qosB(Z&github.com/shoalmq/shoal/proto;shoalpbb\x06proto3"
+	"\x03qos\x18\x04 \x01(\rR\x03qos\x12\x18\n" +
+	"\amembers\x18\x05 \x01(\rR\amembers\x12\x1a\n" +
+	"\battached\x18\x06 \x01(\rR\battachedB(Z&github.com/shoalmq/shoal/proto;shoalpbb\x06proto3"
 
 var (
 	file_directory_rows_proto_rawDescOnce sync.Once

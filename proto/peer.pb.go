@@ -23,6 +23,66 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ReconfigureRequest_Change int32
+
+const (
+	ReconfigureRequest_CHANGE_NONE         ReconfigureRequest_Change = 0
+	ReconfigureRequest_CHANGE_ADD_NONVOTER ReconfigureRequest_Change = 1
+	ReconfigureRequest_CHANGE_ADD_VOTER    ReconfigureRequest_Change = 2
+	ReconfigureRequest_CHANGE_REMOVE       ReconfigureRequest_Change = 3
+	// give the leadership to server, or to any other if it is empty.
+	ReconfigureRequest_CHANGE_TRANSFER ReconfigureRequest_Change = 4
+	// change nothing: tell the configuration and how far the replicas are.
+	ReconfigureRequest_CHANGE_LOOK ReconfigureRequest_Change = 5
+)
+
+// Enum value maps for ReconfigureRequest_Change.
+var (
+	ReconfigureRequest_Change_name = map[int32]string{
+		0: "CHANGE_NONE",
+		1: "CHANGE_ADD_NONVOTER",
+		2: "CHANGE_ADD_VOTER",
+		3: "CHANGE_REMOVE",
+		4: "CHANGE_TRANSFER",
+		5: "CHANGE_LOOK",
+	}
+	ReconfigureRequest_Change_value = map[string]int32{
+		"CHANGE_NONE":         0,
+		"CHANGE_ADD_NONVOTER": 1,
+		"CHANGE_ADD_VOTER":    2,
+		"CHANGE_REMOVE":       3,
+		"CHANGE_TRANSFER":     4,
+		"CHANGE_LOOK":         5,
+	}
+)
+
+func (x ReconfigureRequest_Change) Enum() *ReconfigureRequest_Change {
+	p := new(ReconfigureRequest_Change)
+	*p = x
+	return p
+}
+
+func (x ReconfigureRequest_Change) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReconfigureRequest_Change) Descriptor() protoreflect.EnumDescriptor {
+	return file_peer_proto_enumTypes[0].Descriptor()
+}
+
+func (ReconfigureRequest_Change) Type() protoreflect.EnumType {
+	return &file_peer_proto_enumTypes[0]
+}
+
+func (x ReconfigureRequest_Change) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReconfigureRequest_Change.Descriptor instead.
+func (ReconfigureRequest_Change) EnumDescriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{17, 0}
+}
+
 // AppendRequest is one batch, already encoded: the bytes that a peer sends are
 // the bytes proposed.
 type AppendRequest struct {
@@ -158,7 +218,9 @@ type FeedRequest struct {
 	Boot    uint64   `protobuf:"varint,3,opt,name=boot,proto3" json:"boot,omitempty"`
 	Fetches []*Fetch `protobuf:"bytes,4,rep,name=fetches,proto3" json:"fetches,omitempty"`
 	// volatiles are publishes of QoS 0 in effect to durable subscribers.
-	Volatiles     []*Message `protobuf:"bytes,5,rep,name=volatiles,proto3" json:"volatiles,omitempty"`
+	Volatiles []*Message `protobuf:"bytes,5,rep,name=volatiles,proto3" json:"volatiles,omitempty"`
+	// picks of Shared Subscriptions for volatiles.
+	Picks         []*MessagePick `protobuf:"bytes,6,rep,name=picks,proto3" json:"picks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -228,6 +290,66 @@ func (x *FeedRequest) GetVolatiles() []*Message {
 	return nil
 }
 
+func (x *FeedRequest) GetPicks() []*MessagePick {
+	if x != nil {
+		return x.Picks
+	}
+	return nil
+}
+
+// MessagePick is a pick for the message at a place in a list.
+type MessagePick struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Pick          *Pick                  `protobuf:"bytes,2,opt,name=pick,proto3" json:"pick,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessagePick) Reset() {
+	*x = MessagePick{}
+	mi := &file_peer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessagePick) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessagePick) ProtoMessage() {}
+
+func (x *MessagePick) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessagePick.ProtoReflect.Descriptor instead.
+func (*MessagePick) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MessagePick) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *MessagePick) GetPick() *Pick {
+	if x != nil {
+		return x.Pick
+	}
+	return nil
+}
+
 // Fetch asks for a session's entries after seq, as long as conn owns it.
 type Fetch struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -242,7 +364,7 @@ type Fetch struct {
 
 func (x *Fetch) Reset() {
 	*x = Fetch{}
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -254,7 +376,7 @@ func (x *Fetch) String() string {
 func (*Fetch) ProtoMessage() {}
 
 func (x *Fetch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -267,7 +389,7 @@ func (x *Fetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fetch.ProtoReflect.Descriptor instead.
 func (*Fetch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{3}
+	return file_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Fetch) GetClient() string {
@@ -312,7 +434,7 @@ type FeedReply struct {
 
 func (x *FeedReply) Reset() {
 	*x = FeedReply{}
-	mi := &file_peer_proto_msgTypes[4]
+	mi := &file_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -324,7 +446,7 @@ func (x *FeedReply) String() string {
 func (*FeedReply) ProtoMessage() {}
 
 func (x *FeedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[4]
+	mi := &file_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -337,7 +459,7 @@ func (x *FeedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedReply.ProtoReflect.Descriptor instead.
 func (*FeedReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{4}
+	return file_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FeedReply) GetNotLeader() bool {
@@ -387,7 +509,7 @@ type FeedEntries struct {
 
 func (x *FeedEntries) Reset() {
 	*x = FeedEntries{}
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -399,7 +521,7 @@ func (x *FeedEntries) String() string {
 func (*FeedEntries) ProtoMessage() {}
 
 func (x *FeedEntries) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -412,7 +534,7 @@ func (x *FeedEntries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedEntries.ProtoReflect.Descriptor instead.
 func (*FeedEntries) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{5}
+	return file_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FeedEntries) GetClient() string {
@@ -447,15 +569,20 @@ type FeedEntry struct {
 	// retain flag to send.
 	Retain bool `protobuf:"varint,4,opt,name=retain,proto3" json:"retain,omitempty"`
 	// identifiers are the Subscription Identifiers of all that matched.
-	Identifiers   []uint32 `protobuf:"varint,5,rep,packed,name=identifiers,proto3" json:"identifiers,omitempty"`
-	Message       *Message `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	Identifiers []uint32 `protobuf:"varint,5,rep,packed,name=identifiers,proto3" json:"identifiers,omitempty"`
+	Message     *Message `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	// age_ms is how long the message has been in the shard: it counts against
+	// its Message Expiry Interval ([MQTT-3.3.2-6]).
+	AgeMs uint64 `protobuf:"varint,7,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	// share is the Shared Subscription that the entry came through, if any.
+	Share         string `protobuf:"bytes,8,opt,name=share,proto3" json:"share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FeedEntry) Reset() {
 	*x = FeedEntry{}
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +594,7 @@ func (x *FeedEntry) String() string {
 func (*FeedEntry) ProtoMessage() {}
 
 func (x *FeedEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +607,7 @@ func (x *FeedEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedEntry.ProtoReflect.Descriptor instead.
 func (*FeedEntry) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{6}
+	return file_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FeedEntry) GetSeq() uint64 {
@@ -525,6 +652,20 @@ func (x *FeedEntry) GetMessage() *Message {
 	return nil
 }
 
+func (x *FeedEntry) GetAgeMs() uint64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *FeedEntry) GetShare() string {
+	if x != nil {
+		return x.Share
+	}
+	return ""
+}
+
 // Notice tells a connection of something its shard decided. Notices may be
 // lost; what they say can be asked for.
 type Notice struct {
@@ -534,14 +675,17 @@ type Notice struct {
 	// completed: Packet Identifiers whose Released is complete (PUBCOMP).
 	Completed []uint32 `protobuf:"varint,3,rep,packed,name=completed,proto3" json:"completed,omitempty"`
 	// superseded: another connection owns the session.
-	Superseded    bool `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	Superseded bool `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// recorded: Packet Identifiers of QoS 2 messages whose retained copy is in
+	// its register (PUBREC).
+	Recorded      []uint32 `protobuf:"varint,5,rep,packed,name=recorded,proto3" json:"recorded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -553,7 +697,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -566,7 +710,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{7}
+	return file_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Notice) GetClient() string {
@@ -597,6 +741,13 @@ func (x *Notice) GetSuperseded() bool {
 	return false
 }
 
+func (x *Notice) GetRecorded() []uint32 {
+	if x != nil {
+		return x.Recorded
+	}
+	return nil
+}
+
 // ForwardRequest is a run of numbered publishes, and unnumbered QoS 0 ones,
 // from a node's process, or from a shard's outbox, to a node's process.
 type ForwardRequest struct {
@@ -614,14 +765,17 @@ type ForwardRequest struct {
 	Fence    uint64     `protobuf:"varint,8,opt,name=fence,proto3" json:"fence,omitempty"`
 	Messages []*Message `protobuf:"bytes,9,rep,name=messages,proto3" json:"messages,omitempty"`
 	// volatiles are QoS 0 publishes, unnumbered.
-	Volatiles     []*Message `protobuf:"bytes,10,rep,name=volatiles,proto3" json:"volatiles,omitempty"`
+	Volatiles []*Message `protobuf:"bytes,10,rep,name=volatiles,proto3" json:"volatiles,omitempty"`
+	// picks of Shared Subscriptions for messages, and for volatiles.
+	Picks         []*MessagePick `protobuf:"bytes,11,rep,name=picks,proto3" json:"picks,omitempty"`
+	VolatilePicks []*MessagePick `protobuf:"bytes,12,rep,name=volatile_picks,json=volatilePicks,proto3" json:"volatile_picks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +787,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +800,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{8}
+	return file_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ForwardRequest) GetNode() string {
@@ -719,6 +873,20 @@ func (x *ForwardRequest) GetVolatiles() []*Message {
 	return nil
 }
 
+func (x *ForwardRequest) GetPicks() []*MessagePick {
+	if x != nil {
+		return x.Picks
+	}
+	return nil
+}
+
+func (x *ForwardRequest) GetVolatilePicks() []*MessagePick {
+	if x != nil {
+		return x.VolatilePicks
+	}
+	return nil
+}
+
 type ForwardReply struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Refusal Refusal                `protobuf:"varint,1,opt,name=refusal,proto3,enum=shoal.v1.Refusal" json:"refusal,omitempty"`
@@ -730,7 +898,7 @@ type ForwardReply struct {
 
 func (x *ForwardReply) Reset() {
 	*x = ForwardReply{}
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +910,7 @@ func (x *ForwardReply) String() string {
 func (*ForwardReply) ProtoMessage() {}
 
 func (x *ForwardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +923,7 @@ func (x *ForwardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardReply.ProtoReflect.Descriptor instead.
 func (*ForwardReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{9}
+	return file_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ForwardReply) GetRefusal() Refusal {
@@ -788,7 +956,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +968,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +981,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{10}
+	return file_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LeaseRequest) GetNode() string {
@@ -874,7 +1042,7 @@ type LeaseReply struct {
 
 func (x *LeaseReply) Reset() {
 	*x = LeaseReply{}
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +1054,7 @@ func (x *LeaseReply) String() string {
 func (*LeaseReply) ProtoMessage() {}
 
 func (x *LeaseReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1067,7 @@ func (x *LeaseReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseReply.ProtoReflect.Descriptor instead.
 func (*LeaseReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{11}
+	return file_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LeaseReply) GetNotLeader() bool {
@@ -976,7 +1144,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1156,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1169,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{12}
+	return file_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AnnounceRequest) GetInfo() []byte {
@@ -1023,14 +1191,17 @@ type AnnounceReply struct {
 	NotLeader bool                   `protobuf:"varint,1,opt,name=not_leader,json=notLeader,proto3" json:"not_leader,omitempty"`
 	Leader    string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
 	// error says why the process was refused.
-	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// min_boot, if not 0: this disk is new to the cluster and its node had
+	// others; its process has to take this boot or a higher one.
+	MinBoot       uint64 `protobuf:"varint,4,opt,name=min_boot,json=minBoot,proto3" json:"min_boot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AnnounceReply) Reset() {
 	*x = AnnounceReply{}
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1213,7 @@ func (x *AnnounceReply) String() string {
 func (*AnnounceReply) ProtoMessage() {}
 
 func (x *AnnounceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1226,7 @@ func (x *AnnounceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceReply.ProtoReflect.Descriptor instead.
 func (*AnnounceReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{13}
+	return file_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AnnounceReply) GetNotLeader() bool {
@@ -1079,6 +1250,431 @@ func (x *AnnounceReply) GetError() string {
 	return ""
 }
 
+func (x *AnnounceReply) GetMinBoot() uint64 {
+	if x != nil {
+		return x.MinBoot
+	}
+	return 0
+}
+
+type RetainedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	// filter is a Topic Filter; after is the last topic of the page before.
+	Filter        string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetainedRequest) Reset() {
+	*x = RetainedRequest{}
+	mi := &file_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetainedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetainedRequest) ProtoMessage() {}
+
+func (x *RetainedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetainedRequest.ProtoReflect.Descriptor instead.
+func (*RetainedRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RetainedRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *RetainedRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *RetainedRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+type RetainedReply struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	NotLeader bool                   `protobuf:"varint,1,opt,name=not_leader,json=notLeader,proto3" json:"not_leader,omitempty"`
+	Leader    string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	// messages ascending by topic, each with the rest of its Message Expiry
+	// Interval.
+	Messages []*Message `protobuf:"bytes,3,rep,name=messages,proto3" json:"messages,omitempty"`
+	// more: the next page begins after the last topic of this one.
+	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetainedReply) Reset() {
+	*x = RetainedReply{}
+	mi := &file_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetainedReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetainedReply) ProtoMessage() {}
+
+func (x *RetainedReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetainedReply.ProtoReflect.Descriptor instead.
+func (*RetainedReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RetainedReply) GetNotLeader() bool {
+	if x != nil {
+		return x.NotLeader
+	}
+	return false
+}
+
+func (x *RetainedReply) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *RetainedReply) GetMessages() []*Message {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *RetainedReply) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type ReconfigureRequest struct {
+	state  protoimpl.MessageState    `protogen:"open.v1"`
+	Group  uint32                    `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	Change ReconfigureRequest_Change `protobuf:"varint,2,opt,name=change,proto3,enum=shoal.v1.ReconfigureRequest_Change" json:"change,omitempty"`
+	// server is "node/disk".
+	Server        string `protobuf:"bytes,3,opt,name=server,proto3" json:"server,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReconfigureRequest) Reset() {
+	*x = ReconfigureRequest{}
+	mi := &file_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReconfigureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReconfigureRequest) ProtoMessage() {}
+
+func (x *ReconfigureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReconfigureRequest.ProtoReflect.Descriptor instead.
+func (*ReconfigureRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReconfigureRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *ReconfigureRequest) GetChange() ReconfigureRequest_Change {
+	if x != nil {
+		return x.Change
+	}
+	return ReconfigureRequest_CHANGE_NONE
+}
+
+func (x *ReconfigureRequest) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+type ReconfigureReply struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	NotLeader bool                   `protobuf:"varint,1,opt,name=not_leader,json=notLeader,proto3" json:"not_leader,omitempty"`
+	Leader    string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Error     string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Voters    []string               `protobuf:"bytes,4,rep,name=voters,proto3" json:"voters,omitempty"`
+	Nonvoters []string               `protobuf:"bytes,5,rep,name=nonvoters,proto3" json:"nonvoters,omitempty"`
+	// last is the leader's last index; matched are the indexes up to which each
+	// of voters and then nonvoters has its log, as far as the leader knows.
+	Last          uint64   `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
+	Matched       []uint64 `protobuf:"varint,7,rep,packed,name=matched,proto3" json:"matched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReconfigureReply) Reset() {
+	*x = ReconfigureReply{}
+	mi := &file_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReconfigureReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReconfigureReply) ProtoMessage() {}
+
+func (x *ReconfigureReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReconfigureReply.ProtoReflect.Descriptor instead.
+func (*ReconfigureReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ReconfigureReply) GetNotLeader() bool {
+	if x != nil {
+		return x.NotLeader
+	}
+	return false
+}
+
+func (x *ReconfigureReply) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *ReconfigureReply) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ReconfigureReply) GetVoters() []string {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *ReconfigureReply) GetNonvoters() []string {
+	if x != nil {
+		return x.Nonvoters
+	}
+	return nil
+}
+
+func (x *ReconfigureReply) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *ReconfigureReply) GetMatched() []uint64 {
+	if x != nil {
+		return x.Matched
+	}
+	return nil
+}
+
+type OperateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// command is one of those of shoal cluster: drain, undrain, remove,
+	// rebalance.
+	Command       string `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Force         bool   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperateRequest) Reset() {
+	*x = OperateRequest{}
+	mi := &file_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperateRequest) ProtoMessage() {}
+
+func (x *OperateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperateRequest.ProtoReflect.Descriptor instead.
+func (*OperateRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *OperateRequest) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *OperateRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *OperateRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type OperateReply struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	NotLeader bool                   `protobuf:"varint,1,opt,name=not_leader,json=notLeader,proto3" json:"not_leader,omitempty"`
+	Leader    string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Error     string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// text tells the operator what was done.
+	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperateReply) Reset() {
+	*x = OperateReply{}
+	mi := &file_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperateReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperateReply) ProtoMessage() {}
+
+func (x *OperateReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperateReply.ProtoReflect.Descriptor instead.
+func (*OperateReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *OperateReply) GetNotLeader() bool {
+	if x != nil {
+		return x.NotLeader
+	}
+	return false
+}
+
+func (x *OperateReply) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *OperateReply) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *OperateReply) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type TakeoverRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
@@ -1090,7 +1686,7 @@ type TakeoverRequest struct {
 
 func (x *TakeoverRequest) Reset() {
 	*x = TakeoverRequest{}
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1698,7 @@ func (x *TakeoverRequest) String() string {
 func (*TakeoverRequest) ProtoMessage() {}
 
 func (x *TakeoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1711,7 @@ func (x *TakeoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeoverRequest.ProtoReflect.Descriptor instead.
 func (*TakeoverRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TakeoverRequest) GetClient() string {
@@ -1147,7 +1743,7 @@ type TakeoverReply struct {
 
 func (x *TakeoverReply) Reset() {
 	*x = TakeoverReply{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1755,7 @@ func (x *TakeoverReply) String() string {
 func (*TakeoverReply) ProtoMessage() {}
 
 func (x *TakeoverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1768,7 @@ func (x *TakeoverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeoverReply.ProtoReflect.Descriptor instead.
 func (*TakeoverReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 type AwaitRequest struct {
@@ -1189,7 +1785,7 @@ type AwaitRequest struct {
 
 func (x *AwaitRequest) Reset() {
 	*x = AwaitRequest{}
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1797,7 @@ func (x *AwaitRequest) String() string {
 func (*AwaitRequest) ProtoMessage() {}
 
 func (x *AwaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1810,7 @@ func (x *AwaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRequest.ProtoReflect.Descriptor instead.
 func (*AwaitRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{16}
+	return file_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AwaitRequest) GetGroup() uint32 {
@@ -1262,7 +1858,7 @@ type AwaitReply struct {
 
 func (x *AwaitReply) Reset() {
 	*x = AwaitReply{}
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1870,7 @@ func (x *AwaitReply) String() string {
 func (*AwaitReply) ProtoMessage() {}
 
 func (x *AwaitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1883,7 @@ func (x *AwaitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitReply.ProtoReflect.Descriptor instead.
 func (*AwaitReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
+	return file_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AwaitReply) GetNotLeader() bool {
@@ -1343,7 +1939,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1951,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1964,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
+	return file_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HelloRequest) GetClusterId() string {
@@ -1401,14 +1997,16 @@ type HelloReply struct {
 	Promised bool   `protobuf:"varint,9,opt,name=promised,proto3" json:"promised,omitempty"`
 	Error    string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
 	// status is an encoded JSON of the node's status, for cluster status.
-	Status        []byte `protobuf:"bytes,11,opt,name=status,proto3" json:"status,omitempty"`
+	Status []byte `protobuf:"bytes,11,opt,name=status,proto3" json:"status,omitempty"`
+	// wall_ms is the node's wall clock in milliseconds since 1970.
+	WallMs        uint64 `protobuf:"varint,12,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HelloReply) Reset() {
 	*x = HelloReply{}
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +2018,7 @@ func (x *HelloReply) String() string {
 func (*HelloReply) ProtoMessage() {}
 
 func (x *HelloReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +2031,7 @@ func (x *HelloReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloReply.ProtoReflect.Descriptor instead.
 func (*HelloReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
+	return file_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *HelloReply) GetNode() string {
@@ -1513,6 +2111,13 @@ func (x *HelloReply) GetStatus() []byte {
 	return nil
 }
 
+func (x *HelloReply) GetWallMs() uint64 {
+	if x != nil {
+		return x.WallMs
+	}
+	return 0
+}
+
 // Promise binds an unborn disk to one exact set of founding members.
 type Promise struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1526,7 +2131,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +2143,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +2156,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{20}
+	return file_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Promise) GetMembers() []string {
@@ -1582,13 +2187,17 @@ const file_peer_proto_rawDesc = "" +
 	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12-\n" +
 	"\x06answer\x18\x03 \x01(\v2\x15.shoal.v1.BatchAnswerR\x06answer\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"\xa7\x01\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"\xd4\x01\n" +
 	"\vFeedRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
 	"\x04boot\x18\x03 \x01(\x04R\x04boot\x12)\n" +
 	"\afetches\x18\x04 \x03(\v2\x0f.shoal.v1.FetchR\afetches\x12/\n" +
-	"\tvolatiles\x18\x05 \x03(\v2\x11.shoal.v1.MessageR\tvolatiles\"]\n" +
+	"\tvolatiles\x18\x05 \x03(\v2\x11.shoal.v1.MessageR\tvolatiles\x12+\n" +
+	"\x05picks\x18\x06 \x03(\v2\x15.shoal.v1.MessagePickR\x05picks\"G\n" +
+	"\vMessagePick\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\"\n" +
+	"\x04pick\x18\x02 \x01(\v2\x0e.shoal.v1.PickR\x04pick\"]\n" +
 	"\x05Fetch\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x14\n" +
@@ -1604,21 +2213,24 @@ const file_peer_proto_rawDesc = "" +
 	"\vFeedEntries\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12-\n" +
-	"\aentries\x18\x03 \x03(\v2\x13.shoal.v1.FeedEntryR\aentries\"\xb2\x01\n" +
+	"\aentries\x18\x03 \x03(\v2\x13.shoal.v1.FeedEntryR\aentries\"\xdf\x01\n" +
 	"\tFeedEntry\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x10\n" +
 	"\x03qos\x18\x02 \x01(\rR\x03qos\x12\x1a\n" +
 	"\breleased\x18\x03 \x01(\bR\breleased\x12\x16\n" +
 	"\x06retain\x18\x04 \x01(\bR\x06retain\x12 \n" +
 	"\videntifiers\x18\x05 \x03(\rR\videntifiers\x12+\n" +
-	"\amessage\x18\x06 \x01(\v2\x11.shoal.v1.MessageR\amessage\"r\n" +
+	"\amessage\x18\x06 \x01(\v2\x11.shoal.v1.MessageR\amessage\x12\x15\n" +
+	"\x06age_ms\x18\a \x01(\x04R\x05ageMs\x12\x14\n" +
+	"\x05share\x18\b \x01(\tR\x05share\"\x8e\x01\n" +
 	"\x06Notice\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x1c\n" +
 	"\tcompleted\x18\x03 \x03(\rR\tcompleted\x12\x1e\n" +
 	"\n" +
 	"superseded\x18\x04 \x01(\bR\n" +
-	"superseded\"\xb4\x02\n" +
+	"superseded\x12\x1a\n" +
+	"\brecorded\x18\x05 \x03(\rR\brecorded\"\x9f\x03\n" +
 	"\x0eForwardRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\x04R\x04boot\x12\x14\n" +
@@ -1632,7 +2244,9 @@ const file_peer_proto_rawDesc = "" +
 	"\x05fence\x18\b \x01(\x04R\x05fence\x12-\n" +
 	"\bmessages\x18\t \x03(\v2\x11.shoal.v1.MessageR\bmessages\x12/\n" +
 	"\tvolatiles\x18\n" +
-	" \x03(\v2\x11.shoal.v1.MessageR\tvolatiles\"O\n" +
+	" \x03(\v2\x11.shoal.v1.MessageR\tvolatiles\x12+\n" +
+	"\x05picks\x18\v \x03(\v2\x15.shoal.v1.MessagePickR\x05picks\x12<\n" +
+	"\x0evolatile_picks\x18\f \x03(\v2\x15.shoal.v1.MessagePickR\rvolatilePicks\"O\n" +
 	"\fForwardReply\x12+\n" +
 	"\arefusal\x18\x01 \x01(\x0e2\x11.shoal.v1.RefusalR\arefusal\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\x04R\x04last\"z\n" +
@@ -1657,12 +2271,53 @@ const file_peer_proto_rawDesc = "" +
 	"\x0fAnnounceRequest\x12\x12\n" +
 	"\x04info\x18\x01 \x01(\fR\x04info\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x02 \x01(\tR\tclusterId\"\\\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\"w\n" +
 	"\rAnnounceReply\x12\x1d\n" +
 	"\n" +
 	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"Q\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x19\n" +
+	"\bmin_boot\x18\x04 \x01(\x04R\aminBoot\"U\n" +
+	"\x0fRetainedRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
+	"\x06filter\x18\x02 \x01(\tR\x06filter\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"\x89\x01\n" +
+	"\rRetainedReply\x12\x1d\n" +
+	"\n" +
+	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12-\n" +
+	"\bmessages\x18\x03 \x03(\v2\x11.shoal.v1.MessageR\bmessages\x12\x12\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"\x83\x02\n" +
+	"\x12ReconfigureRequest\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\rR\x05group\x12;\n" +
+	"\x06change\x18\x02 \x01(\x0e2#.shoal.v1.ReconfigureRequest.ChangeR\x06change\x12\x16\n" +
+	"\x06server\x18\x03 \x01(\tR\x06server\"\x81\x01\n" +
+	"\x06Change\x12\x0f\n" +
+	"\vCHANGE_NONE\x10\x00\x12\x17\n" +
+	"\x13CHANGE_ADD_NONVOTER\x10\x01\x12\x14\n" +
+	"\x10CHANGE_ADD_VOTER\x10\x02\x12\x11\n" +
+	"\rCHANGE_REMOVE\x10\x03\x12\x13\n" +
+	"\x0fCHANGE_TRANSFER\x10\x04\x12\x0f\n" +
+	"\vCHANGE_LOOK\x10\x05\"\xc3\x01\n" +
+	"\x10ReconfigureReply\x12\x1d\n" +
+	"\n" +
+	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x16\n" +
+	"\x06voters\x18\x04 \x03(\tR\x06voters\x12\x1c\n" +
+	"\tnonvoters\x18\x05 \x03(\tR\tnonvoters\x12\x12\n" +
+	"\x04last\x18\x06 \x01(\x04R\x04last\x12\x18\n" +
+	"\amatched\x18\a \x03(\x04R\amatched\"T\n" +
+	"\x0eOperateRequest\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\tR\acommand\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"o\n" +
+	"\fOperateReply\x12\x1d\n" +
+	"\n" +
+	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"Q\n" +
 	"\x0fTakeoverRequest\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x12\n" +
@@ -1685,7 +2340,7 @@ const file_peer_proto_rawDesc = "" +
 	"\fHelloRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12+\n" +
-	"\apromise\x18\x02 \x01(\v2\x11.shoal.v1.PromiseR\apromise\"\xa4\x02\n" +
+	"\apromise\x18\x02 \x01(\v2\x11.shoal.v1.PromiseR\apromise\"\xbd\x02\n" +
 	"\n" +
 	"HelloReply\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
@@ -1700,10 +2355,11 @@ const file_peer_proto_rawDesc = "" +
 	"\bpromised\x18\t \x01(\bR\bpromised\x12\x14\n" +
 	"\x05error\x18\n" +
 	" \x01(\tR\x05error\x12\x16\n" +
-	"\x06status\x18\v \x01(\fR\x06status\"7\n" +
+	"\x06status\x18\v \x01(\fR\x06status\x12\x17\n" +
+	"\awall_ms\x18\f \x01(\x04R\x06wallMs\"7\n" +
 	"\aPromise\x12\x18\n" +
 	"\amembers\x18\x01 \x03(\tR\amembers\x12\x12\n" +
-	"\x04void\x18\x02 \x01(\bR\x04void2\xe6\x03\n" +
+	"\x04void\x18\x02 \x01(\bR\x04void2\xac\x05\n" +
 	"\x04Peer\x12<\n" +
 	"\x06Append\x12\x17.shoal.v1.AppendRequest\x1a\x15.shoal.v1.AppendReply(\x010\x01\x126\n" +
 	"\x04Feed\x12\x15.shoal.v1.FeedRequest\x1a\x13.shoal.v1.FeedReply(\x010\x01\x12?\n" +
@@ -1711,7 +2367,10 @@ const file_peer_proto_rawDesc = "" +
 	"\x05Lease\x12\x16.shoal.v1.LeaseRequest\x1a\x14.shoal.v1.LeaseReply(\x010\x01\x12>\n" +
 	"\bAnnounce\x12\x19.shoal.v1.AnnounceRequest\x1a\x17.shoal.v1.AnnounceReply\x12>\n" +
 	"\bTakeover\x12\x19.shoal.v1.TakeoverRequest\x1a\x17.shoal.v1.TakeoverReply\x125\n" +
-	"\x05Await\x12\x16.shoal.v1.AwaitRequest\x1a\x14.shoal.v1.AwaitReply\x125\n" +
+	"\x05Await\x12\x16.shoal.v1.AwaitRequest\x1a\x14.shoal.v1.AwaitReply\x12>\n" +
+	"\bRetained\x12\x19.shoal.v1.RetainedRequest\x1a\x17.shoal.v1.RetainedReply\x12G\n" +
+	"\vReconfigure\x12\x1c.shoal.v1.ReconfigureRequest\x1a\x1a.shoal.v1.ReconfigureReply\x12;\n" +
+	"\aOperate\x12\x18.shoal.v1.OperateRequest\x1a\x16.shoal.v1.OperateReply\x125\n" +
 	"\x05Hello\x12\x16.shoal.v1.HelloRequest\x1a\x14.shoal.v1.HelloReplyB(Z&github.com/shoalmq/shoal/proto;shoalpbb\x06proto3"
 
 var (
@@ -1726,69 +2385,91 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_peer_proto_goTypes = []any{
-	(*AppendRequest)(nil),   // 0: shoal.v1.AppendRequest
-	(*AppendReply)(nil),     // 1: shoal.v1.AppendReply
-	(*FeedRequest)(nil),     // 2: shoal.v1.FeedRequest
-	(*Fetch)(nil),           // 3: shoal.v1.Fetch
-	(*FeedReply)(nil),       // 4: shoal.v1.FeedReply
-	(*FeedEntries)(nil),     // 5: shoal.v1.FeedEntries
-	(*FeedEntry)(nil),       // 6: shoal.v1.FeedEntry
-	(*Notice)(nil),          // 7: shoal.v1.Notice
-	(*ForwardRequest)(nil),  // 8: shoal.v1.ForwardRequest
-	(*ForwardReply)(nil),    // 9: shoal.v1.ForwardReply
-	(*LeaseRequest)(nil),    // 10: shoal.v1.LeaseRequest
-	(*LeaseReply)(nil),      // 11: shoal.v1.LeaseReply
-	(*AnnounceRequest)(nil), // 12: shoal.v1.AnnounceRequest
-	(*AnnounceReply)(nil),   // 13: shoal.v1.AnnounceReply
-	(*TakeoverRequest)(nil), // 14: shoal.v1.TakeoverRequest
-	(*TakeoverReply)(nil),   // 15: shoal.v1.TakeoverReply
-	(*AwaitRequest)(nil),    // 16: shoal.v1.AwaitRequest
-	(*AwaitReply)(nil),      // 17: shoal.v1.AwaitReply
-	(*HelloRequest)(nil),    // 18: shoal.v1.HelloRequest
-	(*HelloReply)(nil),      // 19: shoal.v1.HelloReply
-	(*Promise)(nil),         // 20: shoal.v1.Promise
-	(*BatchAnswer)(nil),     // 21: shoal.v1.BatchAnswer
-	(*Message)(nil),         // 22: shoal.v1.Message
-	(Refusal)(0),            // 23: shoal.v1.Refusal
-	(*Owner)(nil),           // 24: shoal.v1.Owner
+	(ReconfigureRequest_Change)(0), // 0: shoal.v1.ReconfigureRequest.Change
+	(*AppendRequest)(nil),          // 1: shoal.v1.AppendRequest
+	(*AppendReply)(nil),            // 2: shoal.v1.AppendReply
+	(*FeedRequest)(nil),            // 3: shoal.v1.FeedRequest
+	(*MessagePick)(nil),            // 4: shoal.v1.MessagePick
+	(*Fetch)(nil),                  // 5: shoal.v1.Fetch
+	(*FeedReply)(nil),              // 6: shoal.v1.FeedReply
+	(*FeedEntries)(nil),            // 7: shoal.v1.FeedEntries
+	(*FeedEntry)(nil),              // 8: shoal.v1.FeedEntry
+	(*Notice)(nil),                 // 9: shoal.v1.Notice
+	(*ForwardRequest)(nil),         // 10: shoal.v1.ForwardRequest
+	(*ForwardReply)(nil),           // 11: shoal.v1.ForwardReply
+	(*LeaseRequest)(nil),           // 12: shoal.v1.LeaseRequest
+	(*LeaseReply)(nil),             // 13: shoal.v1.LeaseReply
+	(*AnnounceRequest)(nil),        // 14: shoal.v1.AnnounceRequest
+	(*AnnounceReply)(nil),          // 15: shoal.v1.AnnounceReply
+	(*RetainedRequest)(nil),        // 16: shoal.v1.RetainedRequest
+	(*RetainedReply)(nil),          // 17: shoal.v1.RetainedReply
+	(*ReconfigureRequest)(nil),     // 18: shoal.v1.ReconfigureRequest
+	(*ReconfigureReply)(nil),       // 19: shoal.v1.ReconfigureReply
+	(*OperateRequest)(nil),         // 20: shoal.v1.OperateRequest
+	(*OperateReply)(nil),           // 21: shoal.v1.OperateReply
+	(*TakeoverRequest)(nil),        // 22: shoal.v1.TakeoverRequest
+	(*TakeoverReply)(nil),          // 23: shoal.v1.TakeoverReply
+	(*AwaitRequest)(nil),           // 24: shoal.v1.AwaitRequest
+	(*AwaitReply)(nil),             // 25: shoal.v1.AwaitReply
+	(*HelloRequest)(nil),           // 26: shoal.v1.HelloRequest
+	(*HelloReply)(nil),             // 27: shoal.v1.HelloReply
+	(*Promise)(nil),                // 28: shoal.v1.Promise
+	(*BatchAnswer)(nil),            // 29: shoal.v1.BatchAnswer
+	(*Message)(nil),                // 30: shoal.v1.Message
+	(*Pick)(nil),                   // 31: shoal.v1.Pick
+	(Refusal)(0),                   // 32: shoal.v1.Refusal
+	(*Owner)(nil),                  // 33: shoal.v1.Owner
 }
 var file_peer_proto_depIdxs = []int32{
-	21, // 0: shoal.v1.AppendReply.answer:type_name -> shoal.v1.BatchAnswer
-	3,  // 1: shoal.v1.FeedRequest.fetches:type_name -> shoal.v1.Fetch
-	22, // 2: shoal.v1.FeedRequest.volatiles:type_name -> shoal.v1.Message
-	5,  // 3: shoal.v1.FeedReply.sessions:type_name -> shoal.v1.FeedEntries
-	7,  // 4: shoal.v1.FeedReply.notices:type_name -> shoal.v1.Notice
-	6,  // 5: shoal.v1.FeedEntries.entries:type_name -> shoal.v1.FeedEntry
-	22, // 6: shoal.v1.FeedEntry.message:type_name -> shoal.v1.Message
-	22, // 7: shoal.v1.ForwardRequest.messages:type_name -> shoal.v1.Message
-	22, // 8: shoal.v1.ForwardRequest.volatiles:type_name -> shoal.v1.Message
-	23, // 9: shoal.v1.ForwardReply.refusal:type_name -> shoal.v1.Refusal
-	24, // 10: shoal.v1.AwaitReply.former:type_name -> shoal.v1.Owner
-	20, // 11: shoal.v1.HelloRequest.promise:type_name -> shoal.v1.Promise
-	20, // 12: shoal.v1.HelloReply.promise:type_name -> shoal.v1.Promise
-	0,  // 13: shoal.v1.Peer.Append:input_type -> shoal.v1.AppendRequest
-	2,  // 14: shoal.v1.Peer.Feed:input_type -> shoal.v1.FeedRequest
-	8,  // 15: shoal.v1.Peer.Forward:input_type -> shoal.v1.ForwardRequest
-	10, // 16: shoal.v1.Peer.Lease:input_type -> shoal.v1.LeaseRequest
-	12, // 17: shoal.v1.Peer.Announce:input_type -> shoal.v1.AnnounceRequest
-	14, // 18: shoal.v1.Peer.Takeover:input_type -> shoal.v1.TakeoverRequest
-	16, // 19: shoal.v1.Peer.Await:input_type -> shoal.v1.AwaitRequest
-	18, // 20: shoal.v1.Peer.Hello:input_type -> shoal.v1.HelloRequest
-	1,  // 21: shoal.v1.Peer.Append:output_type -> shoal.v1.AppendReply
-	4,  // 22: shoal.v1.Peer.Feed:output_type -> shoal.v1.FeedReply
-	9,  // 23: shoal.v1.Peer.Forward:output_type -> shoal.v1.ForwardReply
-	11, // 24: shoal.v1.Peer.Lease:output_type -> shoal.v1.LeaseReply
-	13, // 25: shoal.v1.Peer.Announce:output_type -> shoal.v1.AnnounceReply
-	15, // 26: shoal.v1.Peer.Takeover:output_type -> shoal.v1.TakeoverReply
-	17, // 27: shoal.v1.Peer.Await:output_type -> shoal.v1.AwaitReply
-	19, // 28: shoal.v1.Peer.Hello:output_type -> shoal.v1.HelloReply
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	29, // 0: shoal.v1.AppendReply.answer:type_name -> shoal.v1.BatchAnswer
+	5,  // 1: shoal.v1.FeedRequest.fetches:type_name -> shoal.v1.Fetch
+	30, // 2: shoal.v1.FeedRequest.volatiles:type_name -> shoal.v1.Message
+	4,  // 3: shoal.v1.FeedRequest.picks:type_name -> shoal.v1.MessagePick
+	31, // 4: shoal.v1.MessagePick.pick:type_name -> shoal.v1.Pick
+	7,  // 5: shoal.v1.FeedReply.sessions:type_name -> shoal.v1.FeedEntries
+	9,  // 6: shoal.v1.FeedReply.notices:type_name -> shoal.v1.Notice
+	8,  // 7: shoal.v1.FeedEntries.entries:type_name -> shoal.v1.FeedEntry
+	30, // 8: shoal.v1.FeedEntry.message:type_name -> shoal.v1.Message
+	30, // 9: shoal.v1.ForwardRequest.messages:type_name -> shoal.v1.Message
+	30, // 10: shoal.v1.ForwardRequest.volatiles:type_name -> shoal.v1.Message
+	4,  // 11: shoal.v1.ForwardRequest.picks:type_name -> shoal.v1.MessagePick
+	4,  // 12: shoal.v1.ForwardRequest.volatile_picks:type_name -> shoal.v1.MessagePick
+	32, // 13: shoal.v1.ForwardReply.refusal:type_name -> shoal.v1.Refusal
+	30, // 14: shoal.v1.RetainedReply.messages:type_name -> shoal.v1.Message
+	0,  // 15: shoal.v1.ReconfigureRequest.change:type_name -> shoal.v1.ReconfigureRequest.Change
+	33, // 16: shoal.v1.AwaitReply.former:type_name -> shoal.v1.Owner
+	28, // 17: shoal.v1.HelloRequest.promise:type_name -> shoal.v1.Promise
+	28, // 18: shoal.v1.HelloReply.promise:type_name -> shoal.v1.Promise
+	1,  // 19: shoal.v1.Peer.Append:input_type -> shoal.v1.AppendRequest
+	3,  // 20: shoal.v1.Peer.Feed:input_type -> shoal.v1.FeedRequest
+	10, // 21: shoal.v1.Peer.Forward:input_type -> shoal.v1.ForwardRequest
+	12, // 22: shoal.v1.Peer.Lease:input_type -> shoal.v1.LeaseRequest
+	14, // 23: shoal.v1.Peer.Announce:input_type -> shoal.v1.AnnounceRequest
+	22, // 24: shoal.v1.Peer.Takeover:input_type -> shoal.v1.TakeoverRequest
+	24, // 25: shoal.v1.Peer.Await:input_type -> shoal.v1.AwaitRequest
+	16, // 26: shoal.v1.Peer.Retained:input_type -> shoal.v1.RetainedRequest
+	18, // 27: shoal.v1.Peer.Reconfigure:input_type -> shoal.v1.ReconfigureRequest
+	20, // 28: shoal.v1.Peer.Operate:input_type -> shoal.v1.OperateRequest
+	26, // 29: shoal.v1.Peer.Hello:input_type -> shoal.v1.HelloRequest
+	2,  // 30: shoal.v1.Peer.Append:output_type -> shoal.v1.AppendReply
+	6,  // 31: shoal.v1.Peer.Feed:output_type -> shoal.v1.FeedReply
+	11, // 32: shoal.v1.Peer.Forward:output_type -> shoal.v1.ForwardReply
+	13, // 33: shoal.v1.Peer.Lease:output_type -> shoal.v1.LeaseReply
+	15, // 34: shoal.v1.Peer.Announce:output_type -> shoal.v1.AnnounceReply
+	23, // 35: shoal.v1.Peer.Takeover:output_type -> shoal.v1.TakeoverReply
+	25, // 36: shoal.v1.Peer.Await:output_type -> shoal.v1.AwaitReply
+	17, // 37: shoal.v1.Peer.Retained:output_type -> shoal.v1.RetainedReply
+	19, // 38: shoal.v1.Peer.Reconfigure:output_type -> shoal.v1.ReconfigureReply
+	21, // 39: shoal.v1.Peer.Operate:output_type -> shoal.v1.OperateReply
+	27, // 40: shoal.v1.Peer.Hello:output_type -> shoal.v1.HelloReply
+	30, // [30:41] is the sub-list for method output_type
+	19, // [19:30] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -1803,13 +2484,14 @@ func file_peer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   21,
+			NumEnums:      1,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_peer_proto_goTypes,
 		DependencyIndexes: file_peer_proto_depIdxs,
+		EnumInfos:         file_peer_proto_enumTypes,
 		MessageInfos:      file_peer_proto_msgTypes,
 	}.Build()
 	File_peer_proto = out.File

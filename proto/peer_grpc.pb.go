@@ -21,14 +21,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peer_Append_FullMethodName   = "/shoal.v1.Peer/Append"
-	Peer_Feed_FullMethodName     = "/shoal.v1.Peer/Feed"
-	Peer_Forward_FullMethodName  = "/shoal.v1.Peer/Forward"
-	Peer_Lease_FullMethodName    = "/shoal.v1.Peer/Lease"
-	Peer_Announce_FullMethodName = "/shoal.v1.Peer/Announce"
-	Peer_Takeover_FullMethodName = "/shoal.v1.Peer/Takeover"
-	Peer_Await_FullMethodName    = "/shoal.v1.Peer/Await"
-	Peer_Hello_FullMethodName    = "/shoal.v1.Peer/Hello"
+	Peer_Append_FullMethodName      = "/shoal.v1.Peer/Append"
+	Peer_Feed_FullMethodName        = "/shoal.v1.Peer/Feed"
+	Peer_Forward_FullMethodName     = "/shoal.v1.Peer/Forward"
+	Peer_Lease_FullMethodName       = "/shoal.v1.Peer/Lease"
+	Peer_Announce_FullMethodName    = "/shoal.v1.Peer/Announce"
+	Peer_Takeover_FullMethodName    = "/shoal.v1.Peer/Takeover"
+	Peer_Await_FullMethodName       = "/shoal.v1.Peer/Await"
+	Peer_Retained_FullMethodName    = "/shoal.v1.Peer/Retained"
+	Peer_Reconfigure_FullMethodName = "/shoal.v1.Peer/Reconfigure"
+	Peer_Operate_FullMethodName     = "/shoal.v1.Peer/Operate"
+	Peer_Hello_FullMethodName       = "/shoal.v1.Peer/Hello"
 )
 
 // PeerClient is the client API for Peer service.
@@ -53,6 +56,12 @@ type PeerClient interface {
 	Takeover(ctx context.Context, in *TakeoverRequest, opts ...grpc.CallOption) (*TakeoverReply, error)
 	// Await answers when a session has no former owners, or when the time is up.
 	Await(ctx context.Context, in *AwaitRequest, opts ...grpc.CallOption) (*AwaitReply, error)
+	// Retained reads a page of a shard's retained messages at its leader.
+	Retained(ctx context.Context, in *RetainedRequest, opts ...grpc.CallOption) (*RetainedReply, error)
+	// Reconfigure asks a group's leader to change its raft configuration.
+	Reconfigure(ctx context.Context, in *ReconfigureRequest, opts ...grpc.CallOption) (*ReconfigureReply, error)
+	// Operate carries an operator's command to the directory's leader.
+	Operate(ctx context.Context, in *OperateRequest, opts ...grpc.CallOption) (*OperateReply, error)
 	// Hello tells who a node is: used before birth and for status.
 	Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloReply, error)
 }
@@ -147,6 +156,36 @@ func (c *peerClient) Await(ctx context.Context, in *AwaitRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *peerClient) Retained(ctx context.Context, in *RetainedRequest, opts ...grpc.CallOption) (*RetainedReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RetainedReply)
+	err := c.cc.Invoke(ctx, Peer_Retained_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Reconfigure(ctx context.Context, in *ReconfigureRequest, opts ...grpc.CallOption) (*ReconfigureReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReconfigureReply)
+	err := c.cc.Invoke(ctx, Peer_Reconfigure_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) Operate(ctx context.Context, in *OperateRequest, opts ...grpc.CallOption) (*OperateReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OperateReply)
+	err := c.cc.Invoke(ctx, Peer_Operate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Hello(ctx context.Context, in *HelloRequest, opts ...grpc.CallOption) (*HelloReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(HelloReply)
@@ -179,6 +218,12 @@ type PeerServer interface {
 	Takeover(context.Context, *TakeoverRequest) (*TakeoverReply, error)
 	// Await answers when a session has no former owners, or when the time is up.
 	Await(context.Context, *AwaitRequest) (*AwaitReply, error)
+	// Retained reads a page of a shard's retained messages at its leader.
+	Retained(context.Context, *RetainedRequest) (*RetainedReply, error)
+	// Reconfigure asks a group's leader to change its raft configuration.
+	Reconfigure(context.Context, *ReconfigureRequest) (*ReconfigureReply, error)
+	// Operate carries an operator's command to the directory's leader.
+	Operate(context.Context, *OperateRequest) (*OperateReply, error)
 	// Hello tells who a node is: used before birth and for status.
 	Hello(context.Context, *HelloRequest) (*HelloReply, error)
 	mustEmbedUnimplementedPeerServer()
@@ -211,6 +256,15 @@ func (UnimplementedPeerServer) Takeover(context.Context, *TakeoverRequest) (*Tak
 }
 func (UnimplementedPeerServer) Await(context.Context, *AwaitRequest) (*AwaitReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Await not implemented")
+}
+func (UnimplementedPeerServer) Retained(context.Context, *RetainedRequest) (*RetainedReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Retained not implemented")
+}
+func (UnimplementedPeerServer) Reconfigure(context.Context, *ReconfigureRequest) (*ReconfigureReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reconfigure not implemented")
+}
+func (UnimplementedPeerServer) Operate(context.Context, *OperateRequest) (*OperateReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Operate not implemented")
 }
 func (UnimplementedPeerServer) Hello(context.Context, *HelloRequest) (*HelloReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Hello not implemented")
@@ -318,6 +372,60 @@ func _Peer_Await_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Retained_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetainedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Retained(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Retained_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Retained(ctx, req.(*RetainedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Reconfigure_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReconfigureRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Reconfigure(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Reconfigure_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Reconfigure(ctx, req.(*ReconfigureRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_Operate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(OperateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Operate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Operate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Operate(ctx, req.(*OperateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Hello_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(HelloRequest)
 	if err := dec(in); err != nil {
@@ -354,6 +462,18 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Await",
 			Handler:    _Peer_Await_Handler,
+		},
+		{
+			MethodName: "Retained",
+			Handler:    _Peer_Retained_Handler,
+		},
+		{
+			MethodName: "Reconfigure",
+			Handler:    _Peer_Reconfigure_Handler,
+		},
+		{
+			MethodName: "Operate",
+			Handler:    _Peer_Operate_Handler,
 		},
 		{
 			MethodName: "Hello",

@@ -38,8 +38,15 @@ type ShardMeta struct {
 	// streams is the row of the target side of all streams.
 	Streams []byte `protobuf:"bytes,6,opt,name=streams,proto3" json:"streams,omitempty"`
 	// outboxes in order of (group, node, boot).
-	Outboxes      []*OutboxMeta  `protobuf:"bytes,7,rep,name=outboxes,proto3" json:"outboxes,omitempty"`
-	Counters      *ShardCounters `protobuf:"bytes,8,opt,name=counters,proto3" json:"counters,omitempty"`
+	Outboxes []*OutboxMeta  `protobuf:"bytes,7,rep,name=outboxes,proto3" json:"outboxes,omitempty"`
+	Counters *ShardCounters `protobuf:"bytes,8,opt,name=counters,proto3" json:"counters,omitempty"`
+	// wall_ms is the wall time that belonged to wall_clock_ms of the shard's
+	// clock, when a majority of clocks last agreed; 0 if they never did.
+	WallMs      uint64 `protobuf:"varint,9,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`
+	WallClockMs uint64 `protobuf:"varint,10,opt,name=wall_clock_ms,json=wallClockMs,proto3" json:"wall_clock_ms,omitempty"`
+	// next_due and next_replay are the next numbers of due messages and replays.
+	NextDue       uint64 `protobuf:"varint,11,opt,name=next_due,json=nextDue,proto3" json:"next_due,omitempty"`
+	NextReplay    uint64 `protobuf:"varint,12,opt,name=next_replay,json=nextReplay,proto3" json:"next_replay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -130,6 +137,34 @@ func (x *ShardMeta) GetCounters() *ShardCounters {
 	return nil
 }
 
+func (x *ShardMeta) GetWallMs() uint64 {
+	if x != nil {
+		return x.WallMs
+	}
+	return 0
+}
+
+func (x *ShardMeta) GetWallClockMs() uint64 {
+	if x != nil {
+		return x.WallClockMs
+	}
+	return 0
+}
+
+func (x *ShardMeta) GetNextDue() uint64 {
+	if x != nil {
+		return x.NextDue
+	}
+	return 0
+}
+
+func (x *ShardMeta) GetNextReplay() uint64 {
+	if x != nil {
+		return x.NextReplay
+	}
+	return 0
+}
+
 // OutboxMeta tells which numbers of one target's outbox are unanswered:
 // base <= n < next.
 type OutboxMeta struct {
@@ -216,8 +251,20 @@ type ShardCounters struct {
 	// received_replaced counts QoS 2 exchanges abandoned by a client that lost
 	// its state. Their messages were sent all the same.
 	ReceivedReplaced uint64 `protobuf:"varint,9,opt,name=received_replaced,json=receivedReplaced,proto3" json:"received_replaced,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// dropped_oldest counts entries dropped in favour of newer ones.
+	DroppedOldest uint64 `protobuf:"varint,10,opt,name=dropped_oldest,json=droppedOldest,proto3" json:"dropped_oldest,omitempty"`
+	// rejected counts copies that were refused to their publisher.
+	Rejected uint64 `protobuf:"varint,11,opt,name=rejected,proto3" json:"rejected,omitempty"`
+	// wills counts Will Messages that became due.
+	Wills uint64 `protobuf:"varint,12,opt,name=wills,proto3" json:"wills,omitempty"`
+	// redispatched counts entries of Shared Subscriptions that went to another
+	// member, no_member those for which there was none.
+	Redispatched uint64 `protobuf:"varint,13,opt,name=redispatched,proto3" json:"redispatched,omitempty"`
+	NoMember     uint64 `protobuf:"varint,14,opt,name=no_member,json=noMember,proto3" json:"no_member,omitempty"`
+	// retained_expired counts retained messages that expired.
+	RetainedExpired uint64 `protobuf:"varint,15,opt,name=retained_expired,json=retainedExpired,proto3" json:"retained_expired,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ShardCounters) Reset() {
@@ -309,6 +356,48 @@ func (x *ShardCounters) GetOutboxRefused() uint64 {
 func (x *ShardCounters) GetReceivedReplaced() uint64 {
 	if x != nil {
 		return x.ReceivedReplaced
+	}
+	return 0
+}
+
+func (x *ShardCounters) GetDroppedOldest() uint64 {
+	if x != nil {
+		return x.DroppedOldest
+	}
+	return 0
+}
+
+func (x *ShardCounters) GetRejected() uint64 {
+	if x != nil {
+		return x.Rejected
+	}
+	return 0
+}
+
+func (x *ShardCounters) GetWills() uint64 {
+	if x != nil {
+		return x.Wills
+	}
+	return 0
+}
+
+func (x *ShardCounters) GetRedispatched() uint64 {
+	if x != nil {
+		return x.Redispatched
+	}
+	return 0
+}
+
+func (x *ShardCounters) GetNoMember() uint64 {
+	if x != nil {
+		return x.NoMember
+	}
+	return 0
+}
+
+func (x *ShardCounters) GetRetainedExpired() uint64 {
+	if x != nil {
+		return x.RetainedExpired
 	}
 	return 0
 }
@@ -425,9 +514,12 @@ func (x *FilterRow) GetFilter() string {
 // OutboxRow is one unanswered outbox entry: a body or a route change. Key: its
 // target and number.
 type OutboxRow struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Body          uint64                 `protobuf:"varint,1,opt,name=body,proto3" json:"body,omitempty"`
-	Route         *RouteChange           `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Body  uint64                 `protobuf:"varint,1,opt,name=body,proto3" json:"body,omitempty"`
+	Route *RouteChange           `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
+	// retain: the body is to be retained by the target, not delivered.
+	Retain        bool    `protobuf:"varint,3,opt,name=retain,proto3" json:"retain,omitempty"`
+	Picks         []*Pick `protobuf:"bytes,4,rep,name=picks,proto3" json:"picks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -476,6 +568,146 @@ func (x *OutboxRow) GetRoute() *RouteChange {
 	return nil
 }
 
+func (x *OutboxRow) GetRetain() bool {
+	if x != nil {
+		return x.Retain
+	}
+	return false
+}
+
+func (x *OutboxRow) GetPicks() []*Pick {
+	if x != nil {
+		return x.Picks
+	}
+	return nil
+}
+
+// RetainedRow is the retained message of one topic. Key: the Topic Name.
+type RetainedRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Body  uint64                 `protobuf:"varint,1,opt,name=body,proto3" json:"body,omitempty"`
+	// topic, only if the key is its hash.
+	Topic         string `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetainedRow) Reset() {
+	*x = RetainedRow{}
+	mi := &file_shard_rows_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetainedRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetainedRow) ProtoMessage() {}
+
+func (x *RetainedRow) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_rows_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetainedRow.ProtoReflect.Descriptor instead.
+func (*RetainedRow) Descriptor() ([]byte, []int) {
+	return file_shard_rows_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RetainedRow) GetBody() uint64 {
+	if x != nil {
+		return x.Body
+	}
+	return 0
+}
+
+func (x *RetainedRow) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+// DueRow is a message that waits to be matched and dispatched. Key: its number.
+type DueRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Body  uint64                 `protobuf:"varint,1,opt,name=body,proto3" json:"body,omitempty"`
+	// client and conn, if set: it is the Will of that connection, and waits until
+	// that is no former owner any more.
+	Client string `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	Conn   uint64 `protobuf:"varint,3,opt,name=conn,proto3" json:"conn,omitempty"`
+	// pick, if set: it goes to another member of that Shared Subscription alone.
+	Pick          *Pick `protobuf:"bytes,4,opt,name=pick,proto3" json:"pick,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DueRow) Reset() {
+	*x = DueRow{}
+	mi := &file_shard_rows_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DueRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DueRow) ProtoMessage() {}
+
+func (x *DueRow) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_rows_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DueRow.ProtoReflect.Descriptor instead.
+func (*DueRow) Descriptor() ([]byte, []int) {
+	return file_shard_rows_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DueRow) GetBody() uint64 {
+	if x != nil {
+		return x.Body
+	}
+	return 0
+}
+
+func (x *DueRow) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *DueRow) GetConn() uint64 {
+	if x != nil {
+		return x.Conn
+	}
+	return 0
+}
+
+func (x *DueRow) GetPick() *Pick {
+	if x != nil {
+		return x.Pick
+	}
+	return nil
+}
+
 // SessionRow is one session: its registration, and for a durable one all its
 // state. Key: the Client Identifier.
 type SessionRow struct {
@@ -505,14 +737,18 @@ type SessionRow struct {
 	// received are the unfinished QoS 2 exchanges in order of arrival.
 	Received []*ReceivedRow `protobuf:"bytes,16,rep,name=received,proto3" json:"received,omitempty"`
 	// client, only if the key is its hash.
-	Client        string `protobuf:"bytes,17,opt,name=client,proto3" json:"client,omitempty"`
+	Client  string       `protobuf:"bytes,17,opt,name=client,proto3" json:"client,omitempty"`
+	Limits  *QueueLimits `protobuf:"bytes,18,opt,name=limits,proto3" json:"limits,omitempty"`
+	Replays []*ReplayRow `protobuf:"bytes,19,rep,name=replays,proto3" json:"replays,omitempty"`
+	// will_conn is the connection that left the Will of a detached session.
+	WillConn      uint64 `protobuf:"varint,20,opt,name=will_conn,json=willConn,proto3" json:"will_conn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionRow) Reset() {
 	*x = SessionRow{}
-	mi := &file_shard_rows_proto_msgTypes[6]
+	mi := &file_shard_rows_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +760,7 @@ func (x *SessionRow) String() string {
 func (*SessionRow) ProtoMessage() {}
 
 func (x *SessionRow) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_rows_proto_msgTypes[6]
+	mi := &file_shard_rows_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +773,7 @@ func (x *SessionRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRow.ProtoReflect.Descriptor instead.
 func (*SessionRow) Descriptor() ([]byte, []int) {
-	return file_shard_rows_proto_rawDescGZIP(), []int{6}
+	return file_shard_rows_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SessionRow) GetDurable() bool {
@@ -659,6 +895,107 @@ func (x *SessionRow) GetClient() string {
 	return ""
 }
 
+func (x *SessionRow) GetLimits() *QueueLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *SessionRow) GetReplays() []*ReplayRow {
+	if x != nil {
+		return x.Replays
+	}
+	return nil
+}
+
+func (x *SessionRow) GetWillConn() uint64 {
+	if x != nil {
+		return x.WillConn
+	}
+	return 0
+}
+
+// ReplayRow is a replay of retained messages to one session.
+type ReplayRow struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Id           uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Subscription *Subscription          `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// group and after are where the next page begins.
+	Group uint32 `protobuf:"varint,3,opt,name=group,proto3" json:"group,omitempty"`
+	After string `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	// live are topics above that were published retained and delivered since the
+	// replay began: the replay leaves them out.
+	Live          []string `protobuf:"bytes,5,rep,name=live,proto3" json:"live,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayRow) Reset() {
+	*x = ReplayRow{}
+	mi := &file_shard_rows_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayRow) ProtoMessage() {}
+
+func (x *ReplayRow) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_rows_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayRow.ProtoReflect.Descriptor instead.
+func (*ReplayRow) Descriptor() ([]byte, []int) {
+	return file_shard_rows_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReplayRow) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *ReplayRow) GetSubscription() *Subscription {
+	if x != nil {
+		return x.Subscription
+	}
+	return nil
+}
+
+func (x *ReplayRow) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *ReplayRow) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *ReplayRow) GetLive() []string {
+	if x != nil {
+		return x.Live
+	}
+	return nil
+}
+
 // ReceivedRow is one QoS 2 message whose exchange with its publisher is not
 // finished.
 type ReceivedRow struct {
@@ -669,14 +1006,16 @@ type ReceivedRow struct {
 	// released: PUBREL came, PUBCOMP waits for pending.
 	Released bool `protobuf:"varint,4,opt,name=released,proto3" json:"released,omitempty"`
 	// pending are the outbox entries that are not answered.
-	Pending       []*PendingRow `protobuf:"bytes,5,rep,name=pending,proto3" json:"pending,omitempty"`
+	Pending []*PendingRow `protobuf:"bytes,5,rep,name=pending,proto3" json:"pending,omitempty"`
+	// retained is the one of pending that the PUBREC waits for, if any.
+	Retained      *PendingRow `protobuf:"bytes,6,opt,name=retained,proto3" json:"retained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReceivedRow) Reset() {
 	*x = ReceivedRow{}
-	mi := &file_shard_rows_proto_msgTypes[7]
+	mi := &file_shard_rows_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +1027,7 @@ func (x *ReceivedRow) String() string {
 func (*ReceivedRow) ProtoMessage() {}
 
 func (x *ReceivedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_rows_proto_msgTypes[7]
+	mi := &file_shard_rows_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +1040,7 @@ func (x *ReceivedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceivedRow.ProtoReflect.Descriptor instead.
 func (*ReceivedRow) Descriptor() ([]byte, []int) {
-	return file_shard_rows_proto_rawDescGZIP(), []int{7}
+	return file_shard_rows_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReceivedRow) GetId() uint32 {
@@ -739,6 +1078,13 @@ func (x *ReceivedRow) GetPending() []*PendingRow {
 	return nil
 }
 
+func (x *ReceivedRow) GetRetained() *PendingRow {
+	if x != nil {
+		return x.Retained
+	}
+	return nil
+}
+
 type PendingRow struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -749,7 +1095,7 @@ type PendingRow struct {
 
 func (x *PendingRow) Reset() {
 	*x = PendingRow{}
-	mi := &file_shard_rows_proto_msgTypes[8]
+	mi := &file_shard_rows_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +1107,7 @@ func (x *PendingRow) String() string {
 func (*PendingRow) ProtoMessage() {}
 
 func (x *PendingRow) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_rows_proto_msgTypes[8]
+	mi := &file_shard_rows_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +1120,7 @@ func (x *PendingRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingRow.ProtoReflect.Descriptor instead.
 func (*PendingRow) Descriptor() ([]byte, []int) {
-	return file_shard_rows_proto_rawDescGZIP(), []int{8}
+	return file_shard_rows_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PendingRow) GetTarget() *Target {
@@ -795,7 +1141,7 @@ var File_shard_rows_proto protoreflect.FileDescriptor
 
 const file_shard_rows_proto_rawDesc = "" +
 	"\n" +
-	"\x10shard_rows.proto\x12\bshoal.v1\x1a\rmessage.proto\x1a\fstream.proto\"\x8a\x02\n" +
+	"\x10shard_rows.proto\x12\bshoal.v1\x1a\rmessage.proto\x1a\fstream.proto\"\x83\x03\n" +
 	"\tShardMeta\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\rR\x05group\x12\x18\n" +
@@ -804,12 +1150,18 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\bbody_seq\x18\x05 \x01(\x04R\abodySeq\x12\x18\n" +
 	"\astreams\x18\x06 \x01(\fR\astreams\x120\n" +
 	"\boutboxes\x18\a \x03(\v2\x14.shoal.v1.OutboxMetaR\boutboxes\x123\n" +
-	"\bcounters\x18\b \x01(\v2\x17.shoal.v1.ShardCountersR\bcounters\"^\n" +
+	"\bcounters\x18\b \x01(\v2\x17.shoal.v1.ShardCountersR\bcounters\x12\x17\n" +
+	"\awall_ms\x18\t \x01(\x04R\x06wallMs\x12\"\n" +
+	"\rwall_clock_ms\x18\n" +
+	" \x01(\x04R\vwallClockMs\x12\x19\n" +
+	"\bnext_due\x18\v \x01(\x04R\anextDue\x12\x1f\n" +
+	"\vnext_replay\x18\f \x01(\x04R\n" +
+	"nextReplay\"^\n" +
 	"\n" +
 	"OutboxMeta\x12(\n" +
 	"\x06target\x18\x01 \x01(\v2\x10.shoal.v1.TargetR\x06target\x12\x12\n" +
 	"\x04base\x18\x02 \x01(\x04R\x04base\x12\x12\n" +
-	"\x04next\x18\x03 \x01(\x04R\x04next\"\xb4\x02\n" +
+	"\x04next\x18\x03 \x01(\x04R\x04next\"\xf9\x03\n" +
 	"\rShardCounters\x12\x1a\n" +
 	"\bappended\x18\x01 \x01(\x04R\bappended\x12\x1a\n" +
 	"\benqueued\x18\x02 \x01(\x04R\benqueued\x12\x14\n" +
@@ -820,16 +1172,33 @@ const file_shard_rows_proto_rawDesc = "" +
 	"queue_full\x18\x06 \x01(\x04R\tqueueFull\x12#\n" +
 	"\routbox_fenced\x18\a \x01(\x04R\foutboxFenced\x12%\n" +
 	"\x0eoutbox_refused\x18\b \x01(\x04R\routboxRefused\x12+\n" +
-	"\x11received_replaced\x18\t \x01(\x04R\x10receivedReplaced\"K\n" +
+	"\x11received_replaced\x18\t \x01(\x04R\x10receivedReplaced\x12%\n" +
+	"\x0edropped_oldest\x18\n" +
+	" \x01(\x04R\rdroppedOldest\x12\x1a\n" +
+	"\brejected\x18\v \x01(\x04R\brejected\x12\x14\n" +
+	"\x05wills\x18\f \x01(\x04R\x05wills\x12\"\n" +
+	"\fredispatched\x18\r \x01(\x04R\fredispatched\x12\x1b\n" +
+	"\tno_member\x18\x0e \x01(\x04R\bnoMember\x12)\n" +
+	"\x10retained_expired\x18\x0f \x01(\x04R\x0fretainedExpired\"K\n" +
 	"\aBodyRow\x12+\n" +
 	"\amessage\x18\x01 \x01(\v2\x11.shoal.v1.MessageR\amessage\x12\x13\n" +
 	"\x05at_ms\x18\x02 \x01(\x04R\x04atMs\"9\n" +
 	"\tFilterRow\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\x04R\x05route\x12\x16\n" +
-	"\x06filter\x18\x02 \x01(\tR\x06filter\"L\n" +
+	"\x06filter\x18\x02 \x01(\tR\x06filter\"\x8a\x01\n" +
 	"\tOutboxRow\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\x04R\x04body\x12+\n" +
-	"\x05route\x18\x02 \x01(\v2\x15.shoal.v1.RouteChangeR\x05route\"\x92\x04\n" +
+	"\x05route\x18\x02 \x01(\v2\x15.shoal.v1.RouteChangeR\x05route\x12\x16\n" +
+	"\x06retain\x18\x03 \x01(\bR\x06retain\x12$\n" +
+	"\x05picks\x18\x04 \x03(\v2\x0e.shoal.v1.PickR\x05picks\"7\n" +
+	"\vRetainedRow\x12\x12\n" +
+	"\x04body\x18\x01 \x01(\x04R\x04body\x12\x14\n" +
+	"\x05topic\x18\x02 \x01(\tR\x05topic\"l\n" +
+	"\x06DueRow\x12\x12\n" +
+	"\x04body\x18\x01 \x01(\x04R\x04body\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\tR\x06client\x12\x12\n" +
+	"\x04conn\x18\x03 \x01(\x04R\x04conn\x12\"\n" +
+	"\x04pick\x18\x04 \x01(\v2\x0e.shoal.v1.PickR\x04pick\"\x8d\x05\n" +
 	"\n" +
 	"SessionRow\x12\x18\n" +
 	"\adurable\x18\x01 \x01(\bR\adurable\x12\x12\n" +
@@ -851,13 +1220,23 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\x05queue\x18\x0e \x01(\fR\x05queue\x12\x18\n" +
 	"\adropped\x18\x0f \x01(\x04R\adropped\x121\n" +
 	"\breceived\x18\x10 \x03(\v2\x15.shoal.v1.ReceivedRowR\breceived\x12\x16\n" +
-	"\x06client\x18\x11 \x01(\tR\x06client\"\x91\x01\n" +
+	"\x06client\x18\x11 \x01(\tR\x06client\x12-\n" +
+	"\x06limits\x18\x12 \x01(\v2\x15.shoal.v1.QueueLimitsR\x06limits\x12-\n" +
+	"\areplays\x18\x13 \x03(\v2\x13.shoal.v1.ReplayRowR\areplays\x12\x1b\n" +
+	"\twill_conn\x18\x14 \x01(\x04R\bwillConn\"\x97\x01\n" +
+	"\tReplayRow\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12:\n" +
+	"\fsubscription\x18\x02 \x01(\v2\x16.shoal.v1.SubscriptionR\fsubscription\x12\x14\n" +
+	"\x05group\x18\x03 \x01(\rR\x05group\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\tR\x05after\x12\x12\n" +
+	"\x04live\x18\x05 \x03(\tR\x04live\"\xc3\x01\n" +
 	"\vReceivedRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x12\n" +
 	"\x04hash\x18\x03 \x01(\x04R\x04hash\x12\x1a\n" +
 	"\breleased\x18\x04 \x01(\bR\breleased\x12.\n" +
-	"\apending\x18\x05 \x03(\v2\x14.shoal.v1.PendingRowR\apending\"D\n" +
+	"\apending\x18\x05 \x03(\v2\x14.shoal.v1.PendingRowR\apending\x120\n" +
+	"\bretained\x18\x06 \x01(\v2\x14.shoal.v1.PendingRowR\bretained\"D\n" +
 	"\n" +
 	"PendingRow\x12(\n" +
 	"\x06target\x18\x01 \x01(\v2\x10.shoal.v1.TargetR\x06target\x12\f\n" +
@@ -875,7 +1254,7 @@ func file_shard_rows_proto_rawDescGZIP() []byte {
 	return file_shard_rows_proto_rawDescData
 }
 
-var file_shard_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_shard_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_shard_rows_proto_goTypes = []any{
 	(*ShardMeta)(nil),     // 0: shoal.v1.ShardMeta
 	(*OutboxMeta)(nil),    // 1: shoal.v1.OutboxMeta
@@ -883,33 +1262,44 @@ var file_shard_rows_proto_goTypes = []any{
 	(*BodyRow)(nil),       // 3: shoal.v1.BodyRow
 	(*FilterRow)(nil),     // 4: shoal.v1.FilterRow
 	(*OutboxRow)(nil),     // 5: shoal.v1.OutboxRow
-	(*SessionRow)(nil),    // 6: shoal.v1.SessionRow
-	(*ReceivedRow)(nil),   // 7: shoal.v1.ReceivedRow
-	(*PendingRow)(nil),    // 8: shoal.v1.PendingRow
-	(*Target)(nil),        // 9: shoal.v1.Target
-	(*Message)(nil),       // 10: shoal.v1.Message
-	(*RouteChange)(nil),   // 11: shoal.v1.RouteChange
-	(*Owner)(nil),         // 12: shoal.v1.Owner
-	(*Will)(nil),          // 13: shoal.v1.Will
-	(*Subscription)(nil),  // 14: shoal.v1.Subscription
+	(*RetainedRow)(nil),   // 6: shoal.v1.RetainedRow
+	(*DueRow)(nil),        // 7: shoal.v1.DueRow
+	(*SessionRow)(nil),    // 8: shoal.v1.SessionRow
+	(*ReplayRow)(nil),     // 9: shoal.v1.ReplayRow
+	(*ReceivedRow)(nil),   // 10: shoal.v1.ReceivedRow
+	(*PendingRow)(nil),    // 11: shoal.v1.PendingRow
+	(*Target)(nil),        // 12: shoal.v1.Target
+	(*Message)(nil),       // 13: shoal.v1.Message
+	(*RouteChange)(nil),   // 14: shoal.v1.RouteChange
+	(*Pick)(nil),          // 15: shoal.v1.Pick
+	(*Owner)(nil),         // 16: shoal.v1.Owner
+	(*Will)(nil),          // 17: shoal.v1.Will
+	(*Subscription)(nil),  // 18: shoal.v1.Subscription
+	(*QueueLimits)(nil),   // 19: shoal.v1.QueueLimits
 }
 var file_shard_rows_proto_depIdxs = []int32{
 	1,  // 0: shoal.v1.ShardMeta.outboxes:type_name -> shoal.v1.OutboxMeta
 	2,  // 1: shoal.v1.ShardMeta.counters:type_name -> shoal.v1.ShardCounters
-	9,  // 2: shoal.v1.OutboxMeta.target:type_name -> shoal.v1.Target
-	10, // 3: shoal.v1.BodyRow.message:type_name -> shoal.v1.Message
-	11, // 4: shoal.v1.OutboxRow.route:type_name -> shoal.v1.RouteChange
-	12, // 5: shoal.v1.SessionRow.former:type_name -> shoal.v1.Owner
-	13, // 6: shoal.v1.SessionRow.will:type_name -> shoal.v1.Will
-	14, // 7: shoal.v1.SessionRow.subscriptions:type_name -> shoal.v1.Subscription
-	7,  // 8: shoal.v1.SessionRow.received:type_name -> shoal.v1.ReceivedRow
-	8,  // 9: shoal.v1.ReceivedRow.pending:type_name -> shoal.v1.PendingRow
-	9,  // 10: shoal.v1.PendingRow.target:type_name -> shoal.v1.Target
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	12, // 2: shoal.v1.OutboxMeta.target:type_name -> shoal.v1.Target
+	13, // 3: shoal.v1.BodyRow.message:type_name -> shoal.v1.Message
+	14, // 4: shoal.v1.OutboxRow.route:type_name -> shoal.v1.RouteChange
+	15, // 5: shoal.v1.OutboxRow.picks:type_name -> shoal.v1.Pick
+	15, // 6: shoal.v1.DueRow.pick:type_name -> shoal.v1.Pick
+	16, // 7: shoal.v1.SessionRow.former:type_name -> shoal.v1.Owner
+	17, // 8: shoal.v1.SessionRow.will:type_name -> shoal.v1.Will
+	18, // 9: shoal.v1.SessionRow.subscriptions:type_name -> shoal.v1.Subscription
+	10, // 10: shoal.v1.SessionRow.received:type_name -> shoal.v1.ReceivedRow
+	19, // 11: shoal.v1.SessionRow.limits:type_name -> shoal.v1.QueueLimits
+	9,  // 12: shoal.v1.SessionRow.replays:type_name -> shoal.v1.ReplayRow
+	18, // 13: shoal.v1.ReplayRow.subscription:type_name -> shoal.v1.Subscription
+	11, // 14: shoal.v1.ReceivedRow.pending:type_name -> shoal.v1.PendingRow
+	11, // 15: shoal.v1.ReceivedRow.retained:type_name -> shoal.v1.PendingRow
+	12, // 16: shoal.v1.PendingRow.target:type_name -> shoal.v1.Target
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_shard_rows_proto_init() }
@@ -925,7 +1315,7 @@ func file_shard_rows_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shard_rows_proto_rawDesc), len(file_shard_rows_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -23,6 +23,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// QueuePolicy says what is lost when a queue is full.
+type QueuePolicy int32
+
+const (
+	// the oldest entry that was never sent goes; if all were, the new message.
+	QueuePolicy_QUEUE_POLICY_DROP_OLDEST QueuePolicy = 0
+	// the new message is not taken.
+	QueuePolicy_QUEUE_POLICY_DROP_NEW QueuePolicy = 1
+	// the new message is not taken, and its publisher is told (0x97).
+	QueuePolicy_QUEUE_POLICY_REJECT QueuePolicy = 2
+)
+
+// Enum value maps for QueuePolicy.
+var (
+	QueuePolicy_name = map[int32]string{
+		0: "QUEUE_POLICY_DROP_OLDEST",
+		1: "QUEUE_POLICY_DROP_NEW",
+		2: "QUEUE_POLICY_REJECT",
+	}
+	QueuePolicy_value = map[string]int32{
+		"QUEUE_POLICY_DROP_OLDEST": 0,
+		"QUEUE_POLICY_DROP_NEW":    1,
+		"QUEUE_POLICY_REJECT":      2,
+	}
+)
+
+func (x QueuePolicy) Enum() *QueuePolicy {
+	p := new(QueuePolicy)
+	*p = x
+	return p
+}
+
+func (x QueuePolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (QueuePolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_stream_proto_enumTypes[0].Descriptor()
+}
+
+func (QueuePolicy) Type() protoreflect.EnumType {
+	return &file_stream_proto_enumTypes[0]
+}
+
+func (x QueuePolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use QueuePolicy.Descriptor instead.
+func (QueuePolicy) EnumDescriptor() ([]byte, []int) {
+	return file_stream_proto_rawDescGZIP(), []int{0}
+}
+
 // Refusal says why none of a batch was taken. Nothing was consumed.
 type Refusal int32
 
@@ -67,11 +120,11 @@ func (x Refusal) String() string {
 }
 
 func (Refusal) Descriptor() protoreflect.EnumDescriptor {
-	return file_stream_proto_enumTypes[0].Descriptor()
+	return file_stream_proto_enumTypes[1].Descriptor()
 }
 
 func (Refusal) Type() protoreflect.EnumType {
-	return &file_stream_proto_enumTypes[0]
+	return &file_stream_proto_enumTypes[1]
 }
 
 func (x Refusal) Number() protoreflect.EnumNumber {
@@ -80,7 +133,7 @@ func (x Refusal) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Refusal.Descriptor instead.
 func (Refusal) EnumDescriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{0}
+	return file_stream_proto_rawDescGZIP(), []int{1}
 }
 
 // Code of an Answer: what became of one number. A number without an Answer is
@@ -96,7 +149,8 @@ const (
 	Code_CODE_KNOWN Code = 3
 	// Received: the Packet Identifier is in use by another message (0x91).
 	Code_CODE_ID_IN_USE Code = 4
-	// Released: targets have not all answered; a notice follows.
+	// Released: targets have not all answered; a notice follows. Received: the
+	// topic's shard has not answered for the retained message; a notice follows.
 	Code_CODE_PENDING Code = 5
 	// Released: no such Packet Identifier (0x92).
 	Code_CODE_UNKNOWN_ID Code = 6
@@ -139,11 +193,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_stream_proto_enumTypes[1].Descriptor()
+	return file_stream_proto_enumTypes[2].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_stream_proto_enumTypes[1]
+	return &file_stream_proto_enumTypes[2]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -152,7 +206,7 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{1}
+	return file_stream_proto_rawDescGZIP(), []int{2}
 }
 
 // Entry is the data of one raft log entry of any group. Entries of an unknown
@@ -228,10 +282,16 @@ type Proposal struct {
 	// Of shards:
 	Fence          *Fence          `protobuf:"bytes,2,opt,name=fence,proto3" json:"fence,omitempty"`
 	OutboxAnswered *OutboxAnswered `protobuf:"bytes,3,opt,name=outbox_answered,json=outboxAnswered,proto3" json:"outbox_answered,omitempty"`
+	Tick           *Tick           `protobuf:"bytes,4,opt,name=tick,proto3" json:"tick,omitempty"`
+	Page           *Page           `protobuf:"bytes,5,opt,name=page,proto3" json:"page,omitempty"`
+	Dispatch       *Dispatch       `protobuf:"bytes,6,opt,name=dispatch,proto3" json:"dispatch,omitempty"`
 	// Of the directory:
-	Birth         *Birth    `protobuf:"bytes,8,opt,name=birth,proto3" json:"birth,omitempty"`
-	NodeUp        *NodeUp   `protobuf:"bytes,9,opt,name=node_up,json=nodeUp,proto3" json:"node_up,omitempty"`
-	NodeDown      *NodeDown `protobuf:"bytes,10,opt,name=node_down,json=nodeDown,proto3" json:"node_down,omitempty"`
+	Birth         *Birth      `protobuf:"bytes,8,opt,name=birth,proto3" json:"birth,omitempty"`
+	NodeUp        *NodeUp     `protobuf:"bytes,9,opt,name=node_up,json=nodeUp,proto3" json:"node_up,omitempty"`
+	NodeDown      *NodeDown   `protobuf:"bytes,10,opt,name=node_down,json=nodeDown,proto3" json:"node_down,omitempty"`
+	Place         *Place      `protobuf:"bytes,11,opt,name=place,proto3" json:"place,omitempty"`
+	SetNode       *SetNode    `protobuf:"bytes,12,opt,name=set_node,json=setNode,proto3" json:"set_node,omitempty"`
+	RemoveNode    *RemoveNode `protobuf:"bytes,13,opt,name=remove_node,json=removeNode,proto3" json:"remove_node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -287,6 +347,27 @@ func (x *Proposal) GetOutboxAnswered() *OutboxAnswered {
 	return nil
 }
 
+func (x *Proposal) GetTick() *Tick {
+	if x != nil {
+		return x.Tick
+	}
+	return nil
+}
+
+func (x *Proposal) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+func (x *Proposal) GetDispatch() *Dispatch {
+	if x != nil {
+		return x.Dispatch
+	}
+	return nil
+}
+
 func (x *Proposal) GetBirth() *Birth {
 	if x != nil {
 		return x.Birth
@@ -304,6 +385,27 @@ func (x *Proposal) GetNodeUp() *NodeUp {
 func (x *Proposal) GetNodeDown() *NodeDown {
 	if x != nil {
 		return x.NodeDown
+	}
+	return nil
+}
+
+func (x *Proposal) GetPlace() *Place {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *Proposal) GetSetNode() *SetNode {
+	if x != nil {
+		return x.SetNode
+	}
+	return nil
+}
+
+func (x *Proposal) GetRemoveNode() *RemoveNode {
+	if x != nil {
+		return x.RemoveNode
 	}
 	return nil
 }
@@ -452,7 +554,9 @@ type Command struct {
 	Ack         *Ack         `protobuf:"bytes,10,opt,name=ack,proto3" json:"ack,omitempty"`
 	// To the directory, from nodes (transient subscribers) and outboxes
 	// (durable subscribers):
-	Route         *RouteChange `protobuf:"bytes,11,opt,name=route,proto3" json:"route,omitempty"`
+	Route *RouteChange `protobuf:"bytes,11,opt,name=route,proto3" json:"route,omitempty"`
+	// To the shard of the Topic Name, from nodes and outboxes:
+	Retain        *Retain `protobuf:"bytes,12,opt,name=retain,proto3" json:"retain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -564,11 +668,20 @@ func (x *Command) GetRoute() *RouteChange {
 	return nil
 }
 
-// Append publishes a message of QoS 1 or 2 to the durable subscribers of the
-// target shard.
+func (x *Command) GetRetain() *Retain {
+	if x != nil {
+		return x.Retain
+	}
+	return nil
+}
+
+// Append publishes a message to the durable subscribers of the target shard:
+// to all that match by themselves, and to one member of each Shared
+// Subscription picked.
 type Append struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Message       *Message               `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	Picks         []*Pick                `protobuf:"bytes,2,rep,name=picks,proto3" json:"picks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -610,6 +723,116 @@ func (x *Append) GetMessage() *Message {
 	return nil
 }
 
+func (x *Append) GetPicks() []*Pick {
+	if x != nil {
+		return x.Picks
+	}
+	return nil
+}
+
+// Pick says that the target of a message is to give it to one member of a
+// Shared Subscription.
+type Pick struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// share is the Shared Subscription, "$share/{ShareName}/{filter}".
+	Share string `protobuf:"bytes,1,opt,name=share,proto3" json:"share,omitempty"`
+	// hint, if not 0, chooses the member, so that equal hints meet the same one
+	// as long as the members stay.
+	Hint          uint64 `protobuf:"varint,2,opt,name=hint,proto3" json:"hint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pick) Reset() {
+	*x = Pick{}
+	mi := &file_stream_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pick) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pick) ProtoMessage() {}
+
+func (x *Pick) ProtoReflect() protoreflect.Message {
+	mi := &file_stream_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pick.ProtoReflect.Descriptor instead.
+func (*Pick) Descriptor() ([]byte, []int) {
+	return file_stream_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Pick) GetShare() string {
+	if x != nil {
+		return x.Share
+	}
+	return ""
+}
+
+func (x *Pick) GetHint() uint64 {
+	if x != nil {
+		return x.Hint
+	}
+	return 0
+}
+
+// Retain sets the retained message of a topic, or clears it if the payload is
+// empty ([MQTT-3.3.1-6]).
+type Retain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Message       *Message               `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retain) Reset() {
+	*x = Retain{}
+	mi := &file_stream_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retain) ProtoMessage() {}
+
+func (x *Retain) ProtoReflect() protoreflect.Message {
+	mi := &file_stream_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retain.ProtoReflect.Descriptor instead.
+func (*Retain) Descriptor() ([]byte, []int) {
+	return file_stream_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Retain) GetMessage() *Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
 // Open makes (node, boot) of the batch the owner of client's session.
 type Open struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -619,15 +842,17 @@ type Open struct {
 	// session, 0xFFFFFFFF never expires.
 	ExpiryS uint32 `protobuf:"varint,3,opt,name=expiry_s,json=expiryS,proto3" json:"expiry_s,omitempty"`
 	// window is min(Receive Maximum, max in flight) of the connection.
-	Window        uint32 `protobuf:"varint,4,opt,name=window,proto3" json:"window,omitempty"`
-	Will          *Will  `protobuf:"bytes,5,opt,name=will,proto3" json:"will,omitempty"`
+	Window uint32 `protobuf:"varint,4,opt,name=window,proto3" json:"window,omitempty"`
+	Will   *Will  `protobuf:"bytes,5,opt,name=will,proto3" json:"will,omitempty"`
+	// limits of the session's queue from now on; absent for the shard's own.
+	Limits        *QueueLimits `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Open) Reset() {
 	*x = Open{}
-	mi := &file_stream_proto_msgTypes[5]
+	mi := &file_stream_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +864,7 @@ func (x *Open) String() string {
 func (*Open) ProtoMessage() {}
 
 func (x *Open) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[5]
+	mi := &file_stream_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +877,7 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{5}
+	return file_stream_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Open) GetClient() string {
@@ -690,6 +915,75 @@ func (x *Open) GetWill() *Will {
 	return nil
 }
 
+func (x *Open) GetLimits() *QueueLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// QueueLimits bound the unfinished entries of one session. 0 is no limit but
+// the shard's own.
+type QueueLimits struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      uint64                 `protobuf:"varint,1,opt,name=messages,proto3" json:"messages,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Policy        QueuePolicy            `protobuf:"varint,3,opt,name=policy,proto3,enum=shoal.v1.QueuePolicy" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueueLimits) Reset() {
+	*x = QueueLimits{}
+	mi := &file_stream_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueueLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueueLimits) ProtoMessage() {}
+
+func (x *QueueLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_stream_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueueLimits.ProtoReflect.Descriptor instead.
+func (*QueueLimits) Descriptor() ([]byte, []int) {
+	return file_stream_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *QueueLimits) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *QueueLimits) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *QueueLimits) GetPolicy() QueuePolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return QueuePolicy_QUEUE_POLICY_DROP_OLDEST
+}
+
 // Close ends the connection conn of client.
 type Close struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -708,7 +1002,7 @@ type Close struct {
 
 func (x *Close) Reset() {
 	*x = Close{}
-	mi := &file_stream_proto_msgTypes[6]
+	mi := &file_stream_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +1014,7 @@ func (x *Close) String() string {
 func (*Close) ProtoMessage() {}
 
 func (x *Close) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[6]
+	mi := &file_stream_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +1027,7 @@ func (x *Close) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Close.ProtoReflect.Descriptor instead.
 func (*Close) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{6}
+	return file_stream_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Close) GetClient() string {
@@ -783,7 +1077,7 @@ type Drained struct {
 
 func (x *Drained) Reset() {
 	*x = Drained{}
-	mi := &file_stream_proto_msgTypes[7]
+	mi := &file_stream_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +1089,7 @@ func (x *Drained) String() string {
 func (*Drained) ProtoMessage() {}
 
 func (x *Drained) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[7]
+	mi := &file_stream_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +1102,7 @@ func (x *Drained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drained.ProtoReflect.Descriptor instead.
 func (*Drained) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{7}
+	return file_stream_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Drained) GetClient() string {
@@ -830,13 +1124,16 @@ type Subscribe struct {
 	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
 	Conn          uint64                 `protobuf:"varint,2,opt,name=conn,proto3" json:"conn,omitempty"`
 	Subscriptions []*Subscription        `protobuf:"bytes,3,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
+	// replay[i] is the group at which the replay of retained messages for
+	// subscriptions[i] begins, if there is to be one.
+	Replay        []uint32 `protobuf:"varint,4,rep,packed,name=replay,proto3" json:"replay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Subscribe) Reset() {
 	*x = Subscribe{}
-	mi := &file_stream_proto_msgTypes[8]
+	mi := &file_stream_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +1145,7 @@ func (x *Subscribe) String() string {
 func (*Subscribe) ProtoMessage() {}
 
 func (x *Subscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[8]
+	mi := &file_stream_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1158,7 @@ func (x *Subscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscribe.ProtoReflect.Descriptor instead.
 func (*Subscribe) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{8}
+	return file_stream_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Subscribe) GetClient() string {
@@ -885,6 +1182,13 @@ func (x *Subscribe) GetSubscriptions() []*Subscription {
 	return nil
 }
 
+func (x *Subscribe) GetReplay() []uint32 {
+	if x != nil {
+		return x.Replay
+	}
+	return nil
+}
+
 type Unsubscribe struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
@@ -896,7 +1200,7 @@ type Unsubscribe struct {
 
 func (x *Unsubscribe) Reset() {
 	*x = Unsubscribe{}
-	mi := &file_stream_proto_msgTypes[9]
+	mi := &file_stream_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1212,7 @@ func (x *Unsubscribe) String() string {
 func (*Unsubscribe) ProtoMessage() {}
 
 func (x *Unsubscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[9]
+	mi := &file_stream_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1225,7 @@ func (x *Unsubscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unsubscribe.ProtoReflect.Descriptor instead.
 func (*Unsubscribe) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{9}
+	return file_stream_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Unsubscribe) GetClient() string {
@@ -954,17 +1258,22 @@ type Received struct {
 	Id uint32 `protobuf:"varint,3,opt,name=id,proto3" json:"id,omitempty"`
 	// hash of topic and payload tells a repeat from a new message of a client
 	// that lost its state.
-	Hash          uint64    `protobuf:"varint,4,opt,name=hash,proto3" json:"hash,omitempty"`
-	Dup           bool      `protobuf:"varint,5,opt,name=dup,proto3" json:"dup,omitempty"`
-	Message       *Message  `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
-	Targets       []*Target `protobuf:"bytes,7,rep,name=targets,proto3" json:"targets,omitempty"`
+	Hash    uint64    `protobuf:"varint,4,opt,name=hash,proto3" json:"hash,omitempty"`
+	Dup     bool      `protobuf:"varint,5,opt,name=dup,proto3" json:"dup,omitempty"`
+	Message *Message  `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	Targets []*Target `protobuf:"bytes,7,rep,name=targets,proto3" json:"targets,omitempty"`
+	// picks of Shared Subscriptions; each target is among targets.
+	Picks []*TargetPick `protobuf:"bytes,8,rep,name=picks,proto3" json:"picks,omitempty"`
+	// retain is the group that keeps the topic's retained message, if the
+	// message is to be retained.
+	Retain        uint32 `protobuf:"varint,9,opt,name=retain,proto3" json:"retain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Received) Reset() {
 	*x = Received{}
-	mi := &file_stream_proto_msgTypes[10]
+	mi := &file_stream_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1285,7 @@ func (x *Received) String() string {
 func (*Received) ProtoMessage() {}
 
 func (x *Received) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[10]
+	mi := &file_stream_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1298,7 @@ func (x *Received) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Received.ProtoReflect.Descriptor instead.
 func (*Received) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{10}
+	return file_stream_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Received) GetClient() string {
@@ -1041,6 +1350,72 @@ func (x *Received) GetTargets() []*Target {
 	return nil
 }
 
+func (x *Received) GetPicks() []*TargetPick {
+	if x != nil {
+		return x.Picks
+	}
+	return nil
+}
+
+func (x *Received) GetRetain() uint32 {
+	if x != nil {
+		return x.Retain
+	}
+	return 0
+}
+
+type TargetPick struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Pick          *Pick                  `protobuf:"bytes,2,opt,name=pick,proto3" json:"pick,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TargetPick) Reset() {
+	*x = TargetPick{}
+	mi := &file_stream_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TargetPick) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TargetPick) ProtoMessage() {}
+
+func (x *TargetPick) ProtoReflect() protoreflect.Message {
+	mi := &file_stream_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TargetPick.ProtoReflect.Descriptor instead.
+func (*TargetPick) Descriptor() ([]byte, []int) {
+	return file_stream_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TargetPick) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *TargetPick) GetPick() *Pick {
+	if x != nil {
+		return x.Pick
+	}
+	return nil
+}
+
 // Target is where an outbox entry goes: a group, or a node's process.
 type Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1053,7 +1428,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_stream_proto_msgTypes[11]
+	mi := &file_stream_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1440,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[11]
+	mi := &file_stream_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1453,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{11}
+	return file_stream_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Target) GetGroup() uint32 {
@@ -1114,7 +1489,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_stream_proto_msgTypes[12]
+	mi := &file_stream_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1501,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[12]
+	mi := &file_stream_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1514,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{12}
+	return file_stream_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Released) GetClient() string {
@@ -1175,7 +1550,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_stream_proto_msgTypes[13]
+	mi := &file_stream_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1562,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[13]
+	mi := &file_stream_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1575,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{13}
+	return file_stream_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Release) GetClient() string {
@@ -1239,7 +1614,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_stream_proto_msgTypes[14]
+	mi := &file_stream_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1626,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[14]
+	mi := &file_stream_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1639,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{14}
+	return file_stream_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ack) GetClient() string {
@@ -1302,14 +1677,18 @@ type RouteChange struct {
 	// present false removes the route.
 	Present bool `protobuf:"varint,2,opt,name=present,proto3" json:"present,omitempty"`
 	// qos is the highest QoS of the source's subscribers of filter.
-	Qos           uint32 `protobuf:"varint,3,opt,name=qos,proto3" json:"qos,omitempty"`
+	Qos uint32 `protobuf:"varint,3,opt,name=qos,proto3" json:"qos,omitempty"`
+	// members of a Shared Subscription at the source; attached are those of them
+	// that are connected. Of other filters 0.
+	Members       uint32 `protobuf:"varint,4,opt,name=members,proto3" json:"members,omitempty"`
+	Attached      uint32 `protobuf:"varint,5,opt,name=attached,proto3" json:"attached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RouteChange) Reset() {
 	*x = RouteChange{}
-	mi := &file_stream_proto_msgTypes[15]
+	mi := &file_stream_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1700,7 @@ func (x *RouteChange) String() string {
 func (*RouteChange) ProtoMessage() {}
 
 func (x *RouteChange) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[15]
+	mi := &file_stream_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1713,7 @@ func (x *RouteChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteChange.ProtoReflect.Descriptor instead.
 func (*RouteChange) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{15}
+	return file_stream_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RouteChange) GetFilter() string {
@@ -1358,6 +1737,239 @@ func (x *RouteChange) GetQos() uint32 {
 	return 0
 }
 
+func (x *RouteChange) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *RouteChange) GetAttached() uint32 {
+	if x != nil {
+		return x.Attached
+	}
+	return 0
+}
+
+// Tick moves a shard's clock by the entry's clock_ms and does what is due.
+type Tick struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// wall_ms, if not 0, is the wall time in milliseconds since 1970 that belongs
+	// to the clock after this entry: a majority of the replicas' clocks agree
+	// with it.
+	WallMs        uint64 `protobuf:"varint,1,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tick) Reset() {
+	*x = Tick{}
+	mi := &file_stream_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tick) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tick) ProtoMessage() {}
+
+func (x *Tick) ProtoReflect() protoreflect.Message {
+	mi := &file_stream_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tick.ProtoReflect.Descriptor instead.
+func (*Tick) Descriptor() ([]byte, []int) {
+	return file_stream_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Tick) GetWallMs() uint64 {
+	if x != nil {
+		return x.WallMs
+	}
+	return 0
+}
+
+// Page is one page of a replay of retained messages.
+type Page struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Client string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	// replay names the replay among the session's.
+	Replay uint64 `protobuf:"varint,2,opt,name=replay,proto3" json:"replay,omitempty"`
+	// group and after are where the page begins: topics of group's register
+	// above after. It is taken only if the replay stands there.
+	Group uint32 `protobuf:"varint,3,opt,name=group,proto3" json:"group,omitempty"`
+	After string `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
+	// messages, ascending by topic, each with the rest of its Message Expiry
+	// Interval.
+	Messages []*Message `protobuf:"bytes,5,rep,name=messages,proto3" json:"messages,omitempty"`
+	// next_group and next_after are where the next page begins; next_group is 0
+	// when there is none.
+	NextGroup     uint32 `protobuf:"varint,6,opt,name=next_group,json=nextGroup,proto3" json:"next_group,omitempty"`
+	NextAfter     string `protobuf:"bytes,7,opt,name=next_after,json=nextAfter,proto3" json:"next_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Page) Reset() {
+	*x = Page{}
+	mi := &file_stream_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Page) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Page) ProtoMessage() {}
+
+func (x *Page) ProtoReflect() protoreflect.Message {
+	mi := &file_stream_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Page.ProtoReflect.Descriptor instead.
+func (*Page) Descriptor() ([]byte, []int) {
+	return file_stream_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Page) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Page) GetReplay() uint64 {
+	if x != nil {
+		return x.Replay
+	}
+	return 0
+}
+
+func (x *Page) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *Page) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *Page) GetMessages() []*Message {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *Page) GetNextGroup() uint32 {
+	if x != nil {
+		return x.NextGroup
+	}
+	return 0
+}
+
+func (x *Page) GetNextAfter() string {
+	if x != nil {
+		return x.NextAfter
+	}
+	return ""
+}
+
+// Dispatch gives a message that is due (a Will, or one of a Shared
+// Subscription whose member is gone) to those who match now.
+type Dispatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// due names the message.
+	Due           uint64        `protobuf:"varint,1,opt,name=due,proto3" json:"due,omitempty"`
+	Targets       []*Target     `protobuf:"bytes,2,rep,name=targets,proto3" json:"targets,omitempty"`
+	Picks         []*TargetPick `protobuf:"bytes,3,rep,name=picks,proto3" json:"picks,omitempty"`
+	Retain        uint32        `protobuf:"varint,4,opt,name=retain,proto3" json:"retain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dispatch) Reset() {
+	*x = Dispatch{}
+	mi := &file_stream_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dispatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dispatch) ProtoMessage() {}
+
+func (x *Dispatch) ProtoReflect() protoreflect.Message {
+	mi := &file_stream_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dispatch.ProtoReflect.Descriptor instead.
+func (*Dispatch) Descriptor() ([]byte, []int) {
+	return file_stream_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Dispatch) GetDue() uint64 {
+	if x != nil {
+		return x.Due
+	}
+	return 0
+}
+
+func (x *Dispatch) GetTargets() []*Target {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *Dispatch) GetPicks() []*TargetPick {
+	if x != nil {
+		return x.Picks
+	}
+	return nil
+}
+
+func (x *Dispatch) GetRetain() uint32 {
+	if x != nil {
+		return x.Retain
+	}
+	return 0
+}
+
 // Fence tells a shard that processes of nodes below min_boot are dead.
 type Fence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1370,7 +1982,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_stream_proto_msgTypes[16]
+	mi := &file_stream_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1994,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[16]
+	mi := &file_stream_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +2007,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{16}
+	return file_stream_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Fence) GetNumber() uint64 {
@@ -1424,7 +2036,7 @@ type NodeBoot struct {
 
 func (x *NodeBoot) Reset() {
 	*x = NodeBoot{}
-	mi := &file_stream_proto_msgTypes[17]
+	mi := &file_stream_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +2048,7 @@ func (x *NodeBoot) String() string {
 func (*NodeBoot) ProtoMessage() {}
 
 func (x *NodeBoot) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[17]
+	mi := &file_stream_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +2061,7 @@ func (x *NodeBoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeBoot.ProtoReflect.Descriptor instead.
 func (*NodeBoot) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{17}
+	return file_stream_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeBoot) GetNode() string {
@@ -1479,7 +2091,7 @@ type OutboxAnswered struct {
 
 func (x *OutboxAnswered) Reset() {
 	*x = OutboxAnswered{}
-	mi := &file_stream_proto_msgTypes[18]
+	mi := &file_stream_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +2103,7 @@ func (x *OutboxAnswered) String() string {
 func (*OutboxAnswered) ProtoMessage() {}
 
 func (x *OutboxAnswered) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[18]
+	mi := &file_stream_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +2116,7 @@ func (x *OutboxAnswered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutboxAnswered.ProtoReflect.Descriptor instead.
 func (*OutboxAnswered) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{18}
+	return file_stream_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *OutboxAnswered) GetTarget() *Target {
@@ -1547,7 +2159,7 @@ type BatchAnswer struct {
 
 func (x *BatchAnswer) Reset() {
 	*x = BatchAnswer{}
-	mi := &file_stream_proto_msgTypes[19]
+	mi := &file_stream_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +2171,7 @@ func (x *BatchAnswer) String() string {
 func (*BatchAnswer) ProtoMessage() {}
 
 func (x *BatchAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[19]
+	mi := &file_stream_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +2184,7 @@ func (x *BatchAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchAnswer.ProtoReflect.Descriptor instead.
 func (*BatchAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{19}
+	return file_stream_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BatchAnswer) GetRefusal() Refusal {
@@ -1623,7 +2235,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stream_proto_msgTypes[20]
+	mi := &file_stream_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +2247,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[20]
+	mi := &file_stream_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +2260,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{20}
+	return file_stream_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Answer) GetN() uint64 {
@@ -1702,7 +2314,7 @@ type OpenAnswer struct {
 
 func (x *OpenAnswer) Reset() {
 	*x = OpenAnswer{}
-	mi := &file_stream_proto_msgTypes[21]
+	mi := &file_stream_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +2326,7 @@ func (x *OpenAnswer) String() string {
 func (*OpenAnswer) ProtoMessage() {}
 
 func (x *OpenAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[21]
+	mi := &file_stream_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +2339,7 @@ func (x *OpenAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenAnswer.ProtoReflect.Descriptor instead.
 func (*OpenAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{21}
+	return file_stream_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OpenAnswer) GetPresent() bool {
@@ -1777,7 +2389,7 @@ type Owner struct {
 
 func (x *Owner) Reset() {
 	*x = Owner{}
-	mi := &file_stream_proto_msgTypes[22]
+	mi := &file_stream_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +2401,7 @@ func (x *Owner) String() string {
 func (*Owner) ProtoMessage() {}
 
 func (x *Owner) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[22]
+	mi := &file_stream_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +2414,7 @@ func (x *Owner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Owner.ProtoReflect.Descriptor instead.
 func (*Owner) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{22}
+	return file_stream_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Owner) GetNode() string {
@@ -1839,7 +2451,7 @@ type SubscribeAnswer struct {
 
 func (x *SubscribeAnswer) Reset() {
 	*x = SubscribeAnswer{}
-	mi := &file_stream_proto_msgTypes[23]
+	mi := &file_stream_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +2463,7 @@ func (x *SubscribeAnswer) String() string {
 func (*SubscribeAnswer) ProtoMessage() {}
 
 func (x *SubscribeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[23]
+	mi := &file_stream_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +2476,7 @@ func (x *SubscribeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeAnswer.ProtoReflect.Descriptor instead.
 func (*SubscribeAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{23}
+	return file_stream_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SubscribeAnswer) GetRoute() uint64 {
@@ -1892,7 +2504,7 @@ type UnsubscribeAnswer struct {
 
 func (x *UnsubscribeAnswer) Reset() {
 	*x = UnsubscribeAnswer{}
-	mi := &file_stream_proto_msgTypes[24]
+	mi := &file_stream_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2516,7 @@ func (x *UnsubscribeAnswer) String() string {
 func (*UnsubscribeAnswer) ProtoMessage() {}
 
 func (x *UnsubscribeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[24]
+	mi := &file_stream_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2529,7 @@ func (x *UnsubscribeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeAnswer.ProtoReflect.Descriptor instead.
 func (*UnsubscribeAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{24}
+	return file_stream_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UnsubscribeAnswer) GetExisted() []bool {
@@ -1935,15 +2547,22 @@ const file_stream_proto_rawDesc = "" +
 	"\x05Entry\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x19\n" +
 	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\x120\n" +
-	"\tproposals\x18\x03 \x03(\v2\x12.shoal.v1.ProposalR\tproposals\"\x9e\x02\n" +
+	"\tproposals\x18\x03 \x03(\v2\x12.shoal.v1.ProposalR\tproposals\"\xa2\x04\n" +
 	"\bProposal\x12%\n" +
 	"\x05batch\x18\x01 \x01(\v2\x0f.shoal.v1.BatchR\x05batch\x12%\n" +
 	"\x05fence\x18\x02 \x01(\v2\x0f.shoal.v1.FenceR\x05fence\x12A\n" +
-	"\x0foutbox_answered\x18\x03 \x01(\v2\x18.shoal.v1.OutboxAnsweredR\x0eoutboxAnswered\x12%\n" +
+	"\x0foutbox_answered\x18\x03 \x01(\v2\x18.shoal.v1.OutboxAnsweredR\x0eoutboxAnswered\x12\"\n" +
+	"\x04tick\x18\x04 \x01(\v2\x0e.shoal.v1.TickR\x04tick\x12\"\n" +
+	"\x04page\x18\x05 \x01(\v2\x0e.shoal.v1.PageR\x04page\x12.\n" +
+	"\bdispatch\x18\x06 \x01(\v2\x12.shoal.v1.DispatchR\bdispatch\x12%\n" +
 	"\x05birth\x18\b \x01(\v2\x0f.shoal.v1.BirthR\x05birth\x12)\n" +
 	"\anode_up\x18\t \x01(\v2\x10.shoal.v1.NodeUpR\x06nodeUp\x12/\n" +
 	"\tnode_down\x18\n" +
-	" \x01(\v2\x12.shoal.v1.NodeDownR\bnodeDown\"\x96\x02\n" +
+	" \x01(\v2\x12.shoal.v1.NodeDownR\bnodeDown\x12%\n" +
+	"\x05place\x18\v \x01(\v2\x0f.shoal.v1.PlaceR\x05place\x12,\n" +
+	"\bset_node\x18\f \x01(\v2\x11.shoal.v1.SetNodeR\asetNode\x125\n" +
+	"\vremove_node\x18\r \x01(\v2\x14.shoal.v1.RemoveNodeR\n" +
+	"removeNode\"\x96\x02\n" +
 	"\x05Batch\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\x04R\x04boot\x12\x14\n" +
@@ -1957,7 +2576,7 @@ const file_stream_proto_rawDesc = "" +
 	"\x05fence\x18\b \x01(\x04R\x05fence\x12\x1a\n" +
 	"\banswered\x18\t \x01(\x04R\banswered\x12-\n" +
 	"\bcommands\x18\n" +
-	" \x03(\v2\x11.shoal.v1.CommandR\bcommands\"\xf2\x03\n" +
+	" \x03(\v2\x11.shoal.v1.CommandR\bcommands\"\x9c\x04\n" +
 	"\aCommand\x12(\n" +
 	"\x06append\x18\x01 \x01(\v2\x10.shoal.v1.AppendR\x06append\x12\"\n" +
 	"\x04open\x18\x02 \x01(\v2\x0e.shoal.v1.OpenR\x04open\x12%\n" +
@@ -1970,16 +2589,28 @@ const file_stream_proto_rawDesc = "" +
 	"\arelease\x18\t \x01(\v2\x11.shoal.v1.ReleaseR\arelease\x12\x1f\n" +
 	"\x03ack\x18\n" +
 	" \x01(\v2\r.shoal.v1.AckR\x03ack\x12+\n" +
-	"\x05route\x18\v \x01(\v2\x15.shoal.v1.RouteChangeR\x05route\"5\n" +
+	"\x05route\x18\v \x01(\v2\x15.shoal.v1.RouteChangeR\x05route\x12(\n" +
+	"\x06retain\x18\f \x01(\v2\x10.shoal.v1.RetainR\x06retain\"[\n" +
 	"\x06Append\x12+\n" +
-	"\amessage\x18\x01 \x01(\v2\x11.shoal.v1.MessageR\amessage\"\x96\x01\n" +
+	"\amessage\x18\x01 \x01(\v2\x11.shoal.v1.MessageR\amessage\x12$\n" +
+	"\x05picks\x18\x02 \x03(\v2\x0e.shoal.v1.PickR\x05picks\"0\n" +
+	"\x04Pick\x12\x14\n" +
+	"\x05share\x18\x01 \x01(\tR\x05share\x12\x12\n" +
+	"\x04hint\x18\x02 \x01(\x04R\x04hint\"5\n" +
+	"\x06Retain\x12+\n" +
+	"\amessage\x18\x01 \x01(\v2\x11.shoal.v1.MessageR\amessage\"\xc5\x01\n" +
 	"\x04Open\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1f\n" +
 	"\vclean_start\x18\x02 \x01(\bR\n" +
 	"cleanStart\x12\x19\n" +
 	"\bexpiry_s\x18\x03 \x01(\rR\aexpiryS\x12\x16\n" +
 	"\x06window\x18\x04 \x01(\rR\x06window\x12\"\n" +
-	"\x04will\x18\x05 \x01(\v2\x0e.shoal.v1.WillR\x04will\"\x9d\x01\n" +
+	"\x04will\x18\x05 \x01(\v2\x0e.shoal.v1.WillR\x04will\x12-\n" +
+	"\x06limits\x18\x06 \x01(\v2\x15.shoal.v1.QueueLimitsR\x06limits\"n\n" +
+	"\vQueueLimits\x12\x1a\n" +
+	"\bmessages\x18\x01 \x01(\x04R\bmessages\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12-\n" +
+	"\x06policy\x18\x03 \x01(\x0e2\x15.shoal.v1.QueuePolicyR\x06policy\"\x9d\x01\n" +
 	"\x05Close\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x18\n" +
@@ -1989,15 +2620,16 @@ const file_stream_proto_rawDesc = "" +
 	"\t_expiry_s\"5\n" +
 	"\aDrained\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
-	"\x04conn\x18\x02 \x01(\x04R\x04conn\"u\n" +
+	"\x04conn\x18\x02 \x01(\x04R\x04conn\"\x8d\x01\n" +
 	"\tSubscribe\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12<\n" +
-	"\rsubscriptions\x18\x03 \x03(\v2\x16.shoal.v1.SubscriptionR\rsubscriptions\"S\n" +
+	"\rsubscriptions\x18\x03 \x03(\v2\x16.shoal.v1.SubscriptionR\rsubscriptions\x12\x16\n" +
+	"\x06replay\x18\x04 \x03(\rR\x06replay\"S\n" +
 	"\vUnsubscribe\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x18\n" +
-	"\afilters\x18\x03 \x03(\tR\afilters\"\xc5\x01\n" +
+	"\afilters\x18\x03 \x03(\tR\afilters\"\x89\x02\n" +
 	"\bReceived\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x0e\n" +
@@ -2005,7 +2637,13 @@ const file_stream_proto_rawDesc = "" +
 	"\x04hash\x18\x04 \x01(\x04R\x04hash\x12\x10\n" +
 	"\x03dup\x18\x05 \x01(\bR\x03dup\x12+\n" +
 	"\amessage\x18\x06 \x01(\v2\x11.shoal.v1.MessageR\amessage\x12*\n" +
-	"\atargets\x18\a \x03(\v2\x10.shoal.v1.TargetR\atargets\"F\n" +
+	"\atargets\x18\a \x03(\v2\x10.shoal.v1.TargetR\atargets\x12*\n" +
+	"\x05picks\x18\b \x03(\v2\x14.shoal.v1.TargetPickR\x05picks\x12\x16\n" +
+	"\x06retain\x18\t \x01(\rR\x06retain\"Z\n" +
+	"\n" +
+	"TargetPick\x12(\n" +
+	"\x06target\x18\x01 \x01(\v2\x10.shoal.v1.TargetR\x06target\x12\"\n" +
+	"\x04pick\x18\x02 \x01(\v2\x0e.shoal.v1.PickR\x04pick\"F\n" +
 	"\x06Target\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -2022,11 +2660,30 @@ const file_stream_proto_rawDesc = "" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x12\n" +
 	"\x04seqs\x18\x03 \x03(\x04R\x04seqs\x12\x18\n" +
-	"\aexpired\x18\x04 \x03(\x04R\aexpired\"Q\n" +
+	"\aexpired\x18\x04 \x03(\x04R\aexpired\"\x87\x01\n" +
 	"\vRouteChange\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x18\n" +
 	"\apresent\x18\x02 \x01(\bR\apresent\x12\x10\n" +
-	"\x03qos\x18\x03 \x01(\rR\x03qos\"I\n" +
+	"\x03qos\x18\x03 \x01(\rR\x03qos\x12\x18\n" +
+	"\amembers\x18\x04 \x01(\rR\amembers\x12\x1a\n" +
+	"\battached\x18\x05 \x01(\rR\battached\"\x1f\n" +
+	"\x04Tick\x12\x17\n" +
+	"\awall_ms\x18\x01 \x01(\x04R\x06wallMs\"\xcf\x01\n" +
+	"\x04Page\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x16\n" +
+	"\x06replay\x18\x02 \x01(\x04R\x06replay\x12\x14\n" +
+	"\x05group\x18\x03 \x01(\rR\x05group\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\tR\x05after\x12-\n" +
+	"\bmessages\x18\x05 \x03(\v2\x11.shoal.v1.MessageR\bmessages\x12\x1d\n" +
+	"\n" +
+	"next_group\x18\x06 \x01(\rR\tnextGroup\x12\x1d\n" +
+	"\n" +
+	"next_after\x18\a \x01(\tR\tnextAfter\"\x8c\x01\n" +
+	"\bDispatch\x12\x10\n" +
+	"\x03due\x18\x01 \x01(\x04R\x03due\x12*\n" +
+	"\atargets\x18\x02 \x03(\v2\x10.shoal.v1.TargetR\atargets\x12*\n" +
+	"\x05picks\x18\x03 \x03(\v2\x14.shoal.v1.TargetPickR\x05picks\x12\x16\n" +
+	"\x06retain\x18\x04 \x01(\rR\x06retain\"I\n" +
 	"\x05Fence\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12(\n" +
 	"\x05nodes\x18\x02 \x03(\v2\x12.shoal.v1.NodeBootR\x05nodes\"2\n" +
@@ -2064,7 +2721,11 @@ const file_stream_proto_rawDesc = "" +
 	"\x05route\x18\x01 \x01(\x04R\x05route\x12\x18\n" +
 	"\aexisted\x18\x02 \x03(\bR\aexisted\"-\n" +
 	"\x11UnsubscribeAnswer\x12\x18\n" +
-	"\aexisted\x18\x01 \x03(\bR\aexisted*k\n" +
+	"\aexisted\x18\x01 \x03(\bR\aexisted*_\n" +
+	"\vQueuePolicy\x12\x1c\n" +
+	"\x18QUEUE_POLICY_DROP_OLDEST\x10\x00\x12\x19\n" +
+	"\x15QUEUE_POLICY_DROP_NEW\x10\x01\x12\x17\n" +
+	"\x13QUEUE_POLICY_REJECT\x10\x02*k\n" +
 	"\aRefusal\x12\x10\n" +
 	"\fREFUSAL_NONE\x10\x00\x12\x0f\n" +
 	"\vREFUSAL_GAP\x10\x01\x12\x12\n" +
@@ -2095,84 +2756,112 @@ func file_stream_proto_rawDescGZIP() []byte {
 	return file_stream_proto_rawDescData
 }
 
-var file_stream_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_stream_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_stream_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_stream_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_stream_proto_goTypes = []any{
-	(Refusal)(0),              // 0: shoal.v1.Refusal
-	(Code)(0),                 // 1: shoal.v1.Code
-	(*Entry)(nil),             // 2: shoal.v1.Entry
-	(*Proposal)(nil),          // 3: shoal.v1.Proposal
-	(*Batch)(nil),             // 4: shoal.v1.Batch
-	(*Command)(nil),           // 5: shoal.v1.Command
-	(*Append)(nil),            // 6: shoal.v1.Append
-	(*Open)(nil),              // 7: shoal.v1.Open
-	(*Close)(nil),             // 8: shoal.v1.Close
-	(*Drained)(nil),           // 9: shoal.v1.Drained
-	(*Subscribe)(nil),         // 10: shoal.v1.Subscribe
-	(*Unsubscribe)(nil),       // 11: shoal.v1.Unsubscribe
-	(*Received)(nil),          // 12: shoal.v1.Received
-	(*Target)(nil),            // 13: shoal.v1.Target
-	(*Released)(nil),          // 14: shoal.v1.Released
-	(*Release)(nil),           // 15: shoal.v1.Release
-	(*Ack)(nil),               // 16: shoal.v1.Ack
-	(*RouteChange)(nil),       // 17: shoal.v1.RouteChange
-	(*Fence)(nil),             // 18: shoal.v1.Fence
-	(*NodeBoot)(nil),          // 19: shoal.v1.NodeBoot
-	(*OutboxAnswered)(nil),    // 20: shoal.v1.OutboxAnswered
-	(*BatchAnswer)(nil),       // 21: shoal.v1.BatchAnswer
-	(*Answer)(nil),            // 22: shoal.v1.Answer
-	(*OpenAnswer)(nil),        // 23: shoal.v1.OpenAnswer
-	(*Owner)(nil),             // 24: shoal.v1.Owner
-	(*SubscribeAnswer)(nil),   // 25: shoal.v1.SubscribeAnswer
-	(*UnsubscribeAnswer)(nil), // 26: shoal.v1.UnsubscribeAnswer
-	(*Birth)(nil),             // 27: shoal.v1.Birth
-	(*NodeUp)(nil),            // 28: shoal.v1.NodeUp
-	(*NodeDown)(nil),          // 29: shoal.v1.NodeDown
-	(*Message)(nil),           // 30: shoal.v1.Message
-	(*Will)(nil),              // 31: shoal.v1.Will
-	(*Subscription)(nil),      // 32: shoal.v1.Subscription
+	(QueuePolicy)(0),          // 0: shoal.v1.QueuePolicy
+	(Refusal)(0),              // 1: shoal.v1.Refusal
+	(Code)(0),                 // 2: shoal.v1.Code
+	(*Entry)(nil),             // 3: shoal.v1.Entry
+	(*Proposal)(nil),          // 4: shoal.v1.Proposal
+	(*Batch)(nil),             // 5: shoal.v1.Batch
+	(*Command)(nil),           // 6: shoal.v1.Command
+	(*Append)(nil),            // 7: shoal.v1.Append
+	(*Pick)(nil),              // 8: shoal.v1.Pick
+	(*Retain)(nil),            // 9: shoal.v1.Retain
+	(*Open)(nil),              // 10: shoal.v1.Open
+	(*QueueLimits)(nil),       // 11: shoal.v1.QueueLimits
+	(*Close)(nil),             // 12: shoal.v1.Close
+	(*Drained)(nil),           // 13: shoal.v1.Drained
+	(*Subscribe)(nil),         // 14: shoal.v1.Subscribe
+	(*Unsubscribe)(nil),       // 15: shoal.v1.Unsubscribe
+	(*Received)(nil),          // 16: shoal.v1.Received
+	(*TargetPick)(nil),        // 17: shoal.v1.TargetPick
+	(*Target)(nil),            // 18: shoal.v1.Target
+	(*Released)(nil),          // 19: shoal.v1.Released
+	(*Release)(nil),           // 20: shoal.v1.Release
+	(*Ack)(nil),               // 21: shoal.v1.Ack
+	(*RouteChange)(nil),       // 22: shoal.v1.RouteChange
+	(*Tick)(nil),              // 23: shoal.v1.Tick
+	(*Page)(nil),              // 24: shoal.v1.Page
+	(*Dispatch)(nil),          // 25: shoal.v1.Dispatch
+	(*Fence)(nil),             // 26: shoal.v1.Fence
+	(*NodeBoot)(nil),          // 27: shoal.v1.NodeBoot
+	(*OutboxAnswered)(nil),    // 28: shoal.v1.OutboxAnswered
+	(*BatchAnswer)(nil),       // 29: shoal.v1.BatchAnswer
+	(*Answer)(nil),            // 30: shoal.v1.Answer
+	(*OpenAnswer)(nil),        // 31: shoal.v1.OpenAnswer
+	(*Owner)(nil),             // 32: shoal.v1.Owner
+	(*SubscribeAnswer)(nil),   // 33: shoal.v1.SubscribeAnswer
+	(*UnsubscribeAnswer)(nil), // 34: shoal.v1.UnsubscribeAnswer
+	(*Birth)(nil),             // 35: shoal.v1.Birth
+	(*NodeUp)(nil),            // 36: shoal.v1.NodeUp
+	(*NodeDown)(nil),          // 37: shoal.v1.NodeDown
+	(*Place)(nil),             // 38: shoal.v1.Place
+	(*SetNode)(nil),           // 39: shoal.v1.SetNode
+	(*RemoveNode)(nil),        // 40: shoal.v1.RemoveNode
+	(*Message)(nil),           // 41: shoal.v1.Message
+	(*Will)(nil),              // 42: shoal.v1.Will
+	(*Subscription)(nil),      // 43: shoal.v1.Subscription
 }
 var file_stream_proto_depIdxs = []int32{
-	3,  // 0: shoal.v1.Entry.proposals:type_name -> shoal.v1.Proposal
-	4,  // 1: shoal.v1.Proposal.batch:type_name -> shoal.v1.Batch
-	18, // 2: shoal.v1.Proposal.fence:type_name -> shoal.v1.Fence
-	20, // 3: shoal.v1.Proposal.outbox_answered:type_name -> shoal.v1.OutboxAnswered
-	27, // 4: shoal.v1.Proposal.birth:type_name -> shoal.v1.Birth
-	28, // 5: shoal.v1.Proposal.node_up:type_name -> shoal.v1.NodeUp
-	29, // 6: shoal.v1.Proposal.node_down:type_name -> shoal.v1.NodeDown
-	5,  // 7: shoal.v1.Batch.commands:type_name -> shoal.v1.Command
-	6,  // 8: shoal.v1.Command.append:type_name -> shoal.v1.Append
-	7,  // 9: shoal.v1.Command.open:type_name -> shoal.v1.Open
-	8,  // 10: shoal.v1.Command.close:type_name -> shoal.v1.Close
-	9,  // 11: shoal.v1.Command.drained:type_name -> shoal.v1.Drained
-	10, // 12: shoal.v1.Command.subscribe:type_name -> shoal.v1.Subscribe
-	11, // 13: shoal.v1.Command.unsubscribe:type_name -> shoal.v1.Unsubscribe
-	12, // 14: shoal.v1.Command.received:type_name -> shoal.v1.Received
-	14, // 15: shoal.v1.Command.released:type_name -> shoal.v1.Released
-	15, // 16: shoal.v1.Command.release:type_name -> shoal.v1.Release
-	16, // 17: shoal.v1.Command.ack:type_name -> shoal.v1.Ack
-	17, // 18: shoal.v1.Command.route:type_name -> shoal.v1.RouteChange
-	30, // 19: shoal.v1.Append.message:type_name -> shoal.v1.Message
-	31, // 20: shoal.v1.Open.will:type_name -> shoal.v1.Will
-	32, // 21: shoal.v1.Subscribe.subscriptions:type_name -> shoal.v1.Subscription
-	30, // 22: shoal.v1.Received.message:type_name -> shoal.v1.Message
-	13, // 23: shoal.v1.Received.targets:type_name -> shoal.v1.Target
-	19, // 24: shoal.v1.Fence.nodes:type_name -> shoal.v1.NodeBoot
-	13, // 25: shoal.v1.OutboxAnswered.target:type_name -> shoal.v1.Target
-	22, // 26: shoal.v1.OutboxAnswered.refused:type_name -> shoal.v1.Answer
-	0,  // 27: shoal.v1.BatchAnswer.refusal:type_name -> shoal.v1.Refusal
-	22, // 28: shoal.v1.BatchAnswer.answers:type_name -> shoal.v1.Answer
-	13, // 29: shoal.v1.BatchAnswer.full:type_name -> shoal.v1.Target
-	1,  // 30: shoal.v1.Answer.code:type_name -> shoal.v1.Code
-	23, // 31: shoal.v1.Answer.open:type_name -> shoal.v1.OpenAnswer
-	25, // 32: shoal.v1.Answer.subscribe:type_name -> shoal.v1.SubscribeAnswer
-	26, // 33: shoal.v1.Answer.unsubscribe:type_name -> shoal.v1.UnsubscribeAnswer
-	24, // 34: shoal.v1.OpenAnswer.former:type_name -> shoal.v1.Owner
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	4,  // 0: shoal.v1.Entry.proposals:type_name -> shoal.v1.Proposal
+	5,  // 1: shoal.v1.Proposal.batch:type_name -> shoal.v1.Batch
+	26, // 2: shoal.v1.Proposal.fence:type_name -> shoal.v1.Fence
+	28, // 3: shoal.v1.Proposal.outbox_answered:type_name -> shoal.v1.OutboxAnswered
+	23, // 4: shoal.v1.Proposal.tick:type_name -> shoal.v1.Tick
+	24, // 5: shoal.v1.Proposal.page:type_name -> shoal.v1.Page
+	25, // 6: shoal.v1.Proposal.dispatch:type_name -> shoal.v1.Dispatch
+	35, // 7: shoal.v1.Proposal.birth:type_name -> shoal.v1.Birth
+	36, // 8: shoal.v1.Proposal.node_up:type_name -> shoal.v1.NodeUp
+	37, // 9: shoal.v1.Proposal.node_down:type_name -> shoal.v1.NodeDown
+	38, // 10: shoal.v1.Proposal.place:type_name -> shoal.v1.Place
+	39, // 11: shoal.v1.Proposal.set_node:type_name -> shoal.v1.SetNode
+	40, // 12: shoal.v1.Proposal.remove_node:type_name -> shoal.v1.RemoveNode
+	6,  // 13: shoal.v1.Batch.commands:type_name -> shoal.v1.Command
+	7,  // 14: shoal.v1.Command.append:type_name -> shoal.v1.Append
+	10, // 15: shoal.v1.Command.open:type_name -> shoal.v1.Open
+	12, // 16: shoal.v1.Command.close:type_name -> shoal.v1.Close
+	13, // 17: shoal.v1.Command.drained:type_name -> shoal.v1.Drained
+	14, // 18: shoal.v1.Command.subscribe:type_name -> shoal.v1.Subscribe
+	15, // 19: shoal.v1.Command.unsubscribe:type_name -> shoal.v1.Unsubscribe
+	16, // 20: shoal.v1.Command.received:type_name -> shoal.v1.Received
+	19, // 21: shoal.v1.Command.released:type_name -> shoal.v1.Released
+	20, // 22: shoal.v1.Command.release:type_name -> shoal.v1.Release
+	21, // 23: shoal.v1.Command.ack:type_name -> shoal.v1.Ack
+	22, // 24: shoal.v1.Command.route:type_name -> shoal.v1.RouteChange
+	9,  // 25: shoal.v1.Command.retain:type_name -> shoal.v1.Retain
+	41, // 26: shoal.v1.Append.message:type_name -> shoal.v1.Message
+	8,  // 27: shoal.v1.Append.picks:type_name -> shoal.v1.Pick
+	41, // 28: shoal.v1.Retain.message:type_name -> shoal.v1.Message
+	42, // 29: shoal.v1.Open.will:type_name -> shoal.v1.Will
+	11, // 30: shoal.v1.Open.limits:type_name -> shoal.v1.QueueLimits
+	0,  // 31: shoal.v1.QueueLimits.policy:type_name -> shoal.v1.QueuePolicy
+	43, // 32: shoal.v1.Subscribe.subscriptions:type_name -> shoal.v1.Subscription
+	41, // 33: shoal.v1.Received.message:type_name -> shoal.v1.Message
+	18, // 34: shoal.v1.Received.targets:type_name -> shoal.v1.Target
+	17, // 35: shoal.v1.Received.picks:type_name -> shoal.v1.TargetPick
+	18, // 36: shoal.v1.TargetPick.target:type_name -> shoal.v1.Target
+	8,  // 37: shoal.v1.TargetPick.pick:type_name -> shoal.v1.Pick
+	41, // 38: shoal.v1.Page.messages:type_name -> shoal.v1.Message
+	18, // 39: shoal.v1.Dispatch.targets:type_name -> shoal.v1.Target
+	17, // 40: shoal.v1.Dispatch.picks:type_name -> shoal.v1.TargetPick
+	27, // 41: shoal.v1.Fence.nodes:type_name -> shoal.v1.NodeBoot
+	18, // 42: shoal.v1.OutboxAnswered.target:type_name -> shoal.v1.Target
+	30, // 43: shoal.v1.OutboxAnswered.refused:type_name -> shoal.v1.Answer
+	1,  // 44: shoal.v1.BatchAnswer.refusal:type_name -> shoal.v1.Refusal
+	30, // 45: shoal.v1.BatchAnswer.answers:type_name -> shoal.v1.Answer
+	18, // 46: shoal.v1.BatchAnswer.full:type_name -> shoal.v1.Target
+	2,  // 47: shoal.v1.Answer.code:type_name -> shoal.v1.Code
+	31, // 48: shoal.v1.Answer.open:type_name -> shoal.v1.OpenAnswer
+	33, // 49: shoal.v1.Answer.subscribe:type_name -> shoal.v1.SubscribeAnswer
+	34, // 50: shoal.v1.Answer.unsubscribe:type_name -> shoal.v1.UnsubscribeAnswer
+	32, // 51: shoal.v1.OpenAnswer.former:type_name -> shoal.v1.Owner
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_stream_proto_init() }
@@ -2182,14 +2871,14 @@ func file_stream_proto_init() {
 	}
 	file_directory_proto_init()
 	file_message_proto_init()
-	file_stream_proto_msgTypes[6].OneofWrappers = []any{}
+	file_stream_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stream_proto_rawDesc), len(file_stream_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   25,
+			NumEnums:      3,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

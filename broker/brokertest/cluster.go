@@ -7,10 +7,12 @@
 package brokertest
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/shoalmq/shoal/broker"
 	"github.com/shoalmq/shoal/broker/session"
+	"github.com/shoalmq/shoal/broker/topic"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -27,6 +29,7 @@ const (
 	Subscribe   Op = "Subscribe"
 	Unsubscribe Op = "Unsubscribe"
 	Release     Op = "Release"
+	Retained    Op = "Retained"
 )
 
 // Cluster is a broker.Cluster of one node without a disk.
@@ -44,6 +47,14 @@ type Cluster struct {
 	closes   []session.CloseRequest
 	wills    []*shoalpb.Will
 	messages []*shoalpb.Message
+	retained map[string]*shoalpb.Message
+	again    []Redispatched
+}
+
+// Redispatched is one call of Redispatch.
+type Redispatched struct {
+	Share   string
+	Message *shoalpb.Message
 }
 
 type route struct {
@@ -62,6 +73,7 @@ func New(local broker.Local) *Cluster {
 		owners:   make(map[string]*link),
 		sessions: make(map[string]*durable),
 		routes:   make(map[route]int),
+		retained: make(map[string]*shoalpb.Message),
 	}
 }
 
@@ -256,7 +268,7 @@ func (c *Cluster) RemoveRoute(filter string, qos uint8) {
 
 // PublishQoS0 is part of broker.Cluster.
 func (c *Cluster) PublishQoS0(m *shoalpb.Message) {
-	c.local.Deliver(m)
+	c.local.Deliver(m, nil)
 	c.mu.Lock()
 	if len(c.sessions) == 0 {
 		c.mu.Unlock()
@@ -276,8 +288,66 @@ func (c *Cluster) PublishQoS0(m *shoalpb.Message) {
 func (c *Cluster) route(m *shoalpb.Message) {
 	c.mu.Lock()
 	c.messages = append(c.messages, m)
+	if m.Retain {
+		c.retain(m)
+	}
 	touched := c.enqueue(m)
 	c.mu.Unlock()
-	c.local.Deliver(m)
+	c.local.Deliver(m, nil)
 	c.pump(touched)
+}
+
+// retain sets or clears the retained message of a topic. mu is held.
+func (c *Cluster) retain(m *shoalpb.Message) {
+	if len(m.Payload) == 0 {
+		delete(c.retained, m.Topic)
+	} else {
+		c.retained[m.Topic] = m
+	}
+}
+
+// RetainedMessage returns the retained message of a topic, nil if there is none.
+func (c *Cluster) RetainedMessage(name string) *shoalpb.Message {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.retained[name]
+}
+
+// Retained is part of broker.Cluster: pages of retainedPage messages.
+func (c *Cluster) Retained(filter string, from session.RetainedCursor, done func([]*shoalpb.Message, session.RetainedCursor, error)) {
+	c.mu.Lock()
+	err := c.begin(Retained)
+	names := make([]string, 0, len(c.retained))
+	for name := range c.retained {
+		if name > from.After && topic.MatchOne(filter, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	next := session.RetainedCursor{Done: len(names) <= retainedPage}
+	names = names[:min(len(names), retainedPage)]
+	page := make([]*shoalpb.Message, len(names))
+	for i, name := range names {
+		page[i], next.After = c.retained[name], name
+	}
+	if err != nil {
+		page, next = nil, from
+	}
+	c.finish(Retained, func() { done(page, next, err) })
+}
+
+const retainedPage = 10
+
+// Redispatch is part of broker.Cluster.
+func (c *Cluster) Redispatch(share string, m *shoalpb.Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.again = append(c.again, Redispatched{share, m})
+}
+
+// Redispatched returns the calls of Redispatch.
+func (c *Cluster) Redispatched() []Redispatched {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.again)
 }

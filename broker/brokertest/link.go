@@ -102,6 +102,17 @@ func (l *link) Ack(seq uint64) {
 	l.cluster.pump([]*durable{l.durable})
 }
 
+// Expired is part of session.Link.
+func (l *link) Expired(seq uint64) { l.Ack(seq) }
+
+// Retain is part of session.Link.
+func (l *link) Retain(m *shoalpb.Message) {
+	if l.begin("Retain") == nil {
+		l.cluster.retain(m)
+	}
+	l.cluster.mu.Unlock()
+}
+
 // Release is part of session.Link.
 func (l *link) Release(seq uint64, done func(error)) {
 	err := l.begin(Release)

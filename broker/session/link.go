@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"time"
 
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
@@ -30,6 +31,8 @@ var (
 	ErrQuota = errors.New("quota exceeded")
 	// ErrIDInUse: a QoS 2 Packet Identifier is in use by another message (0x91).
 	ErrIDInUse = errors.New("packet identifier in use")
+	// ErrBusy: the node admits no more work for now (0x89 to CONNECT).
+	ErrBusy = errors.New("the server is busy")
 	// ErrClosed: the Link was closed, or the node is stopping.
 	ErrClosed = errors.New("connection closed")
 )
@@ -44,6 +47,8 @@ type OpenRequest struct {
 	// Window is min(Receive Maximum, max in flight) of the connection, ≥ 1.
 	Window uint16
 	Will   *shoalpb.Will
+	// Queue bounds what waits for the session; nil for the defaults.
+	Queue *shoalpb.QueueLimits
 }
 
 // Opened is what the shard decided about an OpenRequest.
@@ -66,8 +71,14 @@ type Link interface {
 	// Publish routes a message of QoS 1, or of QoS 2 from a transient
 	// publisher, and calls done when every shard has committed it and every
 	// node with transient subscribers has accepted it (PUBACK, PUBREC).
-	// Messages of one Link are routed in the order of the calls.
+	// Messages of one Link are routed in the order of the calls. With the RETAIN
+	// flag done waits for the topic's register too.
 	Publish(m *shoalpb.Message, done func(error))
+	// Retain hands a message of QoS 0 with the RETAIN flag to the topic's
+	// register, in order with what was published before; the live copies are
+	// Cluster.PublishQoS0's. It is not confirmed; of several that wait for one
+	// topic the last is kept.
+	Retain(m *shoalpb.Message)
 	// Received records a QoS 2 message of a durable publisher. done(nil) means
 	// PUBREC with success, also for a repeat; ErrIDInUse means PUBREC 0x91.
 	Received(id uint16, dup bool, m *shoalpb.Message, done func(error))
@@ -83,6 +94,10 @@ type Link interface {
 	// Ack finishes the entry seq of a durable session: PUBACK, PUBCOMP, or
 	// PUBREC >= 0x80 came. It is not confirmed.
 	Ack(seq uint64)
+	// Expired finishes the entry seq of a durable session, which was not sent on
+	// this connection: its Message Expiry Interval has passed. It is not
+	// confirmed.
+	Expired(seq uint64)
 	// Release records that PUBREC came for seq; done(nil) allows PUBREL.
 	Release(seq uint64, done func(error))
 	// Fetch starts deliveries to the Sink, after seq (0 for all). Called once,
@@ -134,8 +149,24 @@ type Delivery struct {
 	// Identifiers are the Subscription Identifiers of all matching
 	// subscriptions, none if empty.
 	Identifiers []uint32
+	// Age is how long the message has waited in the shard: what is left of its
+	// Message Expiry Interval is less by it ([MQTT-3.3.2-6]).
+	Age time.Duration
+	// Share is the Shared Subscription that a delivery to a transient session
+	// came through, empty if none: what its member leaves unfinished goes to
+	// another (Cluster.Redispatch).
+	Share string
 	// Message is shared and read only.
 	Message *shoalpb.Message
+}
+
+// RetainedCursor is where a replay of retained messages stands.
+type RetainedCursor struct {
+	// Group is the shard to read next, After the last topic read of it.
+	Group uint32
+	After string
+	// Done: there is no more.
+	Done bool
 }
 
 // PacketID is the outbound Packet Identifier of the queue entry seq (≥ 1): any
