@@ -93,4 +93,19 @@ func TestTakeoverAcrossNodes(t *testing.T) {
 	}
 }
 
+// TestTakeoverByOneThatLeaves: a connection is closed by a takeover also when the
+// newcomer has gone before its node could see to it.
+func TestTakeoverByOneThatLeaves(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	var old []*client
+	for i := range 20 {
+		id := fmt.Sprint("c", i)
+		old = append(old, c.nodes["n1"].open(t, id, true, 0))
+		c.nodes["n2"].open(t, id, true, 0).link.Close(session.CloseRequest{})
+	}
+	for _, o := range old {
+		wait(t, "superseded", o.superseded)
+	}
+}
+
 var _ session.Sink = (*client)(nil)

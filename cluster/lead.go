@@ -55,6 +55,7 @@ func newShardLead(ctx context.Context, n *Node, g *group, term uint64) *shardLea
 func (l *shardLead) start() {
 	l.tasks.run(l.runFences)
 	l.tasks.run(l.runOutbox)
+	l.tasks.run(l.runFormer)
 	l.outboxGrew.set()
 	l.fenceGrew.set()
 }

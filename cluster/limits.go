@@ -43,6 +43,10 @@ const (
 	// then a publish goes through and asks again.
 	fullTime = 200 * time.Millisecond
 
+	// formerPage bounds the clients whose former connections a shard's leader
+	// asks to close in one round.
+	formerPage = 256
+
 	// settleTime is how long a process must have been up before leaderships are
 	// given to it: longer than it takes to catch up after a restart.
 	settleTime = 10 * time.Second

@@ -60,6 +60,44 @@ func (n *Node) askFormer(parent context.Context, client string, former []*shoalp
 	wg.Wait()
 }
 
+// runFormer asks, once a second, the nodes of former owners that were there a
+// second ago already to close them: the connection that took over, whose node
+// asks first, may be gone itself.
+func (l *shardLead) runFormer(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	type key struct {
+		client string
+		conn   uint64
+	}
+	before := map[key]bool{}
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		now := map[key]bool{}
+		late := map[string][]*shoalpb.Owner{}
+		l.g.read(func(m machine) {
+			m.(*shardMachine).FormerOwners(func(client string, o *shoalpb.Owner) bool {
+				k := key{client, o.Conn}
+				now[k] = true
+				if before[k] {
+					late[client] = append(late[client], o)
+				}
+				return len(late) < formerPage
+			})
+		})
+		before = now
+		var wg sync.WaitGroup // a dead node must not hold up the others
+		for client, former := range late {
+			wg.Go(func() { l.n.askFormer(ctx, client, former) })
+		}
+		wg.Wait()
+	}
+}
+
 // closeFormer closes and drains a connection of this process.
 func (n *Node) closeFormer(client string, conn, boot uint64) {
 	if p := n.proc.Load(); p != nil && p.boot == boot {

@@ -43,6 +43,8 @@ type Machine struct {
 	filters   topic.Trie[*filter]
 	outboxes  []*outbox // ascending by target
 	processes map[processKey]*process
+	// held are the sessions with former owners.
+	held map[*session]struct{}
 
 	counters *shoalpb.ShardCounters
 	gauges   gauges
@@ -81,6 +83,7 @@ func New(c Config) *Machine {
 		in:        stream.NewIn(c.Group, c.Life),
 		sessions:  map[string]*session{},
 		processes: map[processKey]*process{},
+		held:      map[*session]struct{}{},
 		counters:  &shoalpb.ShardCounters{},
 		file:      file{generation: 1},
 		matcher:   newMatcher(),

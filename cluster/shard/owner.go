@@ -16,9 +16,21 @@ type former struct {
 func (s *session) hasFormer() bool { return s.extra != nil && len(s.extra.former) > 0 }
 
 // addFormer puts the owner on the list of former owners.
-func (s *session) addFormer() {
+func (m *Machine) addFormer(s *session) {
 	x := s.more()
 	x.former = append(x.former, former{s.owner, s.conn})
+	m.held[s] = struct{}{}
+}
+
+// FormerOwners visits the former owners of all sessions that have some, in no order.
+func (m *Machine) FormerOwners(yield func(client string, former *shoalpb.Owner) bool) {
+	for s := range m.held {
+		for _, o := range s.formerOwners() {
+			if !yield(s.client, o) {
+				return
+			}
+		}
+	}
 }
 
 // formerOwners returns a copy of the list of former owners.
@@ -43,7 +55,7 @@ func (m *Machine) supersede(s *session) {
 			Node: s.owner.node, Boot: s.owner.boot, Client: s.client, Conn: s.conn,
 		})
 	}
-	s.addFormer()
+	m.addFormer(s)
 	m.detach(s)
 }
 
@@ -68,6 +80,7 @@ func (m *Machine) removeFormer(s *session, gone func(former) bool) {
 		return
 	}
 	s.extra.former = nil
+	delete(m.held, s)
 	if m.now.eff != nil {
 		m.now.eff.OwnersChanged = append(m.now.eff.OwnersChanged, s.client)
 	}

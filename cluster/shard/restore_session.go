@@ -71,6 +71,7 @@ func (r *restorer) extra(s *session, row *shoalpb.SessionRow) error {
 	x.will, x.dropped = row.Will, row.Dropped
 	for _, o := range row.Former {
 		x.former = append(x.former, former{r.m.process(o.Node, o.Boot), o.Conn})
+		r.m.held[s] = struct{}{}
 	}
 	for _, e := range row.Received {
 		exchange := &received{session: s, conn: e.Conn, hash: e.Hash, id: e.Id, released: e.Released}

@@ -151,7 +151,7 @@ func (m *Machine) close(c *shoalpb.Close) *shoalpb.Answer {
 		s.setWill(nil)
 	}
 	if !c.Drained {
-		s.addFormer()
+		m.addFormer(s)
 	}
 	m.detach(s)
 	m.settle(s)

@@ -137,17 +137,20 @@ func (n *node) ready() error {
 
 // status is what these tests read of /api/v1/status.
 type status struct {
-	ClusterID string `json:"cluster_id"`
-	Ready     bool   `json:"ready"`
-	Groups    []struct {
-		Group    string `json:"group"`
-		State    string `json:"state"`
-		Applied  uint64 `json:"applied"`
-		Leader   string `json:"leader"`
-		Sessions int    `json:"sessions"`
-		Queued   int    `json:"queued"`
-		Outbox   int    `json:"outbox"`
-	} `json:"groups"`
+	ClusterID string        `json:"cluster_id"`
+	Ready     bool          `json:"ready"`
+	Groups    []groupStatus `json:"groups"`
+}
+
+type groupStatus struct {
+	Group    string `json:"group"`
+	State    string `json:"state"`
+	Term     uint64 `json:"term"`
+	Applied  uint64 `json:"applied"`
+	Leader   string `json:"leader"`
+	Sessions int    `json:"sessions"`
+	Queued   int    `json:"queued"`
+	Outbox   int    `json:"outbox"`
 }
 
 func (n *node) status() (status, error) {
