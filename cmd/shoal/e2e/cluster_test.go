@@ -27,7 +27,7 @@ func newCluster(t testing.TB, shards int, dir string) *cluster {
 	logs := t.TempDir()
 	var join []string
 	for _, name := range []string{"a", "b", "c"} {
-		n := &node{t: t, name: name, dir: filepath.Join(dir, name)}
+		n := &node{t: t, name: name, dir: filepath.Join(dir, name), surface: httpClient}
 		for _, addr := range []*string{&n.mqtt, &n.http, &n.gossip, &n.rpc} {
 			*addr = loopback(freePort(t))
 		}

@@ -27,6 +27,8 @@ type node struct {
 	mqtt, http  string
 	gossip, rpc string
 	flags       []string // that all nodes share
+	under       []string // a command that runs the program, none if empty
+	surface     *http.Client
 	log         *os.File // of all processes in turn
 	process     *exec.Cmd
 	ended       chan error // of process, gets the outcome of Wait
@@ -40,8 +42,9 @@ func (n *node) start() {
 	n.t.Helper()
 	args := append([]string{"serve", "--node-id=" + n.name, "--data-dir=" + n.dir, "--mqtt-addr=" + n.mqtt,
 		"--http-addr=" + n.http, "--gossip-addr=" + n.gossip, "--rpc-addr=" + n.rpc}, n.flags...)
+	args = append(append(slices.Clone(n.under), program), args...)
 	fmt.Fprintf(n.log, "--- %s start %s\n", time.Now().Format(time.RFC3339Nano), strings.Join(args, " "))
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = n.log, n.log
 	cmd.SysProcAttr = endWithParent()
 	cmd.Env = environment()
@@ -117,7 +120,7 @@ func (n *node) thaw()   { n.signal(syscall.SIGCONT) }
 
 // ask gets a path of the HTTP surface.
 func (n *node) ask(path string) (code int, body string, err error) {
-	r, err := httpClient.Get("http://" + n.http + path)
+	r, err := n.surface.Get("http://" + n.http + path)
 	if err != nil {
 		return 0, "", err
 	}

@@ -80,7 +80,7 @@ func unready(n *node) error {
 }
 
 // refusals connects three times at once and judges how soon the answers came.
-func refusals(t *testing.T, n *node, v packet.Version) {
+func refusals(t testing.TB, n *node, v packet.Version) {
 	t.Helper()
 	answers := make(chan time.Duration)
 	for range 3 {
@@ -96,7 +96,7 @@ func refusals(t *testing.T, n *node, v packet.Version) {
 }
 
 // refusal connects, which the node must refuse, and returns how long it took.
-func refusal(t *testing.T, n *node, v packet.Version) time.Duration {
+func refusal(t testing.TB, n *node, v packet.Version) time.Duration {
 	t.Helper()
 	w, err := dialWire(n.mqtt, v)
 	if err != nil {
