@@ -208,7 +208,7 @@ func (l *shardLead) next(s *feedSeat) portion {
 // read takes one session's new entries. Called with mu held.
 func (s *feedSeat) read(m *shard.Machine, f *shoalpb.Fetch, p *portion) (size int) {
 	out := sessionPortion{client: f.Client, conn: f.Conn}
-	owner := m.Entries(f.Client, f.Conn, f.After, feedSessionEntries, func(d session.Delivery) bool {
+	owner := m.Entries(f.Client, f.Conn, f.After, feedSessionEntries, m.Clock(), func(d session.Delivery) bool {
 		out.entries = append(out.entries, d)
 		size += messageBytes(d.Message)
 		return size < feedReplyBytes

@@ -159,7 +159,8 @@ func (s *outboxSender) fill(pipe outboxPipe) error {
 		var first uint64
 		var commands []*shoalpb.Command
 		s.l.g.read(func(m machine) {
-			first, commands = m.(*shardMachine).Outbox(s.target, s.after, outboxBatchBytes)
+			sm := m.(*shardMachine)
+			first, commands = sm.Outbox(s.target, s.after, outboxBatchBytes, sm.Clock())
 		})
 		if len(commands) == 0 {
 			return nil

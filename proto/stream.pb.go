@@ -214,7 +214,8 @@ func (Code) EnumDescriptor() ([]byte, []int) {
 type Entry struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	// clock_ms is by how much the group's clock moves forward, in milliseconds.
+	// clock_ms is what the group's clock is moved forward to, in milliseconds; it
+	// never moves back.
 	ClockMs uint64 `protobuf:"varint,2,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
 	// proposals are applied in order; each has one result.
 	Proposals     []*Proposal `protobuf:"bytes,3,rep,name=proposals,proto3" json:"proposals,omitempty"`

@@ -46,13 +46,18 @@ func checkProposal(p *shoalpb.Proposal) error {
 	if p.Birth != nil || p.NodeUp != nil || p.NodeDown != nil {
 		return errNotForShard
 	}
-	switch set := isSet(p.Batch != nil) + isSet(p.Fence != nil) + isSet(p.OutboxAnswered != nil); {
+	switch set := isSet(p.Batch != nil) + isSet(p.Fence != nil) + isSet(p.OutboxAnswered != nil) +
+		isSet(p.Tick != nil) + isSet(p.Dispatch != nil); {
 	case set != 1:
 		return fmt.Errorf("%d kinds at once: %w", set, errIncomplete)
 	case p.Batch != nil:
 		return checkBatch(p.Batch)
 	case p.Fence != nil:
 		return checkFence(p.Fence)
+	case p.Tick != nil:
+		return known(p.Tick)
+	case p.Dispatch != nil:
+		return checkDispatch(p.Dispatch)
 	default:
 		return checkOutboxAnswered(p.OutboxAnswered)
 	}
@@ -192,19 +197,53 @@ func checkReceived(r *shoalpb.Received) error {
 	if r.Id == 0 || r.Id > 65535 {
 		return fmt.Errorf("packet identifier %d: %w", r.Id, errValue)
 	}
-	for _, t := range r.Targets {
-		// The directory, group 0, takes no messages.
-		if (t.Node == "") == (t.Group == 0) {
-			return fmt.Errorf("target: %w", errValue)
-		}
-		if err := known(t); err != nil {
-			return err
-		}
+	if err := checkTargets(r.Targets, r.Picks); err != nil {
+		return err
 	}
 	if err := checkMessage(r.Message); err != nil {
 		return err
 	}
 	return known(r)
+}
+
+func checkDispatch(d *shoalpb.Dispatch) error {
+	if d.Due == 0 {
+		return errIncomplete
+	}
+	if err := checkTargets(d.Targets, d.Picks); err != nil {
+		return err
+	}
+	return known(d)
+}
+
+// checkTargets checks where a message goes. The directory, group 0, takes none.
+func checkTargets(targets []*shoalpb.Target, picks []*shoalpb.TargetPick) error {
+	check := func(t *shoalpb.Target) error {
+		if (t.GetNode() == "") == (t.GetGroup() == 0) {
+			return fmt.Errorf("target: %w", errValue)
+		}
+		return known(t)
+	}
+	for _, t := range targets {
+		if err := check(t); err != nil {
+			return err
+		}
+	}
+	for _, p := range picks {
+		if p.Pick == nil {
+			return errIncomplete
+		}
+		if err := check(p.Target); err != nil {
+			return err
+		}
+		if err := known(p); err != nil {
+			return err
+		}
+		if err := known(p.Pick); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // known refuses a message with fields of a later build. It looks at this

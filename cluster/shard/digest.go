@@ -35,6 +35,12 @@ func (m *Machine) Digest() [32]byte {
 			d.add(e.row())
 		}
 	}
+	for _, due := range m.due.list {
+		if due != nil {
+			d.add(bodyKey(due.id))
+			d.add(due.row(use))
+		}
+	}
 	for _, b := range slices.SortedFunc(maps.Keys(bodies), func(a, b *body) int { return cmp.Compare(a.seq, b.seq) }) {
 		d.add(bodyKey(b.seq))
 		d.add(b.row())

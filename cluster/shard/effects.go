@@ -18,6 +18,10 @@ type Effects struct {
 	OwnersChanged []string
 	// OutboxGrew are targets with new outbox entries, each once.
 	OutboxGrew []*shoalpb.Target
+	// DueGrew: there may be more to dispatch than before, see Machine.Due.
+	DueGrew bool
+	// DeadlineMoved: NextDeadline may be earlier than before.
+	DeadlineMoved bool
 }
 
 // ReadyRef is a session with new deliverable entries: see Machine.Entries.
@@ -68,6 +72,7 @@ func (e *Effects) Reset() {
 	e.Superseded = empty(e.Superseded)
 	e.OwnersChanged = empty(e.OwnersChanged)
 	e.OutboxGrew = empty(e.OutboxGrew)
+	e.DueGrew, e.DeadlineMoved = false, false
 }
 
 // empty keeps the array but nothing that it refers to.

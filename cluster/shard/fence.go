@@ -50,6 +50,7 @@ func (m *Machine) fenceSession(s *session, node string, minBoot uint64) {
 	m.touch(s)
 	if s.owner.fenced(node, minBoot) {
 		m.detach(s)
+		m.leaveWill(s)
 	}
 	m.removeFormer(s, func(f former) bool { return f.process.fenced(node, minBoot) })
 	if m.sessions[s.client] == s {

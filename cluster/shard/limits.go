@@ -22,6 +22,12 @@ const (
 	// front end does not read beyond the Receive Maximum, which is far lower.
 	maxReceived = 1024
 
+	// deadlinePage and deadlineRefs bound what time alone does in one entry:
+	// sessions, and queue entries that go with them. A few milliseconds of
+	// apply; the leader proposes a Tick for the next page.
+	deadlinePage = 1000
+	deadlineRefs = 100_000
+
 	// minSendable is the least number of unfinished entries that may be sent
 	// ahead of what a client with a small window takes: enough to keep the
 	// connection busy while an acknowledgement is being committed.

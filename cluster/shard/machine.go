@@ -33,18 +33,21 @@ type Config struct {
 type Machine struct {
 	cfg     Config
 	applied uint64
-	// clock is the shard's time in milliseconds: the sum of what entries moved
-	// it by.
-	clock   uint64
-	bodySeq uint64
-	in      *stream.In
+	// clock is the shard's time in milliseconds: the highest of all entries.
+	// wallClock is its value that belonged to the wall time wall.
+	clock           uint64
+	wall, wallClock uint64
+	bodySeq         uint64
+	in              *stream.In
 
 	sessions  map[string]*session
 	filters   topic.Trie[*filter]
 	outboxes  []*outbox // ascending by target
 	processes map[processKey]*process
 	// held are the sessions with former owners.
-	held map[*session]struct{}
+	held      map[*session]struct{}
+	due       dueList
+	deadlines deadlines
 
 	counters *shoalpb.ShardCounters
 	gauges   gauges
@@ -84,6 +87,7 @@ func New(c Config) *Machine {
 		sessions:  map[string]*session{},
 		processes: map[processKey]*process{},
 		held:      map[*session]struct{}{},
+		due:       newDueList(),
 		counters:  &shoalpb.ShardCounters{},
 		file:      file{generation: 1},
 		matcher:   newMatcher(),
@@ -117,8 +121,9 @@ func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result,
 		return nil, fmt.Errorf("apply to shard %d: %w", m.cfg.Group, err)
 	}
 	m.applied = index
-	m.clock += e.ClockMs
+	m.clock = max(m.clock, e.ClockMs)
 	m.now = now{eff: eff, conn: index << positionBits}
+	m.passTime()
 	results := make([]Result, len(e.Proposals))
 	for i, p := range e.Proposals {
 		switch {
@@ -129,6 +134,10 @@ func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result,
 			m.fence(p.Fence)
 		case p.OutboxAnswered != nil:
 			m.outboxAnswered(p.OutboxAnswered)
+		case p.Tick != nil:
+			m.tick(p.Tick)
+		case p.Dispatch != nil:
+			m.dispatch(p.Dispatch)
 		}
 	}
 	m.now = now{}

@@ -69,7 +69,7 @@ func stateLines(m *Machine) (lines []string) {
 		return true
 	})
 	m.OutboxTargets(func(t *shoalpb.Target) bool {
-		first, list := m.Outbox(t, 0, 1<<30)
+		first, list := m.Outbox(t, 0, 1<<30, 0)
 		for i, c := range list {
 			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(t), first+uint64(i), commandText(c)))
 		}

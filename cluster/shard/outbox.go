@@ -21,10 +21,15 @@ type outbox struct {
 	fileBase, fileNext uint64
 }
 
-// outboxEntry is a message or a route change.
+// outboxEntry is a message, to be delivered or to be retained, or a route
+// change.
 type outboxEntry struct {
 	body  *body
 	route *shoalpb.RouteChange
+	// retain: the target is to keep the message, not to deliver it.
+	retain bool
+	// picks of Shared Subscriptions that the message is for at the target.
+	picks []*shoalpb.Pick
 	// waiter is the exchange that waits for the answer, if any.
 	waiter *received
 }
@@ -82,12 +87,15 @@ func (e outboxEntry) bytes() int {
 	return len(e.route.Filter)
 }
 
-// command is the entry as its target sees it.
-func (e outboxEntry) command() *shoalpb.Command {
-	if e.body != nil {
-		return &shoalpb.Command{Append: &shoalpb.Append{Message: e.body.message}}
+// command is the entry as its target sees it at a time.
+func (e outboxEntry) command(now uint64) *shoalpb.Command {
+	switch {
+	case e.route != nil:
+		return &shoalpb.Command{Route: e.route}
+	case e.retain:
+		return &shoalpb.Command{Retain: &shoalpb.Retain{Message: e.body.remaining(now)}}
 	}
-	return &shoalpb.Command{Route: e.route}
+	return &shoalpb.Command{Append: &shoalpb.Append{Message: e.body.remaining(now), Picks: e.picks}}
 }
 
 // outboxAnswered removes entries that their target has answered. What was

@@ -75,7 +75,15 @@ func (m *Machine) removeFormer(s *session, gone func(former) bool) {
 		return
 	}
 	m.touch(s)
-	s.extra.former = slices.DeleteFunc(s.extra.former, gone)
+	s.extra.former = slices.DeleteFunc(s.extra.former, func(f former) bool {
+		if !gone(f) {
+			return false
+		}
+		if m.due.wills[f.conn] != nil { // nothing holds it any more
+			m.dueGrew()
+		}
+		return true
+	})
 	if s.hasFormer() {
 		return
 	}

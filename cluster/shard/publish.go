@@ -7,19 +7,29 @@ import shoalpb "github.com/shoalmq/shoal/proto"
 // and the publisher's message was accepted.
 func (m *Machine) appendCommand(c *shoalpb.Append) *shoalpb.Answer {
 	var b *body
-	m.deliver(&b, c.Message)
+	m.deliver(&b, c.Message, c.Picks)
 	return nil
 }
 
 // deliver gives a message to all sessions that match. *b is its body, if it is
-// stored already or is now.
-func (m *Machine) deliver(b **body, message *shoalpb.Message) {
+// stored already or is now. One that has expired counts as queued and expired
+// ([MQTT-3.3.2-5]).
+func (m *Machine) deliver(b **body, message *shoalpb.Message, _ []*shoalpb.Pick) {
 	m.counters.Appended++
+	if *b != nil { // it has waited
+		message = (*b).remaining(m.clock)
+	}
+	expired := message.ExpiryMs != nil && *message.ExpiryMs == 0
 	found := m.matcher.match(m, message)
 	for i := range found {
 		f := &found[i]
-		if f.qos == 0 {
+		switch {
+		case f.qos == 0 && !expired:
 			m.sendVolatile(f, message)
+			continue
+		case expired:
+			m.counters.Enqueued += uint64(min(f.qos, 1))
+			m.counters.Expired += uint64(min(f.qos, 1))
 			continue
 		}
 		flag := refFlag(f.qos)

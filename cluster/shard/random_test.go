@@ -201,7 +201,7 @@ func repeat(t *rapid.T, m *Machine, l logged) {
 		case b != nil:
 			b.Answered = 0 // or what was refused forgets answers now
 		case o != nil:
-			if _, left := m.Outbox(o.Target, 0, 1); len(left) > 0 {
+			if _, left := m.Outbox(o.Target, 0, 1, 0); len(left) > 0 {
 				return // it may name what was not there
 			}
 		}

@@ -1,15 +1,17 @@
 package shard
 
 import (
+	"time"
+
 	mqtt "github.com/shoalmq/shoal/broker/session"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
 // Entries visits the entries of a session's queue that may be sent by conn,
 // after the seq given and ascending, at most limit of them. It reports false if
-// conn does not own the session. What a Delivery refers to is shared: read
-// only.
-func (m *Machine) Entries(client string, conn, after uint64, limit int, yield func(mqtt.Delivery) bool) (owner bool) {
+// conn does not own the session. Ages are by now, the shard's clock as its
+// leader knows it. What a Delivery refers to is shared: read only.
+func (m *Machine) Entries(client string, conn, after uint64, limit int, now uint64, yield func(mqtt.Delivery) bool) (owner bool) {
 	s := m.owned(client, conn)
 	if s == nil {
 		return false
@@ -30,6 +32,7 @@ func (m *Machine) Entries(client string, conn, after uint64, limit int, yield fu
 			Released:    r.flag&refReleased != 0,
 			Retain:      r.flag&refRetain != 0,
 			Identifiers: r.ids.list(),
+			Age:         time.Duration(r.body.age(now)) * time.Millisecond,
 			Message:     r.body.message,
 		}) {
 			break
@@ -104,9 +107,10 @@ func (m *Machine) OutboxTargets(yield func(*shoalpb.Target) bool) {
 
 // Outbox returns a dense run of unanswered entries of a target, from the oldest
 // above after, as commands: at least one if there is any, then as many as fit
-// into maxBytes. first is the number of the first. Messages are shared: read
-// only.
-func (m *Machine) Outbox(t *shoalpb.Target, after uint64, maxBytes int) (first uint64, commands []*shoalpb.Command) {
+// into maxBytes. first is the number of the first. Messages tell what is left
+// of their Message Expiry Interval at now, the shard's clock as its leader knows
+// it; they are shared: read only.
+func (m *Machine) Outbox(t *shoalpb.Target, after uint64, maxBytes int, now uint64) (first uint64, commands []*shoalpb.Command) {
 	i, ok := m.findOutbox(t)
 	if !ok {
 		return 0, nil
@@ -118,7 +122,7 @@ func (m *Machine) Outbox(t *shoalpb.Target, after uint64, maxBytes int) (first u
 		if maxBytes -= e.bytes(); maxBytes < 0 && n > first {
 			break
 		}
-		commands = append(commands, e.command())
+		commands = append(commands, e.command(now))
 	}
 	return first, commands
 }

@@ -66,26 +66,9 @@ func (m *Machine) receive(c *shoalpb.Received) *shoalpb.Answer {
 	r := &received{session: s, conn: c.Conn, id: c.Id, hash: c.Hash}
 	x := s.more()
 	x.received = append(x.received, r)
-	m.send(r, c)
-	return nil
-}
-
-// send gives the message of an exchange to its targets: to this shard's own
-// sessions at once, to others through the outbox.
-func (m *Machine) send(r *received, c *shoalpb.Received) {
 	var b *body
-	for _, t := range c.Targets {
-		switch {
-		case t.Node == "" && t.Group == m.cfg.Group:
-			m.deliver(&b, c.Message)
-		case t.Node != "" && t.Boot < m.in.MinBoot(t.Node):
-			m.counters.OutboxFenced++
-		default:
-			o := m.outbox(t)
-			n := m.push(o, outboxEntry{body: m.use(&b, c.Message), waiter: r})
-			r.pending = append(r.pending, pending{o, n})
-		}
-	}
+	m.distribute(&b, c.Message, c.Targets, c.Picks, r)
+	return nil
 }
 
 // released takes the publisher's PUBREL.

@@ -37,6 +37,7 @@ func (m *Machine) Restore(scan func(bucket string, fn func(k, v []byte) error) e
 		{bucketOutbox, r.outboxRow},
 		{bucketFilters, r.filterRow},
 		{bucketSessions, r.sessionRow},
+		{bucketDue, r.dueRow},
 	} {
 		if err := scan(step.bucket, step.row); err != nil {
 			return fmt.Errorf("restore shard %d: %s: %w", m.cfg.Group, step.bucket, err)
@@ -72,6 +73,8 @@ func (r *restorer) metaRow(_, v []byte) error {
 		return fmt.Errorf("state of shard %d", row.Group)
 	}
 	m.applied, m.clock, m.bodySeq = row.Applied, row.ClockMs, row.BodySeq
+	m.wall, m.wallClock = row.WallMs, row.WallClockMs
+	m.due.next = row.NextDue
 	if row.Counters != nil {
 		m.counters = row.Counters
 	}
@@ -123,7 +126,7 @@ func (r *restorer) outboxRow(k, v []byte) error {
 	if !ok || n < r.m.outboxes[i].base || n >= r.m.outboxes[i].next() {
 		return fmt.Errorf("outbox entry %d to %v: %w", n, t, errCorrupt)
 	}
-	o, e := r.m.outboxes[i], outboxEntry{route: row.Route}
+	o, e := r.m.outboxes[i], outboxEntry{route: row.Route, retain: row.Retain, picks: row.Picks}
 	if row.Route == nil {
 		if e.body, err = r.use(row.Body); err != nil {
 			return err
@@ -131,6 +134,29 @@ func (r *restorer) outboxRow(k, v []byte) error {
 	}
 	o.entries[n-o.base] = e
 	o.bytes += e.bytes()
+	return nil
+}
+
+func (r *restorer) dueRow(k, v []byte) error {
+	row := &shoalpb.DueRow{}
+	if err := decode(v, row); err != nil {
+		return err
+	}
+	name, err := nameOf(k, "")
+	if err != nil {
+		return err
+	}
+	if len(name) != 8 {
+		return fmt.Errorf("due message %x: %w", k, errCorrupt)
+	}
+	d := &due{id: binary.BigEndian.Uint64([]byte(name)), client: row.Client, conn: row.Conn, pick: row.Pick}
+	if d.body, err = r.use(row.Body); err != nil {
+		return err
+	}
+	if d.id >= r.m.due.next {
+		return fmt.Errorf("due message %d is not below %d: %w", d.id, r.m.due.next, errCorrupt)
+	}
+	r.m.due.add(d)
 	return nil
 }
 

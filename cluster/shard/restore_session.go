@@ -44,6 +44,7 @@ func (r *restorer) sessionRow(k, v []byte) error {
 	if err := r.extra(s, row); err != nil {
 		return fmt.Errorf("session %q: %w", client, err)
 	}
+	m.schedule(s)
 	return nil
 }
 
@@ -68,7 +69,7 @@ func (r *restorer) extra(s *session, row *shoalpb.SessionRow) error {
 		return nil
 	}
 	x := s.more()
-	x.will, x.dropped = row.Will, row.Dropped
+	x.will, x.willConn, x.dropped = row.Will, row.WillConn, row.Dropped
 	for _, o := range row.Former {
 		x.former = append(x.former, former{r.m.process(o.Node, o.Boot), o.Conn})
 		r.m.held[s] = struct{}{}

@@ -15,12 +15,14 @@ import (
 //	shard.sessions  Client Identifier, see nameKey
 //	shard.filters   Topic Filter, see nameKey
 //	shard.outbox    target and number, see outboxKey
+//	shard.due       number, 8 bytes big-endian, as a nameKey
 const (
 	bucketMeta     = "shard.meta"
 	bucketBodies   = "shard.bodies"
 	bucketSessions = "shard.sessions"
 	bucketFilters  = "shard.filters"
 	bucketOutbox   = "shard.outbox"
+	bucketDue      = "shard.due"
 )
 
 // rowFormat is the version of all rows.
@@ -108,6 +110,10 @@ func (m *Machine) metaRow() []byte {
 		BodySeq:  m.bodySeq,
 		Streams:  m.in.AppendRow(nil),
 		Counters: m.counters,
+
+		WallMs:      m.wall,
+		WallClockMs: m.wallClock,
+		NextDue:     m.due.next,
 	}
 	for _, o := range m.outboxes {
 		row.Outboxes = append(row.Outboxes, &shoalpb.OutboxMeta{Target: o.target, Base: o.base, Next: o.next()})
@@ -127,7 +133,7 @@ func (f *filter) row(func(*body)) []byte {
 
 func (e outboxEntry) row() []byte {
 	if e.body != nil {
-		return encode(&shoalpb.OutboxRow{Body: e.body.seq})
+		return encode(&shoalpb.OutboxRow{Body: e.body.seq, Retain: e.retain, Picks: e.picks})
 	}
 	return encode(&shoalpb.OutboxRow{Route: e.route})
 }
@@ -159,7 +165,7 @@ func (s *session) row(use func(*body)) []byte {
 		}
 	}
 	if x := s.extra; x != nil {
-		row.Will = x.will
+		row.Will, row.WillConn = x.will, x.willConn
 		row.Dropped = x.dropped
 		for _, r := range x.received {
 			row.Received = append(row.Received, r.row())

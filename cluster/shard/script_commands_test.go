@@ -27,8 +27,12 @@ func (s *script) openCommand(a *args) *shoalpb.Command {
 		Client: a.plain[0], CleanStart: a.has("clean"),
 		ExpiryS: uint32(a.number("expiry", 0)), Window: uint32(a.number("window", 32)),
 	}
-	if a.has("will") {
-		o.Will = &shoalpb.Will{Message: &shoalpb.Message{Topic: "will"}, DelayS: 5}
+	if _, delay := a.named["will"]; a.has("will") || delay {
+		topic := "will"
+		if t, ok := a.named["topic"]; ok {
+			topic = t
+		}
+		o.Will = &shoalpb.Will{Message: a.message(1, topic, "will-of-"+a.named["as"]), DelayS: uint32(a.number("will", 5))}
 	}
 	return &shoalpb.Command{Open: o}
 }
@@ -68,8 +72,14 @@ func (s *script) unsubscribeCommand(a *args) *shoalpb.Command {
 }
 
 func (a *args) message(qos uint64, topic, payload string) *shoalpb.Message {
+	var expiry *uint64
+	if _, ok := a.named["lasts"]; ok {
+		ms := a.number("lasts", 0)
+		expiry = &ms
+	}
 	return &shoalpb.Message{
-		Topic: topic, Payload: []byte(payload), Qos: uint32(a.number("qos", qos)),
+		ExpiryMs: expiry,
+		Topic:    topic, Payload: []byte(payload), Qos: uint32(a.number("qos", qos)),
 		Retain: a.has("retain"), Publisher: a.named["by"],
 	}
 }

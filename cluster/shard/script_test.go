@@ -25,16 +25,20 @@ import (
 //	outbox shard:2 [after=3]    unanswered entries
 //	flood t 1000 node=X         many messages
 //	owner a, exchange a 5, stats, effects
+//	tick 5000 [wall=9]          the shard's clock is moved to 5000 ms
+//	deadline                    when time alone changes something
+//	due                         what may be dispatched
+//	dispatch 1 to=shard:1,Z/7 [retain=2] [pick=shard:1/share]
 //	mark, same                  remember the state; it is the same again
 //
 // Commands stand in a batch or alone; alone they take the next number of their
 // node, or n=.
 //
-//	open c node=X as=a [clean] [expiry=60] [window=32] [will]
+//	open c node=X as=a [clean] [expiry=60] [window=32] [will[=5]] [topic=t] [retain]
 //	close a [drained] [expiry=0] [discard]     drained a
 //	subscribe a t/+ qos=1 [id=7] [nolocal] [rap], more filters after a comma
 //	unsubscribe a t/+
-//	append t text node=X|from=2 [qos=1] [retain] [by=c]
+//	append t text node=X|from=2 [qos=1] [retain] [by=c] [lasts=1000]
 //	received a 5 t text to=shard:1,shard:2,Z/7 [dup] [hash=…]
 //	released a 5       release a 3       ack a 1 2 [expired=3,4]
 //
@@ -64,6 +68,7 @@ type script struct {
 	numbers map[string]uint64 // next of each "node/boot"
 	conns   map[string]scriptConn
 	names   map[uint64]string // of connections
+	clock   uint64
 	marked  [32]byte
 	batch   *shoalpb.Batch // being collected
 	opened  []string       // names for the Opens of batch
@@ -244,7 +249,7 @@ func (s *script) flush() []string {
 // apply applies a proposal as one entry.
 func (s *script) apply(p *shoalpb.Proposal) Result {
 	s.index++
-	results, err := s.m.Apply(s.index, &shoalpb.Entry{Format: entryFormat, Proposals: []*shoalpb.Proposal{p}}, &s.eff)
+	results, err := s.m.Apply(s.index, &shoalpb.Entry{Format: entryFormat, ClockMs: s.clock, Proposals: []*shoalpb.Proposal{p}}, &s.eff)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -29,6 +29,10 @@ func init() {
 		"limits":   (*script).limits,
 		"mark":     func(s *script, _ *args) []string { s.marked = s.state(); return nil },
 		"same":     (*script).same,
+		"tick":     (*script).tick,
+		"deadline": (*script).deadline,
+		"due":      (*script).due,
+		"dispatch": (*script).dispatch,
 	}
 }
 
@@ -110,7 +114,7 @@ func (s *script) entries(a *args) []string {
 	c := s.conns[a.plain[0]]
 	list := []string{}
 	limit := int(a.number("max", 1000))
-	if !s.m.Entries(c.client, c.conn, a.number("after", 0), limit, func(d mqtt.Delivery) bool {
+	if !s.m.Entries(c.client, c.conn, a.number("after", 0), limit, s.now(a), func(d mqtt.Delivery) bool {
 		list = append(list, deliveryText(d))
 		return true
 	}) {
@@ -129,6 +133,9 @@ func deliveryText(d mqtt.Delivery) string {
 	}
 	if d.Identifiers != nil {
 		text += fmt.Sprintf(" ids%v", d.Identifiers)
+	}
+	if d.Message.ExpiryMs != nil {
+		text += fmt.Sprintf(" aged %v of %dms", d.Age, *d.Message.ExpiryMs)
 	}
 	return text
 }
@@ -175,12 +182,12 @@ func (s *script) exchange(a *args) []string {
 }
 
 func (s *script) outbox(a *args) []string {
-	first, list := s.m.Outbox(parseTarget(a.plain[0]), a.number("after", 0), 1<<20)
+	first, list := s.m.Outbox(parseTarget(a.plain[0]), a.number("after", 0), 1<<20, s.now(a))
 	text := []string{}
 	for i, c := range list {
 		what := ""
 		if r := c.Route; r == nil {
-			what = string(c.Append.Message.Payload)
+			what = messageText(c)
 		} else if r.Present {
 			what = fmt.Sprintf("+%s q%d", r.Filter, r.Qos)
 		} else {
@@ -196,6 +203,7 @@ func (s *script) stats(a *args) []string {
 	values := map[string]any{
 		"sessions": st.Sessions, "queued": st.Queued, "bodies": st.Bodies, "outbox": st.OutboxEntries,
 		"enqueued": st.Enqueued, "acked": st.Acked, "expired": st.Expired, "full": st.QueueFull,
+		"wills": st.Wills, "due": st.Due, "ended": st.SessionEnded,
 		"fenced": st.OutboxFenced, "refused": st.OutboxRefused, "replaced": st.ReceivedReplaced,
 	}
 	text := []string{}
@@ -226,6 +234,9 @@ func (s *script) effects(*args) []string {
 	for _, t := range s.eff.OutboxGrew {
 		list = append(list, "outbox "+targetText(t))
 	}
+	if s.eff.DueGrew {
+		list = append(list, "due")
+	}
 	s.eff.Reset()
 	slices.Sort(list)
 	return orNone(slices.Compact(list))
@@ -246,4 +257,66 @@ func yesNo(b bool) string {
 		return "yes"
 	}
 	return "no"
+}
+
+// now is the leader's clock for a verb that reads: the shard's, or now=.
+func (s *script) now(a *args) uint64 { return a.number("now", s.m.Clock()) }
+
+func (s *script) tick(a *args) []string {
+	s.clock = parseNumber(a.plain[0])
+	s.apply(&shoalpb.Proposal{Tick: &shoalpb.Tick{WallMs: a.number("wall", 0)}})
+	return nil
+}
+
+func (s *script) deadline(*args) []string {
+	at, ok := s.m.NextDeadline()
+	if !ok {
+		return []string{"none"}
+	}
+	return []string{fmt.Sprint(at)}
+}
+
+func (s *script) due(*args) []string {
+	list := []string{}
+	s.m.Due(func(id uint64, m *shoalpb.Message, pick *shoalpb.Pick) bool {
+		text := fmt.Sprintf("%d:%s", id, m.Payload)
+		if pick != nil {
+			text += " " + pick.Share
+		}
+		list = append(list, text)
+		return true
+	})
+	return orNone(list)
+}
+
+func (s *script) dispatch(a *args) []string {
+	d := &shoalpb.Dispatch{Due: parseNumber(a.plain[0]), Retain: uint32(a.number("retain", 0))}
+	for _, t := range strings.Split(a.named["to"], ",") {
+		if t != "" {
+			d.Targets = append(d.Targets, parseTarget(t))
+		}
+	}
+	if pick, ok := a.named["pick"]; ok {
+		target, share, _ := strings.Cut(pick, "/")
+		d.Picks = []*shoalpb.TargetPick{{Target: parseTarget(target), Pick: &shoalpb.Pick{Share: share}}}
+	}
+	s.apply(&shoalpb.Proposal{Dispatch: d})
+	return nil
+}
+
+// messageText is an outbox entry that carries a message.
+func messageText(c *shoalpb.Command) string {
+	text := string(c.GetAppend().GetMessage().GetPayload())
+	m := c.GetAppend().GetMessage()
+	if c.Retain != nil {
+		m = c.Retain.Message
+		text = "retain " + string(m.Payload)
+	}
+	for _, p := range c.GetAppend().GetPicks() {
+		text += " pick " + p.Share
+	}
+	if m.ExpiryMs != nil {
+		text += fmt.Sprintf(" lasts %dms", *m.ExpiryMs)
+	}
+	return text
 }

@@ -32,7 +32,8 @@ type session struct {
 	// has no state: the row is there for its former owners.
 	durable bool
 
-	readyAt uint32 // place in Effects.Ready, if that place names this session
+	readyAt    uint32 // place in Effects.Ready, if that place names this session
+	deadlineAt uint32 // place in Machine.deadlines, from 1; 0 if not there
 	tracked
 }
 
@@ -40,6 +41,7 @@ type session struct {
 type extra struct {
 	former   []former
 	will     *shoalpb.Will
+	willConn uint64      // connection that left the Will of a detached session
 	received []*received // in order of arrival
 	dropped  uint64      // at the queue limit, in this incarnation
 }
@@ -92,6 +94,9 @@ func (m *Machine) ownedDurable(client string, conn uint64) *session {
 
 // open makes conn the owner of the session.
 func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
+	if s := m.sessions[c.Client]; s != nil {
+		m.expire(s) // if time has not come to it yet
+	}
 	s := m.sessions[c.Client]
 	if s == nil {
 		s = &session{client: strings.Clone(c.Client), nextSeq: 1}
@@ -100,6 +105,7 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 	m.touch(s)
 	present := s.durable && !c.CleanStart && !s.endsNow()
 	m.supersede(s)
+	m.overtakeWill(s, present)
 	if !present {
 		m.reset(s)
 		s.durable = c.ExpiryS > 0
@@ -112,6 +118,7 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 	s.setWill(c.Will)
 	s.openSentHi = s.sentHi
 	s.advance()
+	m.schedule(s)
 	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
 		Present: present,
 		Conn:    conn,
@@ -119,14 +126,6 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 		Former:  s.formerOwners(),
 		Durable: s.durable,
 	}}
-}
-
-func (s *session) setWill(w *shoalpb.Will) {
-	if w != nil {
-		s.more().will = w
-	} else if s.extra != nil {
-		s.extra.will = nil
-	}
 }
 
 // endsNow tells that the session ends with its present connection, which a
@@ -138,6 +137,9 @@ func (s *session) endsNow() bool { return s.owner != nil && s.expiry == 0 }
 func (m *Machine) close(c *shoalpb.Close) *shoalpb.Answer {
 	s := m.owned(c.Client, c.Conn)
 	if s == nil {
+		if c.DiscardWill {
+			m.discardWill(c)
+		}
 		if c.Drained {
 			m.drained(&shoalpb.Drained{Client: c.Client, Conn: c.Conn})
 		}
@@ -154,12 +156,16 @@ func (m *Machine) close(c *shoalpb.Close) *shoalpb.Answer {
 		m.addFormer(s)
 	}
 	m.detach(s)
+	m.leaveWill(s)
 	m.settle(s)
 	return nil
 }
 
 // detach leaves the session without an owner.
 func (m *Machine) detach(s *session) {
+	if s.hasWill() {
+		s.extra.willConn = s.conn
+	}
 	s.owner, s.conn = nil, 0
 	s.openSentHi = 0
 	s.window = 0
@@ -171,10 +177,12 @@ func (m *Machine) detach(s *session) {
 // nobody needs it.
 func (m *Machine) settle(s *session) {
 	if s.owner != nil || s.durable && s.expiry > 0 {
+		m.schedule(s)
 		return
 	}
 	m.touch(s)
 	m.reset(s)
+	m.schedule(s)
 	if !s.hasFormer() {
 		m.forget(s)
 		delete(m.sessions, s.client)

@@ -23,6 +23,8 @@ type Stats struct {
 	Bodies, BodyBytes int
 	// OutboxEntries counts unanswered outbox entries of all targets.
 	OutboxEntries, OutboxBytes int
+	// Due counts messages that wait to be dispatched.
+	Due int
 
 	// Appended counts messages matched, Enqueued queue entries made of them.
 	// Enqueued = Acked + Expired + SessionEnded + Queued.
@@ -33,6 +35,8 @@ type Stats struct {
 	QueueFull, OutboxFenced, OutboxRefused uint64
 	// ReceivedReplaced counts QoS 2 exchanges abandoned by their publisher.
 	ReceivedReplaced uint64
+	// Wills counts Will Messages that became due.
+	Wills uint64
 }
 
 // Stats returns the shard's figures.
@@ -56,6 +60,8 @@ func (m *Machine) Stats() Stats {
 		OutboxFenced:     m.counters.OutboxFenced,
 		OutboxRefused:    m.counters.OutboxRefused,
 		ReceivedReplaced: m.counters.ReceivedReplaced,
+		Wills:            m.counters.Wills,
+		Due:              m.due.count,
 	}
 	for _, o := range m.outboxes {
 		s.OutboxEntries += len(o.entries)

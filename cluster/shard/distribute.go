@@ -1,0 +1,53 @@
+package shard
+
+import (
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// distribute gives a message to targets: to this shard's own sessions at once,
+// to others through the outbox. *b is its body, if it is stored already or is
+// now. An exchange in waiter, if any, waits for the answers.
+func (m *Machine) distribute(b **body, message *shoalpb.Message, targets []*shoalpb.Target, picks []*shoalpb.TargetPick, waiter *received) {
+	for _, t := range targets {
+		switch own := picksOf(t, picks); {
+		case t.Node == "" && t.Group == m.cfg.Group:
+			m.deliver(b, message, own)
+		case t.Node != "" && t.Boot < m.in.MinBoot(t.Node):
+			m.counters.OutboxFenced++
+		default:
+			m.pushMessage(t, outboxEntry{body: m.use(b, message), picks: own, waiter: waiter})
+		}
+	}
+}
+
+// distributeRetained gives a message to the register of retained messages in
+// group.
+func (m *Machine) distributeRetained(b **body, message *shoalpb.Message, group uint32, waiter *received) {
+	if group == m.cfg.Group {
+		m.retain(b, message)
+		return
+	}
+	m.pushMessage(&shoalpb.Target{Group: group}, outboxEntry{body: m.use(b, message), retain: true, waiter: waiter})
+}
+
+// retain takes a message into this shard's register.
+func (m *Machine) retain(**body, *shoalpb.Message) {}
+
+// pushMessage puts e into the outbox to t, and makes its waiter wait.
+func (m *Machine) pushMessage(t *shoalpb.Target, e outboxEntry) {
+	o := m.outbox(t)
+	n := m.push(o, e)
+	if e.waiter != nil {
+		e.waiter.pending = append(e.waiter.pending, pending{o, n})
+	}
+}
+
+// picksOf are the picks that are for t.
+func picksOf(t *shoalpb.Target, all []*shoalpb.TargetPick) (own []*shoalpb.Pick) {
+	for _, p := range all {
+		if compareTargets(p.Target, t) == 0 {
+			own = append(own, p.Pick)
+		}
+	}
+	return own
+}
