@@ -55,6 +55,12 @@ const (
 	// asks again who leads: longer than an election.
 	silentTimeout = 3 * time.Second
 
+	// askTimeout bounds one question to a node that may lead a group, longer than
+	// a commit there takes under load. operateTimeout bounds an operator's
+	// command: longer than an election of the directory's leader.
+	askTimeout     = 3 * time.Second
+	operateTimeout = 15 * time.Second
+
 	// retryDelay paces what is tried again while a leader is unknown.
 	retryDelay = 20 * time.Millisecond
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -297,8 +298,8 @@ func (n *Node) leadShard(g *group) func(context.Context, uint64) func() {
 func (n *Node) runShards(ctx context.Context) {
 	for {
 		changed := n.directoryChanged.next()
-		for id, replicas := range n.missingShards() {
-			if err := n.openShard(id, replicas); err != nil {
+		for id, placed := range n.missingShards() {
+			if err := n.openShard(id, placed); err != nil {
 				n.fatal(err)
 				return
 			}
@@ -311,28 +312,33 @@ func (n *Node) runShards(ctx context.Context) {
 	}
 }
 
-func (n *Node) missingShards() map[uint32][]string {
-	missing := make(map[uint32][]string)
+func (n *Node) missingShards() map[uint32]directory.Placement {
+	missing := make(map[uint32]directory.Placement)
 	n.readDirectory(func(d *directoryMachine) {
 		for id := uint32(1); id <= d.Shards(); id++ {
-			replicas := d.Placement(id)
-			for _, r := range replicas {
-				if r == string(n.self) && n.group(id) == nil {
-					missing[id] = replicas
-				}
+			placed := d.Placed(id)
+			if n.group(id) == nil && slices.Contains(placed.Homes(), string(n.self)) {
+				missing[id] = placed
 			}
 		}
 	})
 	return missing
 }
 
-func (n *Node) openShard(id uint32, replicas []string) error {
+// openShard opens a replica. Only a founder bootstraps its group, and only as
+// long as the placement is that of birth: any other replica is told by the
+// group's leader who its servers are.
+func (n *Node) openShard(id uint32, placed directory.Placement) error {
+	var founders []string
+	if placed.Version == 1 && slices.Contains(placed.Founders, string(n.self)) {
+		founders = placed.Founders
+	}
 	config := shard.Config{Group: id, Life: 1}
 	leading := func() *shardLead { return n.leadNow(id) }
 	fresh := func(scan scanFunc) (machine, error) {
 		return (&shardMachine{config: config, leading: leading}).fresh(scan)
 	}
-	return n.openGroup(id, servers(replicas), fresh, n.leadShard)
+	return n.openGroup(id, servers(founders), fresh, n.leadShard)
 }
 
 // runProcesses is this node's life as others see it: one boot after the other,

@@ -50,6 +50,10 @@ func (s *peerServer) Await(ctx context.Context, r *shoalpb.AwaitRequest) (*shoal
 	return l.await(ctx, r), nil
 }
 
+func (s *peerServer) Operate(ctx context.Context, r *shoalpb.OperateRequest) (*shoalpb.OperateReply, error) {
+	return s.n.acceptOperate(ctx, r), nil
+}
+
 func (s *peerServer) Hello(_ context.Context, r *shoalpb.HelloRequest) (*shoalpb.HelloReply, error) {
 	reply := s.n.birth.Answer(r)
 	status, err := json.Marshal(s.n.Status())
@@ -113,7 +117,7 @@ func (n *Node) leaderOf(group uint32) string {
 		return g.leader()
 	}
 	var replicas []string
-	n.readDirectory(func(d *directoryMachine) { replicas = d.Placement(group) })
+	n.readDirectory(func(d *directoryMachine) { replicas = d.Placed(group).Homes() })
 	if len(replicas) == 0 {
 		return ""
 	}

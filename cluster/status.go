@@ -21,6 +21,20 @@ type Status struct {
 	Reason string        `json:"reason,omitempty"`
 	Nodes  []NodeStatus  `json:"nodes"`
 	Groups []GroupStatus `json:"groups"`
+	// Placement is where the shards' replicas should be.
+	Placement []PlacementStatus `json:"placement"`
+}
+
+// PlacementStatus is the placement of one shard.
+type PlacementStatus struct {
+	Group string `json:"group"`
+	// Replicas are "node/disk", the preferred leader first.
+	Replicas []string `json:"replicas"`
+	// Version counts changes; 1 is the placement of birth.
+	Version uint64 `json:"version"`
+	// Joining and Leaving are the replicas that are being added and removed.
+	Joining string `json:"joining,omitempty"`
+	Leaving string `json:"leaving,omitempty"`
 }
 
 // NodeStatus is what the directory knows of a node.
@@ -29,9 +43,15 @@ type NodeStatus struct {
 	Disk string `json:"disk"`
 	Boot uint64 `json:"boot"`
 	Up   bool   `json:"up"`
-	RPC  string `json:"rpc_addr"`
-	HTTP string `json:"http_addr"`
-	MQTT string `json:"mqtt_addr"`
+	// Drained and Leaving are what an operator asked for.
+	Drained bool `json:"drained,omitempty"`
+	Leaving bool `json:"leaving,omitempty"`
+	// Build and Version are those of its latest process.
+	Build   string `json:"build"`
+	Version uint32 `json:"version"`
+	RPC     string `json:"rpc_addr"`
+	HTTP    string `json:"http_addr"`
+	MQTT    string `json:"mqtt_addr"`
 }
 
 // GroupStatus is this node's replica of one raft group.
@@ -63,8 +83,13 @@ func (n *Node) Status() Status {
 		for _, x := range d.Nodes() {
 			s.Nodes = append(s.Nodes, NodeStatus{
 				Node: x.Info.Node, Disk: x.Info.Disk, Boot: x.Info.Boot, Up: x.Up,
+				Drained: x.Drained, Leaving: x.Leaving, Build: x.Info.Build, Version: x.Info.Version,
 				RPC: x.Info.RpcAddr, HTTP: x.Info.HttpAddr, MQTT: x.Info.MqttAddr,
 			})
+		}
+		for id := uint32(1); id <= d.Shards(); id++ {
+			p := d.Placed(id)
+			s.Placement = append(s.Placement, PlacementStatus{groupName(id), p.Replicas, p.Version, p.Joining, p.Leaving})
 		}
 	})
 	for _, g := range n.allGroups() {

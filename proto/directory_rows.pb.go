@@ -346,9 +346,14 @@ type NodeRow struct {
 	Info   *NodeInfo              `protobuf:"bytes,2,opt,name=info,proto3" json:"info,omitempty"`
 	Up     bool                   `protobuf:"varint,3,opt,name=up,proto3" json:"up,omitempty"`
 	// fence is the fence number of the node's last change.
-	Fence         uint64 `protobuf:"varint,4,opt,name=fence,proto3" json:"fence,omitempty"`
-	Drained       bool   `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`
-	Leaving       bool   `protobuf:"varint,6,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	Fence   uint64 `protobuf:"varint,4,opt,name=fence,proto3" json:"fence,omitempty"`
+	Drained bool   `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`
+	Leaving bool   `protobuf:"varint,6,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// refused are disks the node had before, oldest first: they never come back.
+	Refused []string `protobuf:"bytes,7,rep,name=refused,proto3" json:"refused,omitempty"`
+	// removed: the node is no member any more. What is kept is what it must be
+	// refused by.
+	Removed       bool `protobuf:"varint,8,opt,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -421,6 +426,20 @@ func (x *NodeRow) GetDrained() bool {
 func (x *NodeRow) GetLeaving() bool {
 	if x != nil {
 		return x.Leaving
+	}
+	return false
+}
+
+func (x *NodeRow) GetRefused() []string {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *NodeRow) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
 	}
 	return false
 }
@@ -693,14 +712,16 @@ const file_directory_rows_proto_rawDesc = "" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12\x16\n" +
 	"\x06shards\x18\x04 \x01(\rR\x06shards\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\rR\aversion\x12\x14\n" +
-	"\x05slots\x18\x06 \x03(\rR\x05slots\"\xa3\x01\n" +
+	"\x05slots\x18\x06 \x03(\rR\x05slots\"\xd7\x01\n" +
 	"\aNodeRow\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12&\n" +
 	"\x04info\x18\x02 \x01(\v2\x12.shoal.v1.NodeInfoR\x04info\x12\x0e\n" +
 	"\x02up\x18\x03 \x01(\bR\x02up\x12\x14\n" +
 	"\x05fence\x18\x04 \x01(\x04R\x05fence\x12\x18\n" +
 	"\adrained\x18\x05 \x01(\bR\adrained\x12\x18\n" +
-	"\aleaving\x18\x06 \x01(\bR\aleaving\"\xac\x01\n" +
+	"\aleaving\x18\x06 \x01(\bR\aleaving\x12\x18\n" +
+	"\arefused\x18\a \x03(\tR\arefused\x12\x18\n" +
+	"\aremoved\x18\b \x01(\bR\aremoved\"\xac\x01\n" +
 	"\fPlacementRow\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\breplicas\x18\x02 \x03(\tR\breplicas\x12\x18\n" +

@@ -34,6 +34,8 @@ const (
 	ReconfigureRequest_CHANGE_TRANSFER ReconfigureRequest_Change = 4
 	// change nothing: tell the configuration and how far the replicas are.
 	ReconfigureRequest_CHANGE_LOOK ReconfigureRequest_Change = 5
+	// make a voter a non-voter.
+	ReconfigureRequest_CHANGE_DEMOTE ReconfigureRequest_Change = 6
 )
 
 // Enum value maps for ReconfigureRequest_Change.
@@ -45,6 +47,7 @@ var (
 		3: "CHANGE_REMOVE",
 		4: "CHANGE_TRANSFER",
 		5: "CHANGE_LOOK",
+		6: "CHANGE_DEMOTE",
 	}
 	ReconfigureRequest_Change_value = map[string]int32{
 		"CHANGE_NONE":         0,
@@ -53,6 +56,7 @@ var (
 		"CHANGE_REMOVE":       3,
 		"CHANGE_TRANSFER":     4,
 		"CHANGE_LOOK":         5,
+		"CHANGE_DEMOTE":       6,
 	}
 )
 
@@ -1194,7 +1198,12 @@ type AnnounceReply struct {
 	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	// min_boot, if not 0: this disk is new to the cluster and its node had
 	// others; its process has to take this boot or a higher one.
-	MinBoot       uint64 `protobuf:"varint,4,opt,name=min_boot,json=minBoot,proto3" json:"min_boot,omitempty"`
+	MinBoot uint64 `protobuf:"varint,4,opt,name=min_boot,json=minBoot,proto3" json:"min_boot,omitempty"`
+	// wait: what error says may pass; ask again.
+	Wait bool `protobuf:"varint,5,opt,name=wait,proto3" json:"wait,omitempty"`
+	// bad_disk: this disk has forgotten what others know of it and must not be
+	// used any more.
+	BadDisk       bool `protobuf:"varint,6,opt,name=bad_disk,json=badDisk,proto3" json:"bad_disk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1255,6 +1264,20 @@ func (x *AnnounceReply) GetMinBoot() uint64 {
 		return x.MinBoot
 	}
 	return 0
+}
+
+func (x *AnnounceReply) GetWait() bool {
+	if x != nil {
+		return x.Wait
+	}
+	return false
+}
+
+func (x *AnnounceReply) GetBadDisk() bool {
+	if x != nil {
+		return x.BadDisk
+	}
+	return false
 }
 
 type RetainedRequest struct {
@@ -1459,8 +1482,11 @@ type ReconfigureReply struct {
 	Nonvoters []string               `protobuf:"bytes,5,rep,name=nonvoters,proto3" json:"nonvoters,omitempty"`
 	// last is the leader's last index; matched are the indexes up to which each
 	// of voters and then nonvoters has its log, as far as the leader knows.
-	Last          uint64   `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
-	Matched       []uint64 `protobuf:"varint,7,rep,packed,name=matched,proto3" json:"matched,omitempty"`
+	Last    uint64   `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
+	Matched []uint64 `protobuf:"varint,7,rep,packed,name=matched,proto3" json:"matched,omitempty"`
+	// heard_ms are how long ago each of them answered last, in milliseconds; of
+	// one that has not answered this leader, the highest number.
+	HeardMs       []uint64 `protobuf:"varint,8,rep,packed,name=heard_ms,json=heardMs,proto3" json:"heard_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1544,10 +1570,18 @@ func (x *ReconfigureReply) GetMatched() []uint64 {
 	return nil
 }
 
+func (x *ReconfigureReply) GetHeardMs() []uint64 {
+	if x != nil {
+		return x.HeardMs
+	}
+	return nil
+}
+
 type OperateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// command is one of those of shoal cluster: drain, undrain, remove,
-	// rebalance.
+	// rebalance. Nodes also ask without: whether every group has a quorum
+	// without any disk of node.
 	Command       string `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
 	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Force         bool   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
@@ -2271,13 +2305,15 @@ const file_peer_proto_rawDesc = "" +
 	"\x0fAnnounceRequest\x12\x12\n" +
 	"\x04info\x18\x01 \x01(\fR\x04info\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x02 \x01(\tR\tclusterId\"w\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\"\xa6\x01\n" +
 	"\rAnnounceReply\x12\x1d\n" +
 	"\n" +
 	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x19\n" +
-	"\bmin_boot\x18\x04 \x01(\x04R\aminBoot\"U\n" +
+	"\bmin_boot\x18\x04 \x01(\x04R\aminBoot\x12\x12\n" +
+	"\x04wait\x18\x05 \x01(\bR\x04wait\x12\x19\n" +
+	"\bbad_disk\x18\x06 \x01(\bR\abadDisk\"U\n" +
 	"\x0fRetainedRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x12\x14\n" +
@@ -2287,18 +2323,19 @@ const file_peer_proto_rawDesc = "" +
 	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12-\n" +
 	"\bmessages\x18\x03 \x03(\v2\x11.shoal.v1.MessageR\bmessages\x12\x12\n" +
-	"\x04more\x18\x04 \x01(\bR\x04more\"\x83\x02\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"\x96\x02\n" +
 	"\x12ReconfigureRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12;\n" +
 	"\x06change\x18\x02 \x01(\x0e2#.shoal.v1.ReconfigureRequest.ChangeR\x06change\x12\x16\n" +
-	"\x06server\x18\x03 \x01(\tR\x06server\"\x81\x01\n" +
+	"\x06server\x18\x03 \x01(\tR\x06server\"\x94\x01\n" +
 	"\x06Change\x12\x0f\n" +
 	"\vCHANGE_NONE\x10\x00\x12\x17\n" +
 	"\x13CHANGE_ADD_NONVOTER\x10\x01\x12\x14\n" +
 	"\x10CHANGE_ADD_VOTER\x10\x02\x12\x11\n" +
 	"\rCHANGE_REMOVE\x10\x03\x12\x13\n" +
 	"\x0fCHANGE_TRANSFER\x10\x04\x12\x0f\n" +
-	"\vCHANGE_LOOK\x10\x05\"\xc3\x01\n" +
+	"\vCHANGE_LOOK\x10\x05\x12\x11\n" +
+	"\rCHANGE_DEMOTE\x10\x06\"\xde\x01\n" +
 	"\x10ReconfigureReply\x12\x1d\n" +
 	"\n" +
 	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
@@ -2307,7 +2344,8 @@ const file_peer_proto_rawDesc = "" +
 	"\x06voters\x18\x04 \x03(\tR\x06voters\x12\x1c\n" +
 	"\tnonvoters\x18\x05 \x03(\tR\tnonvoters\x12\x12\n" +
 	"\x04last\x18\x06 \x01(\x04R\x04last\x12\x18\n" +
-	"\amatched\x18\a \x03(\x04R\amatched\"T\n" +
+	"\amatched\x18\a \x03(\x04R\amatched\x12\x19\n" +
+	"\bheard_ms\x18\b \x03(\x04R\aheardMs\"T\n" +
 	"\x0eOperateRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\tR\acommand\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +

@@ -47,12 +47,15 @@ func Check(e *shoalpb.Entry) error {
 	}
 	for _, p := range e.Proposals {
 		kinds := 0
-		for _, set := range []bool{p.Batch != nil, p.Birth != nil, p.NodeUp != nil && p.NodeUp.Node != nil, p.NodeDown != nil} {
+		for _, set := range []bool{
+			p.Batch != nil, p.Birth != nil, p.NodeUp != nil && p.NodeUp.Node != nil, p.NodeDown != nil,
+			p.Place != nil, p.SetNode != nil, p.RemoveNode != nil,
+		} {
 			if set {
 				kinds++
 			}
 		}
-		if kinds != 1 || p.Fence != nil || p.OutboxAnswered != nil {
+		if kinds != 1 || p.Fence != nil || p.OutboxAnswered != nil || p.Tick != nil || p.Page != nil || p.Dispatch != nil {
 			return errors.New("not a proposal of the directory")
 		}
 		for _, c := range p.Batch.GetCommands() {
@@ -89,6 +92,12 @@ func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result,
 			results[i].Err = m.applyNodeUp(p.NodeUp.Node, eff)
 		case p.NodeDown != nil:
 			m.applyNodeDown(p.NodeDown, eff)
+		case p.Place != nil:
+			results[i].Err = m.applyPlace(p.Place, eff)
+		case p.SetNode != nil:
+			results[i].Err = m.applySetNode(p.SetNode, eff)
+		case p.RemoveNode != nil:
+			results[i].Err = m.applyRemoveNode(p.RemoveNode, eff)
 		}
 	}
 	m.routes.sweep(m.sweepPage)

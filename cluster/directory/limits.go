@@ -13,6 +13,15 @@ const (
 	// smaller: with three, any one node may die.
 	Replicas = 3
 
+	// MaxReplicas bounds a placement: more than three during moves and by an
+	// operator's wish, but each costs a write of everything.
+	MaxReplicas = 7
+
+	// refusedDisks is how many former disks of a node are remembered, so that each
+	// is told why it is refused. One that is forgotten comes in as a new server,
+	// which is safe: raft knows it under no name that counts.
+	refusedDisks = 64
+
 	// keyBytes is the longest Topic Filter that is the key of its row; longer ones
 	// are found by hash. Keys of a state file may have 16 KiB, and short keys
 	// keep its tree flat.

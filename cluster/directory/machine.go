@@ -23,7 +23,7 @@ type Machine struct {
 	shards    uint32
 	slots     []uint32 // the shard of each slot; nil before birth
 	nodes     map[string]*Node
-	placement [][]string // of shard i+1
+	placement []Placement // of shard i+1
 	in        *stream.In
 	routes    routes
 	// dirty are the filters whose routes changed since the last checkpoint.
@@ -44,6 +44,12 @@ type Node struct {
 	// Fence is the fence number of the last NodeUp or NodeDown of this node, 0
 	// if there was none.
 	Fence uint64
+	// Drained and Leaving are what an operator wants: see SetNode.
+	Drained, Leaving bool
+	// refused are disks the node had before; they never come back.
+	refused []string
+	// removed: it is no member any more and only kept to be refused.
+	removed bool
 }
 
 // New returns the directory of a cluster not yet born.
@@ -83,28 +89,21 @@ func (m *Machine) ShardOf(key string) uint32 {
 	return m.slots[Slot(key)]
 }
 
-// Placement returns where the replicas of a shard are, as "node/disk", the
-// preferred leader first; nil if there is no such shard. It is read-only.
-func (m *Machine) Placement(group uint32) []string {
-	if group == 0 || group > uint32(len(m.placement)) {
-		return nil
-	}
-	return m.placement[group-1]
-}
-
-// Nodes returns all nodes in name order.
+// Nodes returns all nodes in name order, without those that were removed.
 func (m *Machine) Nodes() []Node {
 	nodes := make([]Node, 0, len(m.nodes))
 	for _, name := range slices.Sorted(maps.Keys(m.nodes)) {
-		nodes = append(nodes, *m.nodes[name])
+		if n := m.nodes[name]; !n.removed {
+			nodes = append(nodes, *n)
+		}
 	}
 	return nodes
 }
 
-// Node returns what is known of a node.
+// Node returns what is known of a node that was not removed.
 func (m *Machine) Node(name string) (Node, bool) {
 	n, ok := m.nodes[name]
-	if !ok {
+	if !ok || n.removed {
 		return Node{}, false
 	}
 	return *n, true

@@ -19,28 +19,44 @@ type model struct {
 	min    map[string]uint64
 	last   map[Source]uint64
 	routes map[string]map[Source]uint8
+	placed map[uint32][]string
+	// version of each placement.
+	version map[uint32]uint64
 }
 
 type modelNode struct {
-	disk string
-	boot uint64
-	up   bool
+	disk             string
+	boot             uint64
+	up               bool
+	drained, leaving bool
+	removed          bool
+	refused          string // disks, each behind a space
 }
 
 func newModel() *model {
-	return &model{nodes: map[string]modelNode{}, min: map[string]uint64{}, last: map[Source]uint64{}, routes: map[string]map[Source]uint8{}}
+	return &model{nodes: map[string]modelNode{}, min: map[string]uint64{}, last: map[Source]uint64{}, routes: map[string]map[Source]uint8{},
+		placed: map[uint32][]string{}, version: map[uint32]uint64{1: 1, 2: 1, 3: 1}}
 }
 
 // nodeUp returns whether it is taken.
 func (m *model) nodeUp(info *shoalpb.NodeInfo) bool {
 	n, known := m.nodes[info.Node]
+	if strings.Contains(n.refused+" ", " "+info.Disk+" ") {
+		return false
+	}
 	if known && n.up && n.disk == info.Disk && n.boot == info.Boot {
 		return true
 	}
 	if known && n.up && (n.disk != info.Disk || n.boot > info.Boot) || info.Boot == 0 || info.Boot < m.min[info.Node] {
 		return false
 	}
-	m.nodes[info.Node] = modelNode{info.Disk, info.Boot, true}
+	if n.removed {
+		n = modelNode{refused: n.refused}
+	} else if known && n.disk != info.Disk {
+		n.refused += " " + n.disk
+	}
+	n.disk, n.boot, n.up = info.Disk, info.Boot, true
+	m.nodes[info.Node] = n
 	m.fence(info.Node, info.Boot)
 	return true
 }
@@ -151,9 +167,44 @@ func (c *cluster) proposal() (p *shoalpb.Proposal, taken bool) {
 	t := c.t
 	node := rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "node")
 	boot := c.model.nodes[node].boot
-	switch rapid.SampledFrom([]string{"route", "route", "route", "route", "up", "down"}).Draw(t, "kind") {
+	known := c.model.nodes[node].disk != "" && !c.model.nodes[node].removed
+	switch rapid.SampledFrom([]string{"route", "route", "route", "route", "up", "down", "set", "remove", "place"}).Draw(t, "kind") {
+	case "set":
+		set := &shoalpb.SetNode{Node: node, Drained: rapid.Bool().Draw(t, "drained"), Leaving: rapid.Bool().Draw(t, "leaving")}
+		if n := c.model.nodes[node]; known {
+			n.drained, n.leaving = set.Drained, set.Leaving
+			c.model.nodes[node] = n
+		}
+		return &shoalpb.Proposal{SetNode: set}, known
+	case "remove":
+		n := c.model.nodes[node]
+		gone := &shoalpb.RemoveNode{Node: node, Disk: n.disk}
+		for group := uint32(1); group <= 3; group++ {
+			for _, home := range c.model.placed[group] {
+				known = known && nodeOf(home) != node
+			}
+		}
+		if known {
+			n.up, n.drained, n.leaving, n.removed, n.refused = false, false, false, true, n.refused+" "+n.disk
+			c.model.nodes[node] = n
+			c.model.fence(node, max(n.boot+1, c.model.min[node]))
+		}
+		return &shoalpb.Proposal{RemoveNode: gone}, known
+	case "place":
+		group := rapid.Uint32Range(1, 3).Draw(t, "group")
+		place := &shoalpb.Place{Group: group, Version: c.model.version[group], Replicas: []string{"q/d0"}}
+		if known && rapid.Bool().Draw(t, "there") {
+			place.Replicas = []string{node + "/" + c.model.nodes[node].disk}
+		}
+		if rapid.IntRange(0, 3).Draw(t, "late") == 0 {
+			place.Version--
+			return &shoalpb.Proposal{Place: place}, false
+		}
+		c.model.version[group]++
+		c.model.placed[group] = place.Replicas
+		return &shoalpb.Proposal{Place: place}, true
 	case "up":
-		info := &shoalpb.NodeInfo{Node: node, Disk: rapid.SampledFrom([]string{"d1", "d1", "d2"}).Draw(t, "disk"), Version: 1}
+		info := &shoalpb.NodeInfo{Node: node, Disk: rapid.SampledFrom([]string{"d1", "d1", "d2", "d3", "d4", c.model.nodes[node].disk + "x"}).Draw(t, "disk"), Version: 1}
 		info.Boot = rapid.Uint64Range(boot-min(boot, 1), boot+2).Draw(t, "boot")
 		return &shoalpb.Proposal{NodeUp: &shoalpb.NodeUp{Node: info}}, c.model.nodeUp(info)
 	case "down":
@@ -257,7 +308,11 @@ func (c *cluster) check() {
 		c.t.Fatalf("fences %d %v, want %d %v", m.FenceNumber(), since, c.model.fences, c.model.min)
 	}
 	for name, want := range c.model.nodes {
-		if n, _ := m.Node(name); n.Up != want.up || n.Info.Boot != want.boot || n.Info.Disk != want.disk {
+		n, ok := m.Node(name)
+		if want.removed == ok {
+			c.t.Fatalf("node %s is a member: %v", name, ok)
+		}
+		if ok && (n.Up != want.up || n.Info.Boot != want.boot || n.Info.Disk != want.disk || n.Drained != want.drained || n.Leaving != want.leaving) {
 			c.t.Fatalf("node %s is %v, want %v", name, n, want)
 		}
 	}
@@ -271,6 +326,9 @@ func TestModel(t *testing.T) {
 		c.other = c.small(New())
 		birth := &shoalpb.Birth{ClusterId: "c", Version: 1, Shards: 3, Members: []*shoalpb.NodeDisk{{Node: "x", Disk: "d1"}, {Node: "y", Disk: "d1"}}}
 		c.model.nodes["x"], c.model.nodes["y"] = modelNode{disk: "d1"}, modelNode{disk: "d1"}
+		for i, homes := range Place(3, Replicas, birth.Members) {
+			c.model.placed[uint32(i+1)] = homes
+		}
 		c.log = []*shoalpb.Entry{{Format: 1, Proposals: []*shoalpb.Proposal{{Birth: birth}}}}
 		if _, err := c.straight.Apply(1, c.log[0], nil); err != nil {
 			t.Fatal(err)

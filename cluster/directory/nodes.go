@@ -2,6 +2,7 @@ package directory
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	shoalpb "github.com/shoalmq/shoal/proto"
@@ -29,7 +30,9 @@ func (m *Machine) applyBirth(b *shoalpb.Birth, eff *Effects) string {
 	for i := range m.slots {
 		m.slots[i] = uint32(i)%b.Shards + 1
 	}
-	m.placement = Place(b.Shards, Replicas, b.Members)
+	for _, replicas := range Place(b.Shards, Replicas, b.Members) {
+		m.placement = append(m.placement, Placement{Replicas: replicas, Version: 1, Founders: replicas})
+	}
 	for _, member := range b.Members {
 		m.nodes[member.Node] = &Node{Info: &shoalpb.NodeInfo{Node: member.Node, Disk: member.Disk}}
 	}
@@ -48,8 +51,8 @@ func checkNames(node, disk string) string {
 // applyNodeUp lets a process in and fences all lower boots of its node. It
 // returns why not.
 func (m *Machine) applyNodeUp(info *shoalpb.NodeInfo, eff *Effects) string {
-	if refused := m.refuse(info); refused != "" {
-		return refused
+	if refused := m.Refuse(info); refused.Reason != "" {
+		return refused.Reason
 	}
 	known := m.nodes[info.Node]
 	if known != nil && known.Up && known.Info.Boot == info.Boot {
@@ -60,33 +63,104 @@ func (m *Machine) applyNodeUp(info *shoalpb.NodeInfo, eff *Effects) string {
 		}
 		return ""
 	}
-	m.nodes[info.Node] = &Node{Info: info, Up: true, Fence: m.fence(info.Node, info.Boot, eff)}
+	now := &Node{Info: info, Up: true}
+	if known != nil {
+		now.refused = known.refused
+		if known.Info.Disk != info.Disk && !known.removed {
+			now.refuse(known.Info.Disk)
+		}
+		if !known.removed {
+			now.Drained, now.Leaving = known.Drained, known.Leaving
+		}
+	}
+	now.Fence = m.fence(info.Node, info.Boot, eff)
+	m.nodes[info.Node] = now
 	m.raiseVersion()
 	return ""
 }
 
-// refuse returns why the process that info tells of must not be let in.
-func (m *Machine) refuse(info *shoalpb.NodeInfo) string {
+// refuse makes a disk one that never comes back.
+func (n *Node) refuse(disk string) {
+	n.refused = append(slices.Clone(n.refused), disk)
+	n.refused = n.refused[max(0, len(n.refused)-refusedDisks):]
+}
+
+// Refusal says why a process is not let in. The zero Refusal lets it in.
+type Refusal struct {
+	// Reason is in words for the operator.
+	Reason string
+	// Wait: the reason may pass.
+	Wait bool
+	// MinBoot, if not 0, is the boot that the process needs.
+	MinBoot uint64
+	// BadDisk: the disk has forgotten what the directory knows of it.
+	BadDisk bool
+}
+
+// Refuse tells whether a NodeUp would be refused now.
+func (m *Machine) Refuse(info *shoalpb.NodeInfo) Refusal {
 	if m.clusterID == "" {
-		return "the cluster is not born"
+		return Refusal{Reason: "the cluster is not born", Wait: true}
 	}
-	if refused := checkNames(info.Node, info.Disk); refused != "" {
-		return refused
+	if reason := checkNames(info.Node, info.Disk); reason != "" {
+		return Refusal{Reason: reason}
 	}
 	if info.Version < m.version {
-		return fmt.Sprintf("this build serves cluster version %d, the cluster has %d", info.Version, m.version)
+		return Refusal{Reason: fmt.Sprintf("this build serves cluster version %d, the cluster has %d", info.Version, m.version)}
 	}
 	known := m.nodes[info.Node]
 	switch {
 	case known == nil:
+	case slices.Contains(known.refused, info.Disk) && known.removed:
+		return Refusal{Reason: fmt.Sprintf("node %s was removed from the cluster with disk %s: with an empty data directory it may join as a new one", info.Node, info.Disk)}
+	case slices.Contains(known.refused, info.Disk):
+		return Refusal{Reason: fmt.Sprintf("disk %s of node %s was replaced by disk %s and has no place in the cluster any more", info.Disk, info.Node, known.Info.Disk)}
+	case known.removed:
 	case known.Info.Disk != info.Disk && known.Up:
-		return fmt.Sprintf("node %s is up with another disk, %s", info.Node, known.Info.Disk)
+		return Refusal{Reason: fmt.Sprintf("node %s is up with another disk, %s", info.Node, known.Info.Disk), Wait: true}
 	case known.Info.Disk == info.Disk && info.Boot < known.Info.Boot:
-		return fmt.Sprintf("disk %s of node %s is rolled back: boot %d was seen, this is %d", info.Disk, info.Node, known.Info.Boot, info.Boot)
+		return Refusal{Reason: fmt.Sprintf("disk %s of node %s is rolled back: boot %d was seen, this is %d", info.Disk, info.Node, known.Info.Boot, info.Boot), BadDisk: true}
 	}
 	if lowest := max(1, m.in.MinBoot(info.Node)); info.Boot < lowest {
-		return fmt.Sprintf("boot %d of node %s is fenced: it needs %d or more", info.Boot, info.Node, lowest)
+		return Refusal{Reason: fmt.Sprintf("boot %d of node %s is fenced: it needs %d or more", info.Boot, info.Node, lowest), MinBoot: lowest}
 	}
+	return Refusal{}
+}
+
+// applySetNode notes what an operator wants of a node. It returns why not.
+func (m *Machine) applySetNode(s *shoalpb.SetNode, eff *Effects) string {
+	n := m.nodes[s.Node]
+	if n == nil || n.removed {
+		return fmt.Sprintf("there is no node %q", s.Node)
+	}
+	if n.Drained != s.Drained || n.Leaving != s.Leaving {
+		n.Drained, n.Leaving = s.Drained, s.Leaving
+		eff.Nodes = true
+	}
+	return ""
+}
+
+// applyRemoveNode forgets a node that no placement names: its processes are
+// fenced, its disk is refused for ever. It returns why not.
+func (m *Machine) applyRemoveNode(r *shoalpb.RemoveNode, eff *Effects) string {
+	n := m.nodes[r.Node]
+	switch {
+	case n == nil || n.removed:
+		return fmt.Sprintf("there is no node %q", r.Node)
+	case n.Info.Disk != r.Disk:
+		return fmt.Sprintf("node %s has another disk, %s", r.Node, n.Info.Disk)
+	}
+	for i, p := range m.placement {
+		for _, home := range p.Homes() {
+			if node, _, _ := strings.Cut(home, "/"); node == r.Node {
+				return fmt.Sprintf("node %s has a replica of shard %d", r.Node, i+1)
+			}
+		}
+	}
+	n.Up, n.Drained, n.Leaving, n.removed = false, false, false, true
+	n.refuse(r.Disk)
+	n.Fence = m.fence(r.Node, max(n.Info.Boot+1, m.in.MinBoot(r.Node)), eff)
+	m.raiseVersion()
 	return ""
 }
 
@@ -114,7 +188,11 @@ func (m *Machine) fence(node string, boot uint64, eff *Effects) uint64 {
 func (m *Machine) raiseVersion() {
 	lowest := ^uint32(0)
 	for _, n := range m.nodes {
-		lowest = min(lowest, n.Info.Version)
+		if !n.removed {
+			lowest = min(lowest, n.Info.Version)
+		}
 	}
-	m.version = max(m.version, lowest)
+	if lowest != ^uint32(0) {
+		m.version = max(m.version, lowest)
+	}
 }

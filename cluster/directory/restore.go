@@ -67,7 +67,7 @@ func (m *Machine) loadCluster(_, v []byte) error {
 		}
 	}
 	m.applied, m.clusterID, m.shards, m.version, m.slots = r.Applied, r.ClusterId, r.Shards, r.Version, r.Slots
-	m.placement = make([][]string, r.Shards)
+	m.placement = make([]Placement, r.Shards)
 	return nil
 }
 
@@ -79,7 +79,10 @@ func (m *Machine) loadNode(k, v []byte) error {
 	if r.Info == nil {
 		return fmt.Errorf("no node")
 	}
-	m.nodes[string(k)] = &Node{Info: r.Info, Up: r.Up, Fence: r.Fence}
+	m.nodes[string(k)] = &Node{
+		Info: r.Info, Up: r.Up, Fence: r.Fence,
+		Drained: r.Drained, Leaving: r.Leaving, refused: r.Refused, removed: r.Removed,
+	}
 	return nil
 }
 
@@ -95,7 +98,7 @@ func (m *Machine) loadPlacement(k, v []byte) error {
 	if group == 0 || group > m.shards {
 		return fmt.Errorf("no shard %d", group)
 	}
-	m.placement[group-1] = r.Replicas
+	m.placement[group-1] = Placement{r.Replicas, r.Version, r.Joining, r.Leaving, r.Founders}
 	return nil
 }
 

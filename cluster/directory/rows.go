@@ -41,12 +41,18 @@ func (m *Machine) smallRows(applied uint64) []row {
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.nodes)) {
 		n := m.nodes[name]
-		value := encode(&shoalpb.NodeRow{Format: rowFormat, Info: n.Info, Up: n.Up, Fence: n.Fence})
+		value := encode(&shoalpb.NodeRow{
+			Format: rowFormat, Info: n.Info, Up: n.Up, Fence: n.Fence,
+			Drained: n.Drained, Leaving: n.Leaving, Refused: n.refused, Removed: n.removed,
+		})
 		rows = append(rows, row{bucketNodes, []byte(name), value})
 	}
-	for i, replicas := range m.placement {
+	for i, p := range m.placement {
 		key := binary.BigEndian.AppendUint32(nil, uint32(i+1))
-		rows = append(rows, row{bucketPlacement, key, encode(&shoalpb.PlacementRow{Format: rowFormat, Replicas: replicas})})
+		rows = append(rows, row{bucketPlacement, key, encode(&shoalpb.PlacementRow{
+			Format: rowFormat, Replicas: p.Replicas, Version: p.Version,
+			Joining: p.Joining, Leaving: p.Leaving, Founders: p.Founders,
+		})})
 	}
 	return rows
 }

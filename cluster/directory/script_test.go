@@ -19,7 +19,11 @@ import (
 //
 //	birth ID shards=P NODE/DISK...       up NODE/DISK BOOT [rpc=ADDR] [version=V]
 //	down NODE BOOT                       route SOURCE FIRST: +FILTER:QOS -FILTER...
-//	nodes, since N, placement G, shardof KEY, match TOPIC, index SOURCE
+//	set NODE [drained] [leaving]         remove NODE/DISK
+//	place G VERSION NODE/DISK... [+JOINING] [-LEAVING]
+//	move G, done G                       the first move that is planned of G; its end
+//	nodes, since N, placement G, placed G, plan [SETTLED...], shardof KEY, match TOPIC,
+//	index SOURCE
 //
 // A SOURCE is NODE/BOOT or #GROUP. Each line is followed by "= " and what comes
 // of it.
@@ -77,10 +81,44 @@ func (s *script) line(line string) string {
 		return s.propose(&shoalpb.Proposal{NodeDown: &shoalpb.NodeDown{Node: w[1], Boot: s.number(w[2])}})
 	case "route":
 		return s.route(w[1], w[2], strings.Fields(rest))
+	case "set":
+		set := &shoalpb.SetNode{Node: w[1], Drained: slices.Contains(w[2:], "drained"), Leaving: slices.Contains(w[2:], "leaving")}
+		return s.propose(&shoalpb.Proposal{SetNode: set})
+	case "remove":
+		node, disk, _ := strings.Cut(w[1], "/")
+		return s.propose(&shoalpb.Proposal{RemoveNode: &shoalpb.RemoveNode{Node: node, Disk: disk}})
+	case "place":
+		return s.place(uint32(s.number(w[1])), s.number(w[2]), w[3:])
+	case "move":
+		for _, move := range s.m.Plan(anySettled) {
+			if move.Group == uint32(s.number(w[1])) {
+				return s.propose(&shoalpb.Proposal{Place: move})
+			}
+		}
+		return "no move"
+	case "done":
+		group := uint32(s.number(w[1]))
+		p := s.m.Placed(group)
+		return s.propose(&shoalpb.Proposal{Place: &shoalpb.Place{Group: group, Version: p.Version, Replicas: p.Finished()}})
+	case "placed":
+		p := s.m.Placed(uint32(s.number(w[1])))
+		return fmt.Sprintf("%d: %s; founded by %s", p.Version, placedText(p.Replicas, p.Joining, p.Leaving), strings.Join(p.Founders, " "))
+	case "plan":
+		var all []string
+		for _, move := range s.m.Plan(func(node string) bool { return slices.Contains(w[1:], node) }) {
+			all = append(all, fmt.Sprintf("%d: %s", move.Group, placedText(move.Replicas, move.Joining, move.Leaving)))
+		}
+		return strings.Join(all, "; ")
 	case "nodes":
 		var all []string
 		for _, n := range s.m.Nodes() {
 			state := map[bool]string{true: "up", false: "down"}[n.Up]
+			if n.Drained {
+				state += " drained"
+			}
+			if n.Leaving {
+				state += " leaving"
+			}
 			all = append(all, fmt.Sprintf("%s/%s:%d %s", n.Info.Node, n.Info.Disk, n.Info.Boot, state))
 		}
 		return fmt.Sprintf("%s; fences %d, version %d", strings.Join(all, ", "), s.m.FenceNumber(), s.m.Version())
@@ -102,6 +140,34 @@ func (s *script) line(line string) string {
 	}
 	s.t.Fatalf("unknown line %q", line)
 	return ""
+}
+
+func anySettled(string) bool { return true }
+
+func placedText(replicas []string, joining, leaving string) string {
+	text := strings.Join(replicas, " ")
+	if joining != "" {
+		text += " +" + joining
+	}
+	if leaving != "" {
+		text += " -" + leaving
+	}
+	return text
+}
+
+func (s *script) place(group uint32, version uint64, words []string) string {
+	p := &shoalpb.Place{Group: group, Version: version}
+	for _, w := range words {
+		switch w[0] {
+		case '+':
+			p.Joining = w[1:]
+		case '-':
+			p.Leaving = w[1:]
+		default:
+			p.Replicas = append(p.Replicas, w)
+		}
+	}
+	return s.propose(&shoalpb.Proposal{Place: p})
 }
 
 // matched returns a match as sorted text.
