@@ -60,8 +60,12 @@ type conn struct {
 	request  session.CloseRequest
 	incoming *incoming // nil until the first QoS 1 or 2 packet
 	outgoing *outgoing // nil until the first QoS 1 or 2 delivery
-	acks     []uint64  // for unlock to give to Link.Ack
-	sentHi   uint64
+	replays  *replays  // nil when no subscription is owed retained messages
+	// For unlock to do: finished deliveries, and a page of retained messages to
+	// ask for.
+	acks   []finishing
+	ask    *replay
+	sentHi uint64
 }
 
 // The phases of a connection.
@@ -112,8 +116,8 @@ func (c *conn) drop() {
 
 // unlock releases mu, and then does what must not be done under it.
 func (c *conn) unlock() {
-	acks, cut := c.acks, c.cut
-	c.acks, c.cut = nil, false
+	acks, ask, cut := c.acks, c.ask, c.cut
+	c.acks, c.ask, c.cut = nil, nil, false
 	free := c.holds == 0 && !c.freed
 	c.freed = c.freed || free
 	if cut && !free {
@@ -121,8 +125,15 @@ func (c *conn) unlock() {
 	}
 	link := c.link
 	c.mu.Unlock()
-	for _, seq := range acks {
-		link.Ack(seq)
+	for _, a := range acks {
+		if a.expired {
+			link.Expired(a.seq)
+		} else {
+			link.Ack(a.seq)
+		}
+	}
+	if ask != nil {
+		c.askRetained(ask)
 	}
 	if cut {
 		c.wire.interrupt()

@@ -70,8 +70,6 @@ func (c *conn) checkConnect(q *connect) error {
 	case q.ClientID == "" && (q.Version == packet.V31 || q.Version == packet.V311 && !q.CleanStart):
 		return refuse(packet.CodeClientIdentifierNotValid, "client identifier is empty")
 	case q.Will == nil:
-	case q.Will.Retain && q.Version == packet.V5: // [MQTT-3.2.2-13]
-		return refuse(packet.CodeRetainNotSupported, "retained messages are not available")
 	default:
 		if err := topic.ValidateName(q.Will.Topic); err != nil {
 			return refuse(packet.CodeTopicNameInvalid, "will "+err.Error())
@@ -214,7 +212,6 @@ func (c *conn) connack(q *connect, o session.Opened) *packet.Connack {
 		ReceiveMaximum:    config.ReceiveMaximum,
 		MaximumPacketSize: uint32(config.MaxPacketBytes),
 		TopicAliasMaximum: uint16(config.TopicAliasMaximum),
-		RetainUnavailable: true,
 		SharedUnavailable: true,
 	}
 	if q.assigned { // [MQTT-3.2.2-16]

@@ -21,7 +21,7 @@ func TestConnackProperties(t *testing.T) {
 	ack := n.dial(packet.V5).Connect(mqtttest.ID("c"), mqtttest.KeepAlive(60), mqtttest.Expiry(7200))
 	want := packet.Connack{
 		ReceiveMaximum: 1024, MaximumPacketSize: 1 << 20, TopicAliasMaximum: 64,
-		RetainUnavailable: true, SharedUnavailable: true,
+		SharedUnavailable:  true,
 		HasServerKeepAlive: true, ServerKeepAlive: 30,
 		HasSessionExpiry: true, SessionExpiry: 3600,
 	}
@@ -219,16 +219,14 @@ func TestEnhancedAuth(t *testing.T) {
 	c.ExpectClosed()
 }
 
-// TestWillNotAvailable: [MQTT-3.2.2-13], and a Will Topic that is none.
-func TestWillNotAvailable(t *testing.T) {
+// TestWillTopic: [MQTT-3.1.3-11].
+func TestWillTopic(t *testing.T) {
 	n := start(t)
-	for code, will := range map[packet.Code]packet.Will{
-		packet.CodeRetainNotSupported: {Topic: "a", Retain: true},
-		packet.CodeTopicNameInvalid:   {Topic: "a/#"},
-	} {
+	for _, name := range []string{"a/#", "+"} {
 		c := n.dial(packet.V5)
-		if ack := c.TryConnect(mqtttest.ID("c"), func(p *packet.Connect) { p.Will = &will }); ack.Code != code {
-			t.Errorf("CONNACK %s, want %s", ack.Code, code)
+		ack := c.TryConnect(mqtttest.ID("c"), func(p *packet.Connect) { p.Will = &packet.Will{Topic: name} })
+		if ack.Code != packet.CodeTopicNameInvalid {
+			t.Errorf("will topic %q: CONNACK %s", name, ack.Code)
 		}
 		c.ExpectClosed()
 	}
@@ -241,7 +239,7 @@ func TestWillIsStored(t *testing.T) {
 	properties := packet.MessageProperties{HasPayloadFormat: true, HasContentType: true, ContentType: "t", ResponseTopic: "r"}
 	will := packet.Will{
 		Topic: "w", Payload: []byte("gone"), QoS: 1, DelaySeconds: 5, HasExpiry: true, MessageExpiry: 9,
-		Forward: properties.AppendForward(nil),
+		Forward: properties.AppendForward(nil), Retain: true,
 	}
 	withWill := func(p *packet.Connect) { p.Will = &will }
 	n.connect(packet.V5, "c", withWill).Disconnect()
@@ -255,7 +253,7 @@ func TestWillIsStored(t *testing.T) {
 
 	w := n.cluster.Wills()[0]
 	m := w.Message
-	if w.DelayS != 5 || m.Topic != "w" || string(m.Payload) != "gone" || m.Qos != 1 || *m.ExpiryMs != 9000 ||
+	if w.DelayS != 5 || m.Topic != "w" || string(m.Payload) != "gone" || m.Qos != 1 || !m.Retain || *m.ExpiryMs != 9000 ||
 		string(m.Properties) != string(will.Forward) || m.Publisher != "c" {
 		t.Errorf("will %v", w)
 	}

@@ -11,9 +11,13 @@ import (
 // Deliver is part of Local: it hands m to the transient subscribers here, one
 // copy for each ([MQTT-3.3.4-2] to [MQTT-3.3.4-4]).
 func (b *Broker) Deliver(m *shoalpb.Message, _ []*shoalpb.Pick) {
-	targets := b.subs.match(m.Topic)
+	targets, stamp := b.subs.match(m.Topic)
 	if len(targets) == 0 {
 		return
+	}
+	var live *liveMark
+	if m.Retain {
+		live = newLiveMark(m.Topic, stamp)
 	}
 	f := newFanout(m)
 	defer f.free()
@@ -27,9 +31,9 @@ func (b *Broker) Deliver(m *shoalpb.Message, _ []*shoalpb.Pick) {
 		matched++
 		qos := min(uint8(m.Qos), g.qos)
 		if qos == 0 {
-			t.conn.deliver(f.encode(t.conn.version, m.Retain && g.retain, g.ids))
+			t.conn.deliver(f.encode(t.conn.version, m.Retain && g.retain, g.ids), live)
 		} else {
-			t.conn.queue(session.Delivery{QoS: qos, Retain: m.Retain && g.retain, Identifiers: g.ids, Message: m})
+			t.conn.queue(session.Delivery{QoS: qos, Retain: m.Retain && g.retain, Identifiers: g.ids, Message: m}, live)
 		}
 	}
 	b.metrics.matched.Add(matched)
@@ -102,13 +106,15 @@ func number(b bool) int {
 
 // deliver puts an encoded PUBLISH of QoS 0 into the output, or drops and counts
 // it.
-func (c *conn) deliver(wire []byte) {
+func (c *conn) deliver(wire []byte, live *liveMark) {
 	c.mu.Lock()
-	c.deliverLocked(wire)
+	if c.deliverLocked(wire) {
+		c.noteLive(live)
+	}
 	c.unlock()
 }
 
-func (c *conn) deliverLocked(wire []byte) {
+func (c *conn) deliverLocked(wire []byte) bool {
 	m := &c.broker.metrics
 	switch {
 	case c.phase.Load() != serving:
@@ -122,16 +128,20 @@ func (c *conn) deliverLocked(wire []byte) {
 		out.b = append(out.b, wire...)
 		c.appended(packet.TypePublish, len(wire))
 		m.delivered[0].Add(1)
+		return true
 	}
+	return false
 }
 
 // queue takes a delivery of QoS 1 or 2 to a transient session.
-func (c *conn) queue(d session.Delivery) {
+func (c *conn) queue(d session.Delivery, live *liveMark) {
 	c.mu.Lock()
 	defer c.unlock()
 	if c.phase.Load() != serving {
 		c.broker.metrics.dropped[dropClosed].Add(1)
 		return
 	}
-	c.enqueue(d)
+	if c.enqueue(d) {
+		c.noteLive(live)
+	}
 }

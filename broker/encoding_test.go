@@ -117,7 +117,6 @@ func TestRefusedProperty(t *testing.T) {
 		{"neither topic name nor alias (3.3.2.1)", []byte{0x30, 3, 0, 0, 0}, packet.CodeProtocolError},
 		{"[MQTT-3.3.4-6] subscription identifier", []byte{0x30, 6, 0, 1, 'a', 2, 0x0B, 1}, packet.CodeProtocolError},
 		{"[MQTT-3.3.2-14] wildcard in response topic", []byte{0x30, 8, 0, 1, 'a', 4, 8, 0, 1, '#'}, packet.CodeProtocolError},
-		{"retained message while not available", []byte{0x31, 4, 0, 1, 'a', 0}, packet.CodeRetainNotSupported},
 		{"subscription identifier 0 in SUBSCRIBE", []byte{0x82, 9, 0, 1, 2, 0x0B, 0, 0, 1, 'a', 0}, packet.CodeProtocolError},
 		{"retain handling 3", []byte{0x82, 7, 0, 1, 0, 0, 1, 'a', 0x30}, packet.CodeProtocolError},
 		{"[MQTT-3.8.3-4] no local on a shared subscription", append([]byte{0x82, 16, 0, 1, 0, 0, 10}, "$share/g/a\x04"...), packet.CodeProtocolError},

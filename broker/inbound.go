@@ -54,30 +54,17 @@ func (c *conn) handlePublish(r *reader, h packet.Header, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := c.checkRetain(p); err != nil {
-		return err
-	}
 	c.broker.metrics.received[p.QoS].Add(1)
 	if p.QoS == packet.QoS0 {
 		m := &r.message
 		fillMessage(m, p, name, c.client)
 		c.broker.cluster.PublishQoS0(m)
+		if p.Retain { // [MQTT-3.3.1-5]
+			c.link.Retain(ownMessage(p, name, c.client))
+		}
 		return nil
 	}
 	return c.publish(p, name)
-}
-
-// checkRetain: retained messages are not kept, as CONNACK says. MQTT 3 has no
-// way to say so: there the message is a live one like any other.
-func (c *conn) checkRetain(p *packet.Publish) error {
-	switch {
-	case !p.Retain:
-	case c.version == packet.V5:
-		return &packet.Error{Code: packet.CodeRetainNotSupported, Packet: packet.TypePublish, Reason: "retained messages are not available"}
-	default:
-		c.broker.metrics.retainIgnored.Add(1)
-	}
-	return nil
 }
 
 // topicName returns the Topic Name of a PUBLISH, which may be an alias.

@@ -1,6 +1,9 @@
 package broker
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Defaults of Config.
 const (
@@ -66,6 +69,20 @@ const (
 	keepAliveFactor = 1.5
 	// sweepInterval is how exact deadlines are.
 	sweepInterval = time.Second
+	// replayOutputBytes is how much output may wait while retained messages are
+	// sent: enough for full segments, little enough for PINGRESP and live
+	// messages behind it.
+	replayOutputBytes = 64 << 10
+	// maxLiveTopics bounds, twice, the topics noted during a replay (≈ 40 bytes
+	// each).
+	maxLiveTopics = 1 << 14
+	// minReplayBackoff and maxReplayBackoff: a shard without a leader has one in
+	// about a second; a cluster without a quorum may take long.
+	minReplayBackoff = 100 * time.Millisecond
+	maxReplayBackoff = 5 * time.Second
+	// maxExpiryMs keeps a Message Expiry Interval, of 32 bits in seconds, within
+	// a time.Duration, whatever a message says.
+	maxExpiryMs = math.MaxUint32 * 1000
 	// minWindow: Outbound wants at least one.
 	minWindow = 1
 	// acceptBackoff is the pause after an Accept that failed, as for want of

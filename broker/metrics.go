@@ -46,7 +46,6 @@ type metrics struct {
 	redelivered    atomic.Uint64
 	queued         atomic.Int64
 	dropped        [drops]atomic.Uint64
-	retainIgnored  atomic.Uint64
 	subscriptions  atomic.Int64
 	keepAliveEnded atomic.Uint64
 }
@@ -108,7 +107,6 @@ var descriptions = []description{
 	total("sent_bytes_total", "Bytes written to clients.", func(m *metrics) *atomic.Uint64 { return &m.bytesSent }),
 	total("messages_matched_total", "Copies of messages for subscribers here; each is delivered, queued or dropped.", func(m *metrics) *atomic.Uint64 { return &m.matched }),
 	total("messages_redelivered_total", "Messages sent again on a new connection (DUP).", func(m *metrics) *atomic.Uint64 { return &m.redelivered }),
-	total("retain_ignored_total", "PUBLISH packets of MQTT 3 clients whose RETAIN flag had no effect.", func(m *metrics) *atomic.Uint64 { return &m.retainIgnored }),
 	total("keep_alive_timeouts_total", "Connections closed for want of packets.", func(m *metrics) *atomic.Uint64 { return &m.keepAliveEnded }),
 	vector("packets_received_total", "Control Packets received.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packets[:] }),
 	vector("packets_sent_total", "Control Packets put into a connection's output.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packetsSent[:] }),

@@ -28,36 +28,54 @@ func (c *conn) outgoingState() *outgoing {
 	return c.outgoing
 }
 
+// finishing is a durable session's delivery that is over.
+type finishing struct {
+	seq     uint64
+	expired bool // before it was sent
+}
+
 // enqueue takes a delivery for a transient session, or drops and counts it. mu
 // is held.
-func (c *conn) enqueue(d session.Delivery) {
+func (c *conn) enqueue(d session.Delivery) bool {
 	m := &c.broker.metrics
 	out := c.outgoingState()
 	if !out.session.Enqueue(d) {
 		m.dropped[dropQueueFull].Add(1)
-		return
+		return false
 	}
 	out.last++
 	m.queued.Add(1)
-	out.expire(out.last, d.Message)
-	c.pump()
+	out.expire(out.last, &d)
+	c.pumpQueue()
+	return true
 }
 
 // expire remembers when a message expires: waiting here is to be deducted from
-// its interval ([MQTT-3.3.2-6]).
-func (out *outgoing) expire(seq uint64, m *shoalpb.Message) {
-	if m == nil || m.ExpiryMs == nil {
+// its interval, as waiting before was ([MQTT-3.3.2-6]).
+func (out *outgoing) expire(seq uint64, d *session.Delivery) {
+	if d.Message == nil || d.Message.ExpiryMs == nil {
 		return
 	}
 	if out.deadlines == nil {
 		out.deadlines = make(map[uint64]time.Time)
 	}
-	out.deadlines[seq] = time.Now().Add(time.Duration(*m.ExpiryMs) * time.Millisecond)
+	out.deadlines[seq] = time.Now().Add(remaining(d))
+}
+
+// remaining is what is left of the Message Expiry Interval of a delivery that
+// has one.
+func remaining(d *session.Delivery) time.Duration {
+	return time.Duration(min(*d.Message.ExpiryMs, maxExpiryMs))*time.Millisecond - d.Age
 }
 
 // pump puts what the window allows into the output, as long as that is not
-// full. mu is held.
+// full, and then retained messages. mu is held.
 func (c *conn) pump() {
+	c.pumpQueue()
+	c.replayOn()
+}
+
+func (c *conn) pumpQueue() {
 	if c.outgoing == nil || c.phase.Load() != serving {
 		return
 	}
@@ -93,32 +111,41 @@ func (c *conn) sendPublish(s *session.Send) {
 		}
 		p.MessageExpiry = expirySeconds(left)
 	}
-	size := p.Size(c.version)
-	if size == 0 || c.maxPacket > 0 && uint32(size) > c.maxPacket { // [MQTT-3.1.2-25]
+	switch {
+	case !c.appendPublish(&p):
 		c.discard(s.Seq, dropTooLarge)
-		return
+	case s.Dup:
+		c.broker.metrics.redelivered.Add(1)
+	}
+}
+
+// appendPublish puts a PUBLISH into the output and counts it, unless it is too
+// large for the client ([MQTT-3.1.2-24]). mu is held.
+func (c *conn) appendPublish(p *packet.Publish) bool {
+	size := p.Size(c.version)
+	if size == 0 || c.maxPacket > 0 && uint32(size) > c.maxPacket {
+		return false
 	}
 	out := c.output()
 	out.b = p.Append(out.b, c.version)
 	c.appended(packet.TypePublish, size)
-	m := &c.broker.metrics
-	m.delivered[s.QoS].Add(1)
-	if s.Dup {
-		m.redelivered.Add(1)
-	}
+	c.broker.metrics.delivered[p.QoS].Add(1)
+	return true
 }
 
 // discard finishes a delivery without sending it. mu is held.
 func (c *conn) discard(seq uint64, why drop) {
 	c.outgoing.session.Discard(seq)
 	c.broker.metrics.dropped[why].Add(1)
-	c.finished(seq)
+	if c.durable { // [MQTT-3.1.2-25]: as if it had been delivered
+		c.acks = append(c.acks, finishing{seq, why == dropExpired})
+	}
 }
 
 // finished has unlock tell the shard that a delivery is over. mu is held.
 func (c *conn) finished(seq uint64) {
 	if c.durable {
-		c.acks = append(c.acks, seq)
+		c.acks = append(c.acks, finishing{seq: seq})
 	}
 }
 
@@ -220,5 +247,5 @@ func (c *conn) dropQueue() {
 		c.broker.metrics.queued.Add(-int64(n))
 		c.broker.metrics.dropped[dropClosed].Add(uint64(n))
 	}
-	c.outgoing = nil
+	c.outgoing, c.replays = nil, nil
 }

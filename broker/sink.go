@@ -26,7 +26,7 @@ func (c *conn) Deliver(entries []session.Delivery) {
 			f.reset(d.Message)
 			c.deliverLocked(f.encode(c.version, d.Retain, d.Identifiers))
 		case out.session.Deliver(*d) && !d.Released:
-			out.expire(d.Seq, d.Message)
+			out.expire(d.Seq, d)
 		}
 	}
 	c.pump()

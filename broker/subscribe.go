@@ -62,6 +62,7 @@ func (c *conn) subscribeHere(id uint16, codes []packet.Code, places []int, grant
 	var waiting atomic.Int32
 	waiting.Store(int32(len(granted)) + 1)
 	var failed atomic.Pointer[error]
+	var owed []*replay
 	answered := func(err error) {
 		if err != nil {
 			failed.Store(&err)
@@ -72,10 +73,23 @@ func (c *conn) subscribeHere(id uint16, codes []packet.Code, places []int, grant
 		if e := failed.Load(); e != nil {
 			err = *e
 		}
-		c.subscribed(id, codes, err)
+		c.mu.Lock()
+		c.subscribedLocked(id, codes, err)
+		c.startReplays(owed, err == nil)
+		c.unlock()
 	}
 	for i, s := range granted {
+		_, _, shared, _ := topic.ParseShare(s.Filter)
+		replays := s.RetainHandling != 2 && !shared // MQTT 5 §3.3.1.3, §4.8.2
+		if replays {
+			c.announce()
+		}
 		former, ok := c.broker.subs.add(c, s)
+		if replays { // [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
+			if r := c.owe(s.Filter, ok && (s.RetainHandling == 0 || former == noRoute)); r != nil {
+				owed = append(owed, r)
+			}
+		}
 		if !ok {
 			codes[places[i]] = packet.CodeQuotaExceeded
 			answered(nil)
@@ -97,7 +111,12 @@ func (c *conn) subscribeHere(id uint16, codes []packet.Code, places []int, grant
 // subscribed answers SUBSCRIBE.
 func (c *conn) subscribed(id uint16, codes []packet.Code, err error) {
 	c.mu.Lock()
-	defer c.unlock()
+	c.subscribedLocked(id, codes, err)
+	c.unlock()
+}
+
+// subscribedLocked is subscribed with mu held.
+func (c *conn) subscribedLocked(id uint16, codes []packet.Code, err error) {
 	if c.phase.Load() != serving {
 		return
 	}
@@ -142,6 +161,7 @@ func (c *conn) handleUnsubscribe(p *packet.Unsubscribe) {
 func (c *conn) unsubscribeHere(filters []string) (existed []bool) {
 	for _, filter := range filters {
 		qos := c.broker.subs.remove(c, filter)
+		c.endReplay(filter)
 		if qos >= 0 {
 			c.broker.cluster.RemoveRoute(filter, uint8(qos))
 		}

@@ -15,6 +15,9 @@ type subscriptions struct {
 	trie topic.Trie[*subscribers]
 	// cache has the matches of Topic Names lately published.
 	cache map[string]*match
+	// clock counts subscriptions: a match made at a clock has those that were
+	// born by then.
+	clock uint64
 }
 
 // subscribers are the subscriptions of one Topic Filter.
@@ -29,8 +32,10 @@ type subscription struct {
 	conn  *conn
 	of    *subscribers
 	index int // in of.list
-	id    uint32
-	qos   uint8
+	// born is when it was made, or replaced with Retain Handling 0.
+	born uint64
+	id   uint32
+	qos  uint8
 	// route is the QoS of the route that stands for it, noRoute while the
 	// connection's reader is asking for one.
 	route int8
@@ -92,6 +97,10 @@ func (s *subscriptions) add(c *conn, p *shoalpb.Subscription) (former int8, ok b
 		return noRoute, false
 	default:
 		sub = s.insert(c, p.Filter)
+	}
+	if former == noRoute || p.RetainHandling == 0 {
+		s.clock++
+		sub.born = s.clock
 	}
 	sub.route = noRoute
 	sub.id, sub.qos = p.Identifier, uint8(p.Qos)
@@ -173,13 +182,25 @@ func (s *subscriptions) removeAll(c *conn) {
 	}
 }
 
-// match returns the targets of a message. The slice is shared and read only.
-func (s *subscriptions) match(name string) []target {
+// lookup returns a copy of a subscription.
+func (s *subscriptions) lookup(c *conn, filter string) (sub subscription, ok bool) {
 	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if p := c.subs.byFilter[filter]; p != nil {
+		return *p, true
+	}
+	return sub, false
+}
+
+// match returns the targets of a message, and the clock at which they were all.
+// The slice is shared and read only.
+func (s *subscriptions) match(name string) (targets []target, clock uint64) {
+	s.mu.RLock()
+	clock = s.clock
 	m := s.cache[name]
 	if m != nil && m.generation == s.trie.Generation() && m.version == m.sum() {
 		s.mu.RUnlock()
-		return m.targets
+		return m.targets, clock
 	}
 	m = s.find(name)
 	s.mu.RUnlock()
@@ -190,7 +211,7 @@ func (s *subscriptions) match(name string) []target {
 	}
 	// The name may point into a buffer of the caller's.
 	s.cache[strings.Clone(name)] = m
-	return m.targets
+	return m.targets, clock
 }
 
 // find matches anew.

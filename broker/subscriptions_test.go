@@ -67,7 +67,7 @@ func TestSubscriptionsModel(t *testing.T) {
 }
 
 func checkMatch(t *rapid.T, b *Broker, name string, conns []*conn, model map[*conn]map[string]*shoalpb.Subscription) {
-	targets := b.subs.match(name)
+	targets, _ := b.subs.match(name)
 	for _, c := range conns {
 		for _, publisher := range []string{c.client, "another"} {
 			want := expected(model[c], name, publisher == c.client)

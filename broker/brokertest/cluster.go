@@ -7,6 +7,7 @@
 package brokertest
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -48,6 +49,8 @@ type Cluster struct {
 	wills    []*shoalpb.Will
 	messages []*shoalpb.Message
 	retained map[string]*shoalpb.Message
+	names    []string // of retained, sorted; nil when they have changed
+	expired  []uint64
 	again    []Redispatched
 }
 
@@ -304,6 +307,36 @@ func (c *Cluster) retain(m *shoalpb.Message) {
 	} else {
 		c.retained[m.Topic] = m
 	}
+	c.names = nil
+}
+
+// SetRetained makes messages the retained ones of their topics, as if another
+// node had.
+func (c *Cluster) SetRetained(list ...*shoalpb.Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range list {
+		c.retain(m)
+	}
+}
+
+// topics returns the topics after one that have retained messages. mu is held.
+func (c *Cluster) topics(after string) []string {
+	if c.names == nil {
+		c.names = slices.Sorted(maps.Keys(c.retained))
+	}
+	i, found := slices.BinarySearch(c.names, after)
+	if found {
+		i++
+	}
+	return c.names[i:]
+}
+
+// Expired returns the numbers that Link.Expired was called with.
+func (c *Cluster) Expired() []uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.expired)
 }
 
 // RetainedMessage returns the retained message of a topic, nil if there is none.
@@ -317,18 +350,17 @@ func (c *Cluster) RetainedMessage(name string) *shoalpb.Message {
 func (c *Cluster) Retained(filter string, from session.RetainedCursor, done func([]*shoalpb.Message, session.RetainedCursor, error)) {
 	c.mu.Lock()
 	err := c.begin(Retained)
-	names := make([]string, 0, len(c.retained))
-	for name := range c.retained {
-		if name > from.After && topic.MatchOne(filter, name) {
-			names = append(names, name)
+	next := session.RetainedCursor{Done: true}
+	var page []*shoalpb.Message
+	for _, name := range c.topics(from.After) {
+		if !topic.MatchOne(filter, name) {
+			continue
 		}
-	}
-	slices.Sort(names)
-	next := session.RetainedCursor{Done: len(names) <= retainedPage}
-	names = names[:min(len(names), retainedPage)]
-	page := make([]*shoalpb.Message, len(names))
-	for i, name := range names {
-		page[i], next.After = c.retained[name], name
+		if len(page) == retainedPage {
+			next.Done = false
+			break
+		}
+		page, next.After = append(page, c.retained[name]), name
 	}
 	if err != nil {
 		page, next = nil, from
@@ -336,7 +368,7 @@ func (c *Cluster) Retained(filter string, from session.RetainedCursor, done func
 	c.finish(Retained, func() { done(page, next, err) })
 }
 
-const retainedPage = 10
+const retainedPage = 100
 
 // Redispatch is part of broker.Cluster.
 func (c *Cluster) Redispatch(share string, m *shoalpb.Message) {

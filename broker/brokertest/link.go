@@ -72,9 +72,17 @@ func (l *link) Subscribe(subs []*shoalpb.Subscription, done func([]bool, error))
 			_, known := l.durable.subs[s.Filter]
 			existed = append(existed, known)
 			l.durable.subs[s.Filter] = s
+			if s.RetainHandling == 0 || s.RetainHandling == 1 && !known {
+				l.cluster.replay(l.durable, s)
+			}
 		}
 	}
-	l.cluster.finish(Subscribe, func() { done(existed, err) })
+	l.cluster.finish(Subscribe, func() {
+		done(existed, err)
+		if err == nil {
+			l.cluster.pump([]*durable{l.durable})
+		}
+	})
 }
 
 // Unsubscribe is part of session.Link.
@@ -103,7 +111,12 @@ func (l *link) Ack(seq uint64) {
 }
 
 // Expired is part of session.Link.
-func (l *link) Expired(seq uint64) { l.Ack(seq) }
+func (l *link) Expired(seq uint64) {
+	l.cluster.mu.Lock()
+	l.cluster.expired = append(l.cluster.expired, seq)
+	l.cluster.mu.Unlock()
+	l.Ack(seq)
+}
 
 // Retain is part of session.Link.
 func (l *link) Retain(m *shoalpb.Message) {

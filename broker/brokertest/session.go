@@ -50,6 +50,21 @@ func (d *durable) append(e session.Delivery) {
 	}
 }
 
+// replay enqueues the retained messages for a new subscription. mu is held.
+func (c *Cluster) replay(d *durable, s *shoalpb.Subscription) {
+	for _, name := range c.topics("") {
+		m := c.retained[name]
+		if !topic.MatchOne(s.Filter, name) || s.NoLocal && m.Publisher == d.client {
+			continue
+		}
+		e := session.Delivery{QoS: uint8(min(m.Qos, s.Qos)), Retain: true, Message: m}
+		if s.Identifier != 0 {
+			e.Identifiers = []uint32{s.Identifier}
+		}
+		d.append(e)
+	}
+}
+
 // match makes one delivery of all subscriptions that match.
 func (d *durable) match(m *shoalpb.Message) (e session.Delivery, ok bool) {
 	filters := make([]string, 0, len(d.subs))

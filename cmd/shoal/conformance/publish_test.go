@@ -180,10 +180,9 @@ func TestPublish(t *testing.T) {
 	})
 }
 
-// retainFlag: only MQTT 3 clients can send RETAIN as long as retained messages
-// are not available; to them it is a message like any other.
+// retainFlag publishes live messages with RETAIN 0 and 1.
 func retainFlag(s *scene, asPublished bool) {
-	pub, sub := s.as(packet.V311).connect(s.here, "p"), s.connect(s.there, "s")
+	pub, sub := s.pair()
 	sub.SubscribeAll(packet.Subscription{Filter: s.topic("a"), QoS: 2, RetainAsPublished: asPublished})
 	for qos := packet.QoS0; qos <= packet.QoS2; qos++ {
 		for _, retain := range []bool{true, false} {
