@@ -49,6 +49,9 @@ func (c *leaseClient) valid() bool { return bootTime() < c.expiry() }
 func (c *leaseClient) why() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.reason == "" { // the last answer was a grant
+		return "it does not answer"
+	}
 	return c.reason
 }
 
