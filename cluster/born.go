@@ -112,7 +112,7 @@ func (n *Node) meta() gossip.Meta {
 	n.mu.RUnlock()
 	return gossip.Meta{
 		Node: n.config.NodeID, Disk: n.disk, ClusterID: n.clusterID(), RPCAddr: n.rpcName, Boot: n.boot,
-		Expect: n.config.BootstrapExpect, Shards: n.config.Shards, Draining: draining,
+		Expect: n.config.BootstrapExpect, Shards: n.config.Shards, Draining: draining || n.watch.unfit(),
 	}
 }
 

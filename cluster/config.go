@@ -39,12 +39,17 @@ type Config struct {
 	CAFile, CertFile, KeyFile string
 	// GossipKeyFile holds the key that encrypts gossip.
 	GossipKeyFile string
+	// MinFreeBytes of the data directory's file system must be free for the node
+	// to be ready and to lead; 0 for no such bound.
+	MinFreeBytes uint64
 	// Build is the human-readable version.
 	Build   string
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 	// Net, if not nil, lets tests cut, slow and hold what goes between nodes.
 	Net *NetHooks
+	// Disk, if not nil, lets tests slow, hang and fill the disk.
+	Disk *DiskHooks
 }
 
 // NetHooks are the places where a test gets between nodes.

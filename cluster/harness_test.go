@@ -24,6 +24,8 @@ import (
 // as long on a machine that is not overloaded.
 const patience = 60 * time.Second
 
+const testMinFree = 100 << 20
+
 // TestMain lets more tests run side by side than there are cores: they mostly
 // wait, for elections and for leases to end.
 func TestMain(m *testing.M) {
@@ -49,6 +51,7 @@ type testCluster struct {
 
 	mu    sync.Mutex
 	nodes map[string]*testNode // that run
+	disks map[string]*testDisk
 }
 
 // testNode is a node with a front end that keeps what it is given.
@@ -157,6 +160,7 @@ func (c *testCluster) start(name string) *testNode {
 	config := Config{
 		NodeID: name, DataDir: filepath.Join(c.dir, name), GossipAddr: "127.0.0.1:0", RPCAddr: "127.0.0.1:0",
 		Join: join, BootstrapExpect: c.size, Shards: c.parts, Log: c.log, Build: "test",
+		Disk: c.disk(name).hooks(), MinFreeBytes: testMinFree,
 	}
 	if c.net != nil {
 		config.Net = c.net.hooks(name)

@@ -188,6 +188,10 @@ func (c *leaseClient) talk(ctx context.Context, cancel context.CancelFunc, strea
 	renew := true
 	for {
 		p := c.n.proc.Load()
+		if c.n.watch.hangs.Load() {
+			renew = false
+			c.fail(errDiskHangs.Error())
+		}
 		if p != nil {
 			req := &shoalpb.LeaseRequest{
 				Node: c.n.config.NodeID, Boot: p.boot, Sent: uint64(bootTime()), Renew: renew, Applied: c.n.directoryIndex(),

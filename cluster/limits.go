@@ -61,6 +61,22 @@ const (
 	askTimeout     = 3 * time.Second
 	operateTimeout = 15 * time.Second
 
+	// hangTime is how long a commit of the raft log may take before the disk
+	// counts as hanging. It is two fsyncs, three when the file grows: a disk with
+	// fsyncs of a second is slow, not dead. It must end well before awayTimeout,
+	// with the election and the fence that follow.
+	hangTime = 4 * time.Second
+	hangTick = 250 * time.Millisecond
+
+	// spaceTick: a second of writing at full speed is a tenth of the default
+	// min-free-bytes.
+	spaceTick = time.Second
+
+	// slowTime: a commit that takes longer names the disk as slow, in the log
+	// and the metrics, for slowMemory.
+	slowTime   = 500 * time.Millisecond
+	slowMemory = 10 * time.Second
+
 	// retryDelay paces what is tried again while a leader is unknown.
 	retryDelay = 20 * time.Millisecond
 

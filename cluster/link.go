@@ -74,6 +74,10 @@ func (l *link) Received(id uint16, dup bool, m *shoalpb.Message, done func(error
 // submit routes p, or makes it wait behind what waits. It is called by one
 // goroutine at a time, the connection's reader.
 func (l *link) submit(p *publish) {
+	if l.p.n.watch.low.Load() {
+		p.done(session.ErrQuota)
+		return
+	}
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()

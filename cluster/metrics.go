@@ -11,7 +11,14 @@ type metrics struct {
 	registry prometheus.Registerer
 	dropped  *prometheus.CounterVec
 	fenced   prometheus.Counter
+	// diskCommit is how long commits of the raft log take, fsync included.
+	diskCommit prometheus.Histogram
+	diskHangs  prometheus.Counter
 }
+
+// delayBuckets are the bounds of histograms of delays, in seconds: from a fast
+// disk's fsync to where clients give up.
+var delayBuckets = []float64{.0005, .001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
@@ -25,8 +32,17 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "How often the cluster took this node for dead.",
 		}),
 	}
+	m.diskCommit = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "shoal_disk_commit_seconds",
+		Help:    "How long commits of the raft log took, fsync included.",
+		Buckets: delayBuckets,
+	})
+	m.diskHangs = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "shoal_disk_hangs_total",
+		Help: "How often the disk did not answer and this node fell silent.",
+	})
 	if r != nil {
-		r.MustRegister(m.dropped, m.fenced)
+		r.MustRegister(m.dropped, m.fenced, m.diskCommit, m.diskHangs)
 	}
 	return m
 }

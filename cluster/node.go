@@ -61,6 +61,7 @@ type Node struct {
 	birth     *birth.Birth
 	met       signal // gossip has changed
 
+	watch   *diskWatch
 	lease   *leaseClient
 	leases  atomic.Pointer[leaseServer]
 	routes  *routeCache
@@ -107,6 +108,7 @@ func Open(c Config) (*Node, error) {
 		fences: newBroadcast(), directoryChanged: newBroadcast(),
 		groups: make(map[uint32]*group), leads: make(map[uint32]*shardLead), phase: "starting",
 	}
+	n.watch = &diskWatch{n: n}
 	n.lease, n.routes, n.visible = newLeaseClient(n), newRouteCache(n), newVisibility(n)
 	if err := n.open(); err != nil {
 		n.shut()
@@ -144,10 +146,14 @@ func (n *Node) open() (err error) {
 	if err = tryListen(n.config.GossipAddr); err != nil {
 		return fmt.Errorf("listen for gossip (gossip-addr): %w", err)
 	}
-	if n.dir, err = storage.Open(n.config.DataDir, storage.Options{NodeID: n.config.NodeID, Logger: n.log, OnFatal: n.fatal}); err != nil {
+	so := storage.Options{NodeID: n.config.NodeID, Logger: n.log, OnFatal: n.fatal}
+	if h := n.config.Disk; h != nil {
+		so.BeforeSync = h.BeforeSync
+	}
+	if n.dir, err = storage.Open(n.config.DataDir, so); err != nil {
 		return err
 	}
-	if n.logs, err = n.dir.OpenLog(storage.LogOptions{TailBytes: logCacheBytes}); err != nil {
+	if n.logs, err = n.dir.OpenLog(storage.LogOptions{TailBytes: logCacheBytes, OnCommit: n.watch.committed}); err != nil {
 		return err
 	}
 	if n.boot, err = n.dir.NextBoot(); err != nil {
@@ -185,6 +191,7 @@ func (n *Node) openNetwork() (err error) {
 	if err := n.startGossip(); err != nil {
 		return err
 	}
+	n.tasks.run(n.watch.run)
 	n.tasks.run(func(context.Context) {
 		if err := n.server.Serve(n.listener); err != nil {
 			n.log.Error("serve other nodes", "err", err)
@@ -205,6 +212,7 @@ func (n *Node) live(ctx context.Context) {
 		n.tasks.run(n.runShards)
 		n.tasks.run(n.maintain)
 		n.tasks.run(n.visible.run)
+		n.tasks.run(func(ctx context.Context) { every(ctx, time.Second, func() { n.visible.expire(time.Now()) }) })
 		n.tasks.run(n.runLeaders)
 		err = n.runProcesses(ctx)
 	}
@@ -410,8 +418,7 @@ func (n *Node) untilFenced(ctx context.Context, p *process) {
 
 var errNoLease = errors.New("this node has lost contact with the cluster's majority")
 
-// maintain writes checkpoints, one group after the other, and ends waits that
-// are too old.
+// maintain writes checkpoints, one group after the other.
 func (n *Node) maintain(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -421,7 +428,6 @@ func (n *Node) maintain(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		n.visible.expire(time.Now())
 		for _, g := range n.allGroups() {
 			if !g.checkpointDue(time.Now()) {
 				continue
@@ -576,6 +582,8 @@ func (n *Node) Ready() error {
 		return errors.New("draining: about to stop")
 	case phase != "":
 		return errors.New(phase)
+	case n.watch.trouble() != nil:
+		return n.watch.trouble()
 	case !n.lease.valid():
 		return fmt.Errorf("no lease from the directory's leader: %s", n.lease.why())
 	}

@@ -37,6 +37,8 @@ func (n *Node) leadOrLeave() {
 	switch {
 	case draining || n.behind >= 2:
 		n.leave()
+	case n.watch.unfit():
+		n.hand()
 	case n.behind == 0:
 		n.spreadLeaders()
 	}
@@ -47,6 +49,32 @@ func (n *Node) leave() {
 	for _, g := range n.allGroups() {
 		if err := g.transfer(); err != nil {
 			g.log.Debug("give leadership away", "err", err)
+		}
+	}
+}
+
+// hand gives this node's leaderships to replicas that are better off; one that
+// has no such replica stays.
+func (n *Node) hand() {
+	fit := n.settledNodes()
+	for _, g := range n.allGroups() {
+		r := g.raftNow.Load()
+		if r == nil || r.State() != raft.Leader {
+			continue
+		}
+		f := r.GetConfiguration()
+		if f.Error() != nil {
+			continue
+		}
+		for _, s := range f.Configuration().Servers {
+			if s.ID == n.self || s.Suffrage != raft.Voter || !slices.Contains(fit, nodeOf(string(s.ID))) {
+				continue
+			}
+			err := r.LeadershipTransferToServer(s.ID, s.Address).Error()
+			if err == nil {
+				break
+			}
+			g.log.Debug("give leadership away", "to", s.ID, "err", err)
 		}
 	}
 }

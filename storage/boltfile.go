@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -51,7 +52,9 @@ func (f *boltFile) update(fn func(*bolt.Tx) error) error {
 	var fnErr error
 	err := f.guard(func() error {
 		return f.db.Update(func(tx *bolt.Tx) error {
-			fnErr = fn(tx)
+			if fnErr = fn(tx); fnErr == nil {
+				f.health.sync(filepath.Base(f.path))
+			}
 			return fnErr
 		})
 	})

@@ -27,6 +27,9 @@ type Options struct {
 	// OpenFile opens the files that are written; nil for os.OpenFile. Tests
 	// keep the file and break it.
 	OpenFile func(name string, flag int, perm os.FileMode) (*os.File, error)
+	// BeforeSync is called before each transaction of a file is made durable;
+	// nil for nothing. Tests make a slow disk of it, or one that hangs.
+	BeforeSync func(file string)
 
 	// step is called between the steps a crash may separate.
 	step func(name string)
@@ -73,7 +76,7 @@ func Open(path string, o Options) (*Dir, error) {
 	}
 	d := &Dir{
 		path: path, opt: o, log: o.Logger.With("component", "storage"), lock: lock,
-		health: &health{dir: path, onFatal: o.OnFatal},
+		health: &health{dir: path, onFatal: o.OnFatal, beforeSync: o.BeforeSync},
 		parts:  make(map[string]io.Closer),
 	}
 	if err := d.load(); err != nil {
@@ -147,6 +150,7 @@ func (d *Dir) save(id Identity) error {
 		return fmt.Errorf("encode identity: %w", err)
 	}
 	d.opt.step("identity before")
+	d.health.sync(identityName)
 	if err := replaceFile(d.opt.OpenFile, filepath.Join(d.path, identityName), b); err != nil {
 		return d.health.fail(fmt.Errorf("write identity: %w", err))
 	}

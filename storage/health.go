@@ -16,6 +16,8 @@ const taintName = "tainted"
 type health struct {
 	dir     string
 	onFatal func(error)
+	// beforeSync is Options.BeforeSync.
+	beforeSync func(file string)
 
 	mu  sync.Mutex
 	err error
@@ -40,6 +42,13 @@ func (h *health) fail(err error) error {
 		h.onFatal(failed)
 	}
 	return failed
+}
+
+// sync is called before a file is made durable.
+func (h *health) sync(file string) {
+	if h.beforeSync != nil {
+		h.beforeSync(file)
+	}
 }
 
 // diskFull reports whether the system refused to take bytes for want of space.

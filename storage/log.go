@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -13,6 +15,9 @@ type LogOptions struct {
 	// TailBytes bounds what of each group's last entries is held in memory;
 	// 0 is the default of 16 MiB.
 	TailBytes int
+	// OnCommit is told how long each commit took, fsync included; nil for
+	// nobody. It runs on the committer: it must not block.
+	OnCommit func(took time.Duration)
 }
 
 // Log is the raft log of all groups of a node, in one file. One goroutine, the
@@ -29,6 +34,11 @@ type Log struct {
 	tailBytes int
 	wake      chan struct{} // 1: there is something to do
 	done      chan struct{} // closed when the committer has ended
+	onCommit  func(took time.Duration)
+	// began is when the commit that is under way began, in nanoseconds since
+	// the log was opened; 0 for none.
+	began  atomic.Int64
+	opened time.Time
 
 	mu     sync.Mutex
 	queue  []*op
@@ -73,7 +83,7 @@ func openLog(path string, d *Dir, o LogOptions) (*Log, error) {
 	}
 	l := &Log{
 		dir: d, path: path, eng: eng, tailBytes: o.TailBytes,
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), done: make(chan struct{}), onCommit: o.OnCommit, opened: time.Now(),
 		groups: make(map[uint32]*GroupLog), heads: make(map[uint32]head),
 	}
 	for id, g := range eng.groups {
@@ -157,7 +167,7 @@ func (l *Log) run() {
 		case len(ops) > 0:
 			l.commit(ops)
 		case l.eng.sweep() && l.dir.health.check() == nil:
-			_ = l.eng.commit(nil) // a failure is remembered by health
+			_ = l.write(nil) // a failure is remembered by health
 		default:
 			<-l.wake
 		}
@@ -172,7 +182,7 @@ func (l *Log) commit(ops []*op) {
 		for _, c := range changes {
 			l.Group(c.group).hide(c)
 		}
-		err = l.eng.commit(changes)
+		err = l.write(changes)
 	}
 	for _, o := range ops {
 		if o.err == nil {
@@ -187,6 +197,29 @@ func (l *Log) commit(ops []*op) {
 	for _, o := range ops {
 		close(o.done)
 	}
+}
+
+// write has the engine commit, and notes how long it takes.
+func (l *Log) write(changes []*change) error {
+	start := time.Since(l.opened)
+	l.began.Store(max(int64(start), 1))
+	err := l.eng.commit(changes)
+	l.began.Store(0)
+	if l.onCommit != nil {
+		l.onCommit(time.Since(l.opened) - start)
+	}
+	return err
+}
+
+// Busy is for how long the commit that is under way has been, 0 if there is
+// none: a disk that hangs does not fail. Safe for concurrent use, and never
+// waits for the disk.
+func (l *Log) Busy() time.Duration {
+	began := l.began.Load()
+	if began == 0 {
+		return 0
+	}
+	return time.Since(l.opened) - time.Duration(began)
 }
 
 // plan folds operations into one change for each group, in the order they came.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
@@ -30,6 +31,7 @@ type Mux struct {
 	clusterID func() string
 	pool      *Pool
 	log       *slog.Logger
+	muted     atomic.Bool
 
 	mu      sync.RWMutex
 	groups  map[uint32]*Transport
@@ -72,6 +74,15 @@ func (m *Mux) Group(id uint32) *Transport {
 	m.groups[id] = t
 	return t
 }
+
+// ErrMuted is what requests get while the Mux is muted.
+var ErrMuted = errors.New("this node is silent")
+
+// Mute keeps back all requests of this node, of every group, or lets them go
+// again; requests of others are answered all the same. It is for a node that
+// can not do what a leader has to, and whose raft instances cannot say so. To
+// raft it is a loss of messages.
+func (m *Mux) Mute(on bool) { m.muted.Store(on) }
 
 // Close closes all Transports. The streams they serve end with the server.
 func (m *Mux) Close() error {

@@ -62,8 +62,12 @@ func (s *stream) send(f *frame) error {
 	return err
 }
 
-// pass lets the fault, if any, hold or drop a message.
+// pass keeps back requests of a muted node, and lets the fault, if any, hold or
+// drop a message.
 func (s *stream) pass(kind Kind, answer bool) error {
+	if !answer && s.t.mux.muted.Load() {
+		return ErrMuted
+	}
 	f := s.t.mux.pool.cfg.Fault
 	if f == nil {
 		return nil
