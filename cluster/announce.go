@@ -2,10 +2,13 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/hashicorp/raft"
+
+	"github.com/shoalmq/shoal/cluster/directory"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -15,30 +18,40 @@ const clusterVersion = 1
 // announceTimeout bounds one try to announce a process.
 const announceTimeout = 2 * time.Second
 
-// announce makes the directory know this node's boot, and returns when the own
-// copy says so. An error means that the directory refuses this disk.
-func (n *Node) announce(ctx context.Context, boot uint64) error {
-	info := &shoalpb.NodeInfo{
-		Node: n.config.NodeID, Disk: n.disk, Boot: boot,
-		RpcAddr: n.rpcName, HttpAddr: n.config.HTTPAddr, MqttAddr: n.config.MQTTAddr,
-		Version: clusterVersion, Build: n.config.Build,
-	}
-	data, err := info.MarshalVT()
-	if err != nil {
-		return err
-	}
-	req := &shoalpb.AnnounceRequest{Info: data, ClusterId: n.clusterID()}
+// announce makes the directory know a process of this node, and returns its boot
+// when the own copy says so: the one given, or a higher one if the directory wants
+// it. An error means that the directory refuses this disk.
+func (n *Node) announce(ctx context.Context, boot uint64) (uint64, error) {
+	waits := ""
 	for ctx.Err() == nil {
+		info := &shoalpb.NodeInfo{
+			Node: n.config.NodeID, Disk: n.disk, Boot: boot,
+			RpcAddr: n.rpcName, HttpAddr: n.config.HTTPAddr, MqttAddr: n.config.MQTTAddr,
+			Version: clusterVersion, Build: n.config.Build,
+		}
 		known := n.directoryChanged.next()
 		if n.knows(info) {
-			return nil
+			return boot, nil
 		}
-		reply, err := n.askAnnounce(ctx, req)
+		reply, err := n.askAnnounce(ctx, info)
 		switch {
 		case err != nil:
 			n.log.Debug("announce this process", "err", err)
+		case reply.MinBoot > boot:
+			// The node had other disks, or was taken for dead meanwhile.
+			if boot, err = n.dir.RaiseBoot(reply.MinBoot); err != nil {
+				return 0, err
+			}
+			continue
+		case reply.Wait:
+			if waits != reply.Error {
+				waits = reply.Error
+				n.log.Info("waits to be let in", "reason", waits)
+			}
+		case reply.BadDisk:
+			return 0, n.dir.Condemn(reply.Error)
 		case reply.Error != "":
-			return fmt.Errorf("announce boot %d of disk %s: %s", boot, n.disk, reply.Error)
+			return 0, fmt.Errorf("announce boot %d of disk %s: %s", boot, n.disk, reply.Error)
 		}
 		t := time.NewTimer(5 * retryDelay)
 		select {
@@ -48,7 +61,7 @@ func (n *Node) announce(ctx context.Context, boot uint64) error {
 		}
 		t.Stop()
 	}
-	return ctx.Err()
+	return 0, ctx.Err()
 }
 
 // knows tells whether the own copy has this very process.
@@ -60,63 +73,59 @@ func (n *Node) knows(info *shoalpb.NodeInfo) (known bool) {
 	return known
 }
 
-func (n *Node) askAnnounce(parent context.Context, req *shoalpb.AnnounceRequest) (*shoalpb.AnnounceReply, error) {
-	ctx, cancel := context.WithTimeout(parent, announceTimeout)
-	defer cancel()
-	g := n.group(0)
-	if g == nil {
-		return nil, errors.New("no copy of the directory yet")
-	}
-	if g.leads() {
-		return n.acceptAnnounce(ctx, req), nil
-	}
-	leader := g.leader()
-	if leader == "" || leader == n.config.NodeID {
-		return nil, errors.New("the directory has no leader")
-	}
-	peer, err := n.peer(leader)
+// askAnnounce asks the directory's leader, wherever it is: a server that is not
+// in the directory's configuration any more hears of no leader by itself.
+func (n *Node) askAnnounce(ctx context.Context, info *shoalpb.NodeInfo) (*shoalpb.AnnounceReply, error) {
+	data, err := info.MarshalVT()
 	if err != nil {
 		return nil, err
 	}
-	reply, err := peer.Announce(ctx, req)
-	if err == nil && reply.NotLeader {
-		err = errNotLeader
+	req := &shoalpb.AnnounceRequest{Info: data, ClusterId: n.clusterID()}
+	inner, cancel := context.WithTimeout(ctx, announceTimeout)
+	reply := n.acceptAnnounce(inner, req)
+	cancel()
+	if !reply.NotLeader {
+		return reply, nil
 	}
-	return reply, err
+	return askLeader(ctx, n, 0, func(ctx context.Context, p shoalpb.PeerClient) (*shoalpb.AnnounceReply, error) {
+		return p.Announce(ctx, req)
+	})
 }
 
 // acceptAnnounce is the directory leader's side.
 func (n *Node) acceptAnnounce(ctx context.Context, req *shoalpb.AnnounceRequest) *shoalpb.AnnounceReply {
 	g := n.group(0)
 	if g == nil || !g.leads() {
-		return &shoalpb.AnnounceReply{NotLeader: true}
-	}
-	unborn := false
-	g.read(func(m machine) { unborn = m.(*directoryMachine).ClusterID() == "" })
-	if unborn {
-		return &shoalpb.AnnounceReply{NotLeader: true} // its leader is about to give birth
-	}
-	if own := n.clusterID(); req.ClusterId != own {
-		return &shoalpb.AnnounceReply{Error: fmt.Sprintf("it belongs to cluster %s, this is cluster %s", req.ClusterId, own)}
+		r := &shoalpb.AnnounceReply{NotLeader: true}
+		if g != nil {
+			r.Leader = g.leader()
+		}
+		return r
 	}
 	info := &shoalpb.NodeInfo{}
 	if err := info.UnmarshalVT(req.Info); err != nil {
 		return &shoalpb.AnnounceReply{Error: "unreadable node info: " + err.Error()}
 	}
-	type outcome struct {
-		r   result
-		err error
+	unborn, refusal := false, directory.Refusal{}
+	g.read(func(m machine) {
+		d := m.(*directoryMachine)
+		unborn, refusal = d.ClusterID() == "", d.Refuse(info)
+	})
+	server := raft.ServerID(info.Node + "/" + info.Disk)
+	member := slices.ContainsFunc(g.configured.Load().servers, func(s raft.Server) bool { return s.ID == server })
+	switch own := n.clusterID(); {
+	case unborn:
+		return &shoalpb.AnnounceReply{NotLeader: true} // its leader is about to give birth
+	case req.ClusterId != own:
+		return &shoalpb.AnnounceReply{Error: fmt.Sprintf("it belongs to cluster %s, this is cluster %s", req.ClusterId, own)}
+	case refusal.Reason != "":
+		return &shoalpb.AnnounceReply{Error: refusal.Reason, Wait: refusal.Wait, MinBoot: refusal.MinBoot, BadDisk: refusal.BadDisk}
+	case !member: // it would not hear of its own announcement
+		return &shoalpb.AnnounceReply{Error: "this server is being added to the directory", Wait: true}
 	}
-	done := make(chan outcome, 1)
-	p := encodeProposal(&shoalpb.Proposal{NodeUp: &shoalpb.NodeUp{Node: info}})
-	g.propose(ctx, &proposal{data: p, done: func(r result, err error) { done <- outcome{r, err} }})
-	select {
-	case o := <-done:
-		if o.err != nil {
-			return &shoalpb.AnnounceReply{NotLeader: true}
-		}
-		return &shoalpb.AnnounceReply{Error: o.r.refused}
-	case <-ctx.Done():
+	refused, err := g.commit(ctx, &shoalpb.Proposal{NodeUp: &shoalpb.NodeUp{Node: info}})
+	if err != nil {
 		return &shoalpb.AnnounceReply{NotLeader: true}
 	}
+	return &shoalpb.AnnounceReply{Error: refused, Wait: refused != ""} // asked again, it hears more
 }

@@ -27,6 +27,9 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
 	entries := make([]*shoalpb.Entry, len(logs))
 	for i, l := range logs {
+		if l.Type == raft.LogConfiguration {
+			f.g.configured.Store(&configuration{l.Index, raft.DecodeConfiguration(l.Data).Servers})
+		}
 		if l.Type != raft.LogCommand {
 			continue
 		}
@@ -103,6 +106,7 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 	m.adopted(marker.Index, marker.Term)
 	f.g.mu.Unlock()
 	m.publish()
+	f.g.configured.Store(&configuration{marker.ConfigurationIndex, marker.Configuration.Servers})
 	f.g.lastCheckpoint.Store(m.applied())
 	f.g.log.Info("state installed by the leader", "index", m.applied())
 	f.g.tasks.run(func(context.Context) { f.g.reopen() })

@@ -57,6 +57,18 @@ type group struct {
 	unwatch func()
 	// over is closed when the current instance has ended.
 	over atomic.Pointer[chan struct{}]
+
+	// configured is the latest committed configuration that was applied here.
+	configured atomic.Pointer[configuration]
+	// changing is held by a change of the configuration.
+	changing sync.Mutex
+}
+
+// configuration is a committed configuration of a group, and the index of its
+// entry: raft tells neither of its latest one.
+type configuration struct {
+	index   uint64
+	servers []raft.Server
 }
 
 // openGroup restores the group's state and starts its raft instance. If
@@ -73,6 +85,7 @@ func openGroup(g *group, founders []raft.Server, fresh func(scanFunc) (machine, 
 	g.m = m
 	m.adopted(marker.Index, marker.Term)
 	m.publish()
+	g.configured.Store(&configuration{marker.ConfigurationIndex, marker.Configuration.Servers})
 	g.lastCheckpoint.Store(marker.Index)
 	g.batcher = newBatcher()
 	g.state.OnInstall(g.installed)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -253,11 +254,16 @@ func (c *testCluster) same(id uint32) error {
 	var index uint64
 	var digest [32]byte
 	left := 0
-	for i, n := range c.up() {
+	i := -1
+	for _, n := range c.up() {
 		g := n.group(id)
-		if g == nil {
-			return fmt.Errorf("%s has no replica yet", n.config.NodeID)
+		if should := n.has(id); should != (g != nil) {
+			return fmt.Errorf("%s has a replica: %v, should have one: %v", n.config.NodeID, g != nil, should)
 		}
+		if g == nil {
+			continue
+		}
+		i++
 		var at uint64
 		var sum [32]byte
 		g.read(func(m machine) {
@@ -278,6 +284,14 @@ func (c *testCluster) same(id uint32) error {
 		}
 	}
 	return nil
+}
+
+// has tells whether a node should have a replica of a group.
+func (n *testNode) has(id uint32) (has bool) {
+	n.readDirectory(func(d *directoryMachine) {
+		has = id == 0 || slices.Contains(d.Placed(id).Homes(), string(n.self))
+	})
+	return has
 }
 
 // leader is the node that leads a group and serves.
@@ -304,7 +318,9 @@ func (c *testCluster) lead(id uint32, name string) {
 			return c.node(now).group(id).raftNow.Load().LeadershipTransferToServer(to, raft.ServerAddress(to)).Error()
 		}
 		for _, n := range c.up() {
-			if now := n.group(id).leader(); now != name {
+			if g := n.group(id); g == nil {
+				continue
+			} else if now := g.leader(); now != name {
 				return fmt.Errorf("%s takes %q for the leader", n.config.NodeID, now)
 			}
 		}

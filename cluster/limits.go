@@ -77,6 +77,21 @@ const (
 	slowTime   = 500 * time.Millisecond
 	slowMemory = 10 * time.Second
 
+	// aliveTimeout is how long a replica may keep silent and still count as alive
+	// when a group's configuration is changed: longer than a heartbeat on a busy
+	// machine, shorter than a lease.
+	aliveTimeout = 2 * time.Second
+
+	// caughtUpEntries is how far a replica may be behind its leader and count as
+	// caught up: with batches of up to 512 messages it is then some tens of
+	// milliseconds of a full load behind, less than an election takes.
+	caughtUpEntries = 64
+
+	// reconcileEvery is how often the directory's leader looks whether replicas
+	// are where they should be, moveEvery how often it looks at a move.
+	reconcileEvery = time.Second
+	moveEvery      = 50 * time.Millisecond
+
 	// retryDelay paces what is tried again while a leader is unknown.
 	retryDelay = 20 * time.Millisecond
 

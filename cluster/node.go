@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -19,7 +21,6 @@ import (
 	"github.com/shoalmq/shoal/cluster/directory"
 	"github.com/shoalmq/shoal/cluster/gossip"
 	"github.com/shoalmq/shoal/cluster/raftnet"
-	"github.com/shoalmq/shoal/cluster/shard"
 	shoalpb "github.com/shoalmq/shoal/proto"
 	"github.com/shoalmq/shoal/storage"
 )
@@ -79,6 +80,10 @@ type Node struct {
 	// delivered.
 	passing sync.RWMutex
 
+	// rebalance wakes the reconciler for an operator; waiting is what it waits for.
+	rebalance signal
+	waiting   atomic.Pointer[string]
+
 	// settled and behind belong to runLeaders.
 	settled map[string]seenUp
 	behind  int // rounds for which this node should not lead
@@ -104,7 +109,7 @@ func Open(c Config) (*Node, error) {
 	}
 	n := &Node{
 		config: c, log: c.Log.With("component", "cluster", "node", c.NodeID), metrics: newMetrics(c.Metrics),
-		tasks: newTasks(context.Background()), fatalC: make(chan error, 1), met: newSignal(),
+		tasks: newTasks(context.Background()), fatalC: make(chan error, 1), met: newSignal(), rebalance: newSignal(),
 		fences: newBroadcast(), directoryChanged: newBroadcast(),
 		groups: make(map[uint32]*group), leads: make(map[uint32]*shardLead), phase: "starting",
 	}
@@ -275,6 +280,7 @@ func (n *Node) leadDirectory(g *group) func(context.Context, uint64) func() {
 		t.run(s.run)
 		t.run(s.watch)
 		t.run(func(ctx context.Context) { g.spread(ctx) })
+		t.run(newReconciler(n, g).run)
 		return func() {
 			n.leases.CompareAndSwap(s, nil)
 			close(s.over)
@@ -302,59 +308,13 @@ func (n *Node) leadShard(g *group) func(context.Context, uint64) func() {
 	}
 }
 
-// runShards opens the shards whose placement names this disk.
-func (n *Node) runShards(ctx context.Context) {
-	for {
-		changed := n.directoryChanged.next()
-		for id, placed := range n.missingShards() {
-			if err := n.openShard(id, placed); err != nil {
-				n.fatal(err)
-				return
-			}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (n *Node) missingShards() map[uint32]directory.Placement {
-	missing := make(map[uint32]directory.Placement)
-	n.readDirectory(func(d *directoryMachine) {
-		for id := uint32(1); id <= d.Shards(); id++ {
-			placed := d.Placed(id)
-			if n.group(id) == nil && slices.Contains(placed.Homes(), string(n.self)) {
-				missing[id] = placed
-			}
-		}
-	})
-	return missing
-}
-
-// openShard opens a replica. Only a founder bootstraps its group, and only as
-// long as the placement is that of birth: any other replica is told by the
-// group's leader who its servers are.
-func (n *Node) openShard(id uint32, placed directory.Placement) error {
-	var founders []string
-	if placed.Version == 1 && slices.Contains(placed.Founders, string(n.self)) {
-		founders = placed.Founders
-	}
-	config := shard.Config{Group: id, Life: 1}
-	leading := func() *shardLead { return n.leadNow(id) }
-	fresh := func(scan scanFunc) (machine, error) {
-		return (&shardMachine{config: config, leading: leading}).fresh(scan)
-	}
-	return n.openGroup(id, servers(founders), fresh, n.leadShard)
-}
-
 // runProcesses is this node's life as others see it: one boot after the other,
 // each until it is fenced.
 func (n *Node) runProcesses(ctx context.Context) error {
-	for boot := n.boot; ; {
+	for next := n.boot; ; {
 		n.setPhase("announcing this process to the directory")
-		if err := n.announce(ctx, boot); err != nil {
+		boot, err := n.announce(ctx, next)
+		if err != nil {
 			return err
 		}
 		var shards uint32
@@ -377,8 +337,7 @@ func (n *Node) runProcesses(ctx context.Context) error {
 		p.stop(errFenced)
 		n.metrics.fenced.Inc()
 		n.log.Warn("this process was fenced: its connections are closed and it takes the next boot", "boot", boot)
-		var err error
-		if boot, err = n.dir.NextBoot(); err != nil {
+		if next, err = n.dir.NextBoot(); err != nil {
 			return err
 		}
 	}
@@ -467,16 +426,11 @@ func (n *Node) group(id uint32) *group {
 	return n.groups[id]
 }
 
+// allGroups are this node's replicas in the order of groups.
 func (n *Node) allGroups() []*group {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	list := make([]*group, 0, len(n.groups))
-	for id := uint32(0); len(list) < len(n.groups); id++ {
-		if g := n.groups[id]; g != nil {
-			list = append(list, g)
-		}
-	}
-	return list
+	return slices.SortedFunc(maps.Values(n.groups), func(a, b *group) int { return cmp.Compare(a.id, b.id) })
 }
 
 func (n *Node) allLeads() []*shardLead {

@@ -85,6 +85,7 @@ func (n *Node) command(ctx context.Context, g *group, req *shoalpb.OperateReques
 		text = fmt.Sprintf("%s is leaving: its replicas move away, then it is forgotten; shoal cluster status shows how far it is", req.Node)
 		err = n.mayRemove(ctx, g, req)
 	case "rebalance":
+		n.rebalance.set()
 		return "replicas and leaderships are being spread", nil
 	default:
 		return "", fmt.Errorf("unknown command %q", req.Command)

@@ -50,6 +50,10 @@ func (s *peerServer) Await(ctx context.Context, r *shoalpb.AwaitRequest) (*shoal
 	return l.await(ctx, r), nil
 }
 
+func (s *peerServer) Reconfigure(ctx context.Context, r *shoalpb.ReconfigureRequest) (*shoalpb.ReconfigureReply, error) {
+	return s.n.reconfigure(ctx, r), nil
+}
+
 func (s *peerServer) Operate(ctx context.Context, r *shoalpb.OperateRequest) (*shoalpb.OperateReply, error) {
 	return s.n.acceptOperate(ctx, r), nil
 }

@@ -39,8 +39,44 @@ func (n *Node) leadOrLeave() {
 		n.leave()
 	case n.watch.unfit():
 		n.hand()
+	case n.behind == 0 && n.drained():
+		n.handOver()
 	case n.behind == 0:
 		n.spreadLeaders()
+	}
+}
+
+// drained tells whether an operator has drained this node.
+func (n *Node) drained() (drained bool) {
+	n.readDirectory(func(d *directoryMachine) {
+		self, _ := d.Node(n.config.NodeID)
+		drained = self.Drained || self.Leaving
+	})
+	return drained
+}
+
+// handOver gives all leaderships to voters on nodes that are up and not drained;
+// where there are none it keeps them.
+func (n *Node) handOver() {
+	for _, g := range n.allGroups() {
+		if !g.leads() {
+			continue
+		}
+		for _, x := range g.configured.Load().servers {
+			fit := false
+			n.readDirectory(func(d *directoryMachine) {
+				node, known := d.Node(nodeOf(string(x.ID)))
+				fit = known && node.Up && !node.Drained && !node.Leaving
+			})
+			if !fit || x.Suffrage != raft.Voter || x.ID == n.self {
+				continue
+			}
+			err := g.raftNow.Load().LeadershipTransferToServer(x.ID, x.Address).Error()
+			if err == nil {
+				break
+			}
+			g.log.Debug("leadership transfer", "to", x.ID, "err", err)
+		}
 	}
 }
 
@@ -127,7 +163,7 @@ func (n *Node) settledNodes() (settled []string) {
 			name := node.Info.Node
 			was := n.settled[name]
 			switch {
-			case !node.Up || draining[name]:
+			case !node.Up || draining[name] || node.Drained || node.Leaving:
 				delete(n.settled, name)
 			case was.boot != node.Info.Boot:
 				n.settled[name] = seenUp{node.Info.Boot, time.Now()}

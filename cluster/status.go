@@ -23,6 +23,9 @@ type Status struct {
 	Groups []GroupStatus `json:"groups"`
 	// Placement is where the shards' replicas should be.
 	Placement []PlacementStatus `json:"placement"`
+	// Waiting is what keeps replicas from moving to where they should be, as the
+	// directory's leader knows it; only there.
+	Waiting string `json:"waiting,omitempty"`
 }
 
 // PlacementStatus is the placement of one shard.
@@ -77,6 +80,9 @@ func (n *Node) Status() Status {
 	s.Ready = s.Reason == ""
 	if p := n.proc.Load(); p != nil {
 		s.Boot = p.boot
+	}
+	if w := n.waiting.Load(); w != nil {
+		s.Waiting = *w
 	}
 	n.readDirectory(func(d *directoryMachine) {
 		s.Version = d.Version()

@@ -194,6 +194,26 @@ func (d *Dir) NextBoot() (uint64, error) {
 	return boot, nil
 }
 
+// RaiseBoot durably makes the boot lowest, unless it is higher already, and
+// returns it: another disk of the node has had the lower ones.
+func (d *Dir) RaiseBoot(lowest uint64) (uint64, error) {
+	var boot uint64
+	err := d.change(func(id *Identity) {
+		id.Boot = max(id.Boot, lowest)
+		boot = id.Boot
+	})
+	if err != nil {
+		return 0, err
+	}
+	return boot, nil
+}
+
+// Condemn ends the use of the directory for ever: the next Open finds a bad disk.
+// It returns the error that all later writes get.
+func (d *Dir) Condemn(reason string) error {
+	return d.health.fail(badDisk(d.path, "%s", reason))
+}
+
 // SetPromise durably promises to found a cluster with exactly these servers, or
 // with nil that the promise is void.
 func (d *Dir) SetPromise(members []string) error {

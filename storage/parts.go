@@ -118,6 +118,17 @@ func (d *Dir) forget(name string) {
 	delete(d.parts, name)
 }
 
+// Groups returns the groups that have a state file, ascending.
+func (d *Dir) Groups() (groups []uint32) {
+	for _, name := range d.Identity().Files {
+		if group, ok := parseStateName(name); ok {
+			groups = append(groups, group)
+		}
+	}
+	slices.Sort(groups)
+	return groups
+}
+
 // RemoveState erases a group's state file, which must be closed. The group's
 // entries and stable values stay: see GroupLog.Empty. No file is no error.
 func (d *Dir) RemoveState(group uint32) error {

@@ -85,6 +85,12 @@ func (n *Node) refuse(disk string) {
 	n.refused = n.refused[max(0, len(n.refused)-refusedDisks):]
 }
 
+// Refused tells whether a disk is one that never comes back.
+func (m *Machine) Refused(node, disk string) bool {
+	n := m.nodes[node]
+	return n != nil && slices.Contains(n.refused, disk)
+}
+
 // Refusal says why a process is not let in. The zero Refusal lets it in.
 type Refusal struct {
 	// Reason is in words for the operator.

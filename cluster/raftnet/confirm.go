@@ -25,6 +25,8 @@ type confirmations struct {
 	changed chan struct{}
 	// nudging: a goroutine is calling nudge; again: once more after that.
 	nudging, again bool
+	// logs are how far peers' logs are known to agree with this server's.
+	logs map[raft.ServerAddress]matched
 }
 
 // answered is the sending time of the latest request of term, a peer's highest,

@@ -103,6 +103,9 @@ func (p *pipeline) run() {
 		timer.Stop()
 		if err == nil {
 			p.s.t.answers.record(p.s.to, f.args.Term, f.resp.Term, f.sent)
+			if f.resp.Success {
+				p.s.t.answers.match(p.s.to, f.args.Term, f.args.PrevLogEntry+uint64(len(f.args.Entries)), f.sent)
+			}
 		}
 		<-p.slots
 		p.deliver(f, err)

@@ -90,6 +90,9 @@ func (t *Transport) AppendEntries(_ raft.ServerID, to raft.ServerAddress, args *
 		return err
 	}
 	t.answers.record(to, args.Term, resp.Term, sent)
+	if kind == KindAppend && resp.Success {
+		t.answers.match(to, args.Term, args.PrevLogEntry+uint64(len(args.Entries)), sent)
+	}
 	return nil
 }
 
