@@ -38,9 +38,9 @@ func (n *Node) leadOrLeave() {
 	case draining || n.behind >= 2:
 		n.leave()
 	case n.watch.unfit():
-		n.hand()
+		n.hand(n.settledNodes())
 	case n.behind == 0 && n.drained():
-		n.handOver()
+		n.hand(n.undrained())
 	case n.behind == 0:
 		n.spreadLeaders()
 	}
@@ -55,29 +55,16 @@ func (n *Node) drained() (drained bool) {
 	return drained
 }
 
-// handOver gives all leaderships to voters on nodes that are up and not drained;
-// where there are none it keeps them.
-func (n *Node) handOver() {
-	for _, g := range n.allGroups() {
-		if !g.leads() {
-			continue
-		}
-		for _, x := range g.configured.Load().servers {
-			fit := false
-			n.readDirectory(func(d *directoryMachine) {
-				node, known := d.Node(nodeOf(string(x.ID)))
-				fit = known && node.Up && !node.Drained && !node.Leaving
-			})
-			if !fit || x.Suffrage != raft.Voter || x.ID == n.self {
-				continue
+// undrained are the other nodes that are up and that no operator has drained.
+func (n *Node) undrained() (nodes []string) {
+	n.readDirectory(func(d *directoryMachine) {
+		for _, x := range d.Nodes() {
+			if x.Up && !x.Drained && !x.Leaving {
+				nodes = append(nodes, x.Info.Node)
 			}
-			err := g.raftNow.Load().LeadershipTransferToServer(x.ID, x.Address).Error()
-			if err == nil {
-				break
-			}
-			g.log.Debug("leadership transfer", "to", x.ID, "err", err)
 		}
-	}
+	})
+	return nodes
 }
 
 // leave gives all leaderships away.
@@ -89,10 +76,9 @@ func (n *Node) leave() {
 	}
 }
 
-// hand gives this node's leaderships to replicas that are better off; one that
-// has no such replica stays.
-func (n *Node) hand() {
-	fit := n.settledNodes()
+// hand gives this node's leaderships to replicas on nodes that are fit for them;
+// one that has no such replica stays.
+func (n *Node) hand(fit []string) {
 	for _, g := range n.allGroups() {
 		r := g.raftNow.Load()
 		if r == nil || r.State() != raft.Leader {
