@@ -1,13 +1,19 @@
 package shard
 
-import shoalpb "github.com/shoalmq/shoal/proto"
+import (
+	"math"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
 
 // body is a stored message, shared by all queue and outbox entries that refer
-// to it. It never changes but for the count of references.
+// to it. What a client sees of it never changes.
 type body struct {
 	message *shoalpb.Message
 	seq     uint64 // number of the body, its key in the state file
 	at      uint64 // the shard's clock when it was stored
+	until   uint64 // the shard's clock when it expires, or never
+	size    uint32 // contentBytes of message
 	refs    int32
 	inFile  fileState
 }
@@ -21,15 +27,30 @@ const (
 	inFile
 )
 
+// never is the time when a message expires that has no Message Expiry Interval.
+const never = math.MaxUint64
+
+// newBody makes the body of a message stored at the shard's time at.
+func newBody(message *shoalpb.Message, seq, at uint64) *body {
+	b := &body{message: message, seq: seq, at: at, until: never, size: uint32(contentBytes(message))}
+	if message.ExpiryMs != nil {
+		b.until = at + min(*message.ExpiryMs, never-at)
+	}
+	return b
+}
+
+// bytes is about what the message takes in memory.
+func (b *body) bytes() int { return int(b.size) + messageOverhead }
+
 // use adds a reference to the body in *b, which is made of message if there is
 // none yet: a message that nobody gets is never stored.
 func (m *Machine) use(b **body, message *shoalpb.Message) *body {
 	if *b == nil {
 		m.bodySeq++
-		*b = &body{message: message, seq: m.bodySeq, at: m.clock}
+		*b = newBody(message, m.bodySeq, m.clock)
 		m.gauges.bodies++
-		m.gauges.bodyBytes += messageBytes(message)
-		m.file.bytes += messageBytes(message)
+		m.gauges.bodyBytes += (*b).bytes()
+		m.file.bytes += (*b).bytes()
 	}
 	(*b).refs++
 	m.file.refs++
@@ -44,14 +65,16 @@ func (m *Machine) drop(b *body) {
 		return
 	}
 	m.gauges.bodies--
-	m.gauges.bodyBytes -= messageBytes(b.message)
+	m.gauges.bodyBytes -= b.bytes()
 	if b.inFile == inFile {
 		m.file.deadBodies = append(m.file.deadBodies, b.seq)
 	}
 }
 
-// messageBytes is what a message takes: its contents and about what Go adds.
-func messageBytes(m *shoalpb.Message) int {
-	const overhead = 200
-	return len(m.Topic) + len(m.Payload) + len(m.Properties) + len(m.Publisher) + overhead
+// contentBytes is the size of a message as a queue's limit counts it.
+func contentBytes(m *shoalpb.Message) int {
+	return len(m.Topic) + len(m.Payload) + len(m.Properties) + len(m.Publisher)
 }
+
+// messageBytes is what a message takes: its contents and about what Go adds.
+func messageBytes(m *shoalpb.Message) int { return contentBytes(m) + messageOverhead }

@@ -172,6 +172,14 @@ func checkOpen(o *shoalpb.Open) error {
 	if o.Window > 65535 {
 		return fmt.Errorf("window %d: %w", o.Window, errValue)
 	}
+	if l := o.Limits; l != nil {
+		if l.Policy < 0 || l.Policy > shoalpb.QueuePolicy_QUEUE_POLICY_REJECT {
+			return fmt.Errorf("queue policy %d: %w", l.Policy, errValue)
+		}
+		if err := known(l); err != nil {
+			return err
+		}
+	}
 	if o.Will == nil {
 		return nil
 	}

@@ -30,19 +30,16 @@ func (b *body) age(now uint64) uint64 { return now - min(b.at, now) }
 
 // expired tells that nothing is left of the Message Expiry Interval of b
 // ([MQTT-3.3.2-5]).
-func (b *body) expired(now uint64) bool {
-	return b.message.ExpiryMs != nil && b.age(now) >= *b.message.ExpiryMs
-}
+func (b *body) expired(now uint64) bool { return b.until <= now }
 
 // remaining is the message of b with what is left of its Message Expiry
 // Interval ([MQTT-3.3.2-6]): the stored one if that is all of it.
 func (b *body) remaining(now uint64) *shoalpb.Message {
 	m := b.message
-	age := b.age(now)
-	if m.ExpiryMs == nil || age == 0 {
+	if b.until == never || b.age(now) == 0 {
 		return m
 	}
-	left := *m.ExpiryMs - min(*m.ExpiryMs, age)
+	left := b.until - min(b.until, now)
 	return &shoalpb.Message{
 		Topic: m.Topic, Payload: m.Payload, Properties: m.Properties, Qos: m.Qos, Retain: m.Retain,
 		ExpiryMs: &left, Publisher: m.Publisher,

@@ -4,9 +4,24 @@ package shard
 // be the same on all replicas: apply decides by them.
 const (
 	// defaultQueueEntries bounds the unfinished entries of one session: a
-	// client that is away for a day and gets one message a second. Newer
-	// messages are dropped and counted.
+	// client that is away for a day and gets one message a second.
+	// defaultQueueBytes bounds the contents of them, 2.6 KB each.
 	defaultQueueEntries = 100_000
+	defaultQueueBytes   = 256 << 20
+
+	// maxLimit is as good as none, and fits an int of 32 bits.
+	maxLimit = 1<<31 - 1
+
+	// sharedLimits bounds how many different limits sessions share: they come
+	// from the configuration of nodes, which is all but equal.
+	sharedLimits = 64
+
+	// minHoles is how many numbers of dropped messages are left alone before
+	// unsent entries are numbered anew.
+	minHoles = 64
+
+	// messageOverhead is about what Go adds to a message's contents.
+	messageOverhead = 200
 
 	// defaultSubscriptions bounds the subscriptions of one session, so that one
 	// row stays below a megabyte.

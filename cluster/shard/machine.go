@@ -19,8 +19,10 @@ type Config struct {
 	// Life is the life of the group: 1, raised by recovery from a lost
 	// majority.
 	Life uint32
-	// QueueEntries bounds the unfinished queue entries of one session.
+	// QueueEntries and QueueBytes bound the unfinished queue entries of a session
+	// that has no limits of its own.
 	QueueEntries int
+	QueueBytes   int
 	// Subscriptions bounds the subscriptions of one session.
 	Subscriptions int
 	// OutboxEntries and OutboxBytes are where an outbox is called full.
@@ -45,7 +47,9 @@ type Machine struct {
 	outboxes  []*outbox // ascending by target
 	processes map[processKey]*process
 	// held are the sessions with former owners.
-	held      map[*session]struct{}
+	held map[*session]struct{}
+	// known are limits that sessions share.
+	known     map[limits]*limits
 	due       dueList
 	deadlines deadlines
 
@@ -78,6 +82,7 @@ type Result struct {
 // New returns an empty shard.
 func New(c Config) *Machine {
 	setDefault(&c.QueueEntries, defaultQueueEntries)
+	setDefault(&c.QueueBytes, defaultQueueBytes)
 	setDefault(&c.Subscriptions, defaultSubscriptions)
 	setDefault(&c.OutboxEntries, defaultOutboxEntries)
 	setDefault(&c.OutboxBytes, defaultOutboxBytes)
@@ -87,6 +92,7 @@ func New(c Config) *Machine {
 		sessions:  map[string]*session{},
 		processes: map[processKey]*process{},
 		held:      map[*session]struct{}{},
+		known:     map[limits]*limits{},
 		due:       newDueList(),
 		counters:  &shoalpb.ShardCounters{},
 		file:      file{generation: 1},

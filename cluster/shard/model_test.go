@@ -17,6 +17,7 @@ type model struct {
 	streams  map[string]map[uint64]*shoalpb.Answer // consumed numbers by source
 	minBoot  map[string]uint64
 	fenceNo  uint64
+	clock    uint64
 	boxes    map[string]*modelBox
 	routes   map[string]*modelRoute
 }
@@ -27,6 +28,7 @@ type modelSession struct {
 	owner                        *shoalpb.Owner
 	former                       []*shoalpb.Owner
 	expiry, window               uint32
+	limits                       *shoalpb.QueueLimits
 	subs                         map[string]*shoalpb.Subscription
 	queue                        []*modelEntry
 	seq, sentHi, openHi, dropped uint64
@@ -34,7 +36,7 @@ type modelSession struct {
 }
 
 type modelEntry struct {
-	seq              uint64
+	seq, until       uint64
 	qos              uint32
 	released, retain bool
 	ids              []uint32
@@ -70,6 +72,7 @@ func newModel(c Config) *model {
 
 func (m *model) apply(index uint64, e *shoalpb.Entry) (results []*shoalpb.BatchAnswer) {
 	place := uint64(0)
+	m.clock += e.ClockMs
 	for _, p := range e.Proposals {
 		var answer *shoalpb.BatchAnswer
 		switch {
@@ -128,7 +131,9 @@ func (m *model) batch(b *shoalpb.Batch, conn uint64) *shoalpb.BatchAnswer {
 func (m *model) command(b *shoalpb.Batch, c *shoalpb.Command, conn uint64) *shoalpb.Answer {
 	switch {
 	case c.Append != nil:
-		m.appendAll(c.Append.Message)
+		if m.appendAll(c.Append.Message) && b.Node != "" {
+			return refuse(shoalpb.Code_CODE_QUEUE_FULL)
+		}
 		return nil
 	case c.Open != nil:
 		return m.open(c.Open, &shoalpb.Owner{Node: b.Node, Boot: b.Boot, Conn: conn})
@@ -217,7 +222,7 @@ func (m *model) open(o *shoalpb.Open, owner *shoalpb.Owner) *shoalpb.Answer {
 		m.end(s)
 		s.durable = o.ExpiryS > 0
 	}
-	s.owner, s.expiry, s.window = owner, o.ExpiryS, max(o.Window, 1)
+	s.owner, s.expiry, s.window, s.limits = owner, o.ExpiryS, max(o.Window, 1), o.Limits
 	s.openHi = s.sentHi
 	s.advance()
 	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
@@ -313,10 +318,14 @@ func (m *model) push(t *shoalpb.Target, c *shoalpb.Command) uint64 {
 	return b.next - 1
 }
 
-// appendAll gives a message to all sessions that match.
-func (m *model) appendAll(msg *shoalpb.Message) {
+// appendAll gives a message to all sessions that match, and tells whether one
+// refused it.
+func (m *model) appendAll(msg *shoalpb.Message) (rejected bool) {
 	for _, s := range m.sessions {
-		e := &modelEntry{message: msg}
+		e := &modelEntry{message: msg, until: never}
+		if msg.ExpiryMs != nil {
+			e.until = m.clock + *msg.ExpiryMs
+		}
 		matched := false
 		for _, sub := range s.subs {
 			if !topic.MatchOne(sub.Filter, msg.Topic) || sub.NoLocal && s.client == msg.Publisher {
@@ -329,19 +338,15 @@ func (m *model) appendAll(msg *shoalpb.Message) {
 				e.ids = append(e.ids, sub.Identifier)
 			}
 		}
-		if !matched || e.qos == 0 {
-			continue
-		}
-		if len(s.queue) >= m.config.QueueEntries {
-			s.dropped++
+		if !matched || e.qos == 0 || msg.ExpiryMs != nil && *msg.ExpiryMs == 0 {
 			continue
 		}
 		slices.Sort(e.ids)
-		s.seq++
-		e.seq = s.seq
-		s.queue = append(s.queue, e)
-		s.advance()
+		if m.enqueue(s, e) {
+			rejected = true
+		}
 	}
+	return rejected
 }
 
 // advance lets the first unfinished entries be sent.

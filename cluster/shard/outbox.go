@@ -82,7 +82,7 @@ func (m *Machine) pushRoute(r *shoalpb.RouteChange) uint64 {
 
 func (e outboxEntry) bytes() int {
 	if e.body != nil {
-		return messageBytes(e.body.message)
+		return e.body.bytes()
 	}
 	return len(e.route.Filter)
 }

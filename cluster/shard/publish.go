@@ -4,17 +4,21 @@ import shoalpb "github.com/shoalmq/shoal/proto"
 
 // appendCommand takes a message into the queues of all sessions that match. A
 // full queue is no exception: it is the limit of one subscriber, counted there,
-// and the publisher's message was accepted.
+// and the publisher's message was accepted. Unless the subscriber's policy is to
+// reject: then the publisher is told, although the others got the message. An
+// outbox is not: its message was acknowledged to the publisher long ago.
 func (m *Machine) appendCommand(c *shoalpb.Append) *shoalpb.Answer {
 	var b *body
-	m.deliver(&b, c.Message, c.Picks)
+	if rejected := m.deliver(&b, c.Message, c.Picks); rejected && m.now.batch.Node != "" {
+		return refuse(shoalpb.Code_CODE_QUEUE_FULL)
+	}
 	return nil
 }
 
 // deliver gives a message to all sessions that match. *b is its body, if it is
 // stored already or is now. One that has expired counts as queued and expired
-// ([MQTT-3.3.2-5]).
-func (m *Machine) deliver(b **body, message *shoalpb.Message, _ []*shoalpb.Pick) {
+// ([MQTT-3.3.2-5]). It reports whether a session rejected it.
+func (m *Machine) deliver(b **body, message *shoalpb.Message, _ []*shoalpb.Pick) (rejected bool) {
 	m.counters.Appended++
 	if *b != nil { // it has waited
 		message = (*b).remaining(m.clock)
@@ -36,9 +40,12 @@ func (m *Machine) deliver(b **body, message *shoalpb.Message, _ []*shoalpb.Pick)
 		if f.retain {
 			flag |= refRetain
 		}
-		m.enqueue(f.session, b, message, f.ids, flag)
+		if m.enqueue(f.session, b, message, f.ids, flag) {
+			rejected = true
+		}
 	}
 	m.matcher.clear()
+	return rejected
 }
 
 // sendVolatile hands a delivery of QoS 0 to the leader, who may lose it.

@@ -13,6 +13,11 @@ type queue struct {
 	// unfinished counts the entries, sent those up to the session's sentHi.
 	unfinished int
 	sent       int
+	// bytes and sentBytes are the contents of the same entries.
+	bytes, sentBytes int
+	// unsent: no unfinished entry above sentHi is below. It saves a search and
+	// is no part of the state.
+	unsent uint64
 }
 
 // ref is one entry of a queue: 24 bytes.
@@ -64,13 +69,19 @@ func (q *queue) trim() bool {
 }
 
 // enqueue adds a reference to the body in *b, made of message if missing. If the
-// session's queue is full it drops the new message and counts it.
-func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, ids *identifiers, flag refFlag) {
+// session's queue is full its policy decides what is lost, and counted; rejected
+// says that it was the new message, and that the publisher is to be told.
+func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, ids *identifiers, flag refFlag) (rejected bool) {
 	m.touch(s)
-	if s.queue != nil && s.queue.unfinished >= m.cfg.QueueEntries {
+	size := contentBytes(message)
+	if !m.room(s, size) {
 		s.more().dropped++
-		m.counters.QueueFull++
-		return
+		if rejected = m.limitsOf(s).policy == shoalpb.QueuePolicy_QUEUE_POLICY_REJECT; rejected {
+			m.counters.Rejected++
+		} else {
+			m.counters.QueueFull++
+		}
+		return rejected
 	}
 	q := s.queue
 	if q == nil {
@@ -79,12 +90,14 @@ func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, ids *i
 	}
 	q.refs = append(q.refs, ref{m.use(b, message), ids, flag})
 	q.unfinished++
+	q.bytes += size
 	s.nextSeq++
 	m.gauges.queued++
 	m.counters.Enqueued++
 	if s.advance() {
 		m.ready(s)
 	}
+	return false
 }
 
 // newQueue returns an empty queue whose first entry will be base.
@@ -110,8 +123,9 @@ func (s *session) advance() bool {
 	top := min(s.nextSeq-1, q.base+identifierSpan)
 	for limit := max(2*int(s.window), minSendable); q.sent < limit && s.sentHi < top; {
 		s.sentHi++
-		if q.find(s.sentHi) != nil {
+		if r := q.find(s.sentHi); r != nil {
 			q.sent++
+			q.sentBytes += int(r.body.size)
 		}
 	}
 	return q.sent > before
@@ -122,11 +136,14 @@ func (m *Machine) finish(s *session, seq uint64) {
 	m.touch(s)
 	q := s.queue
 	r := q.find(seq)
+	size := int(r.body.size)
 	m.drop(r.body)
 	*r = ref{}
 	q.unfinished--
+	q.bytes -= size
 	if seq <= s.sentHi {
 		q.sent--
+		q.sentBytes -= size
 	}
 	m.gauges.queued--
 	if !q.trim() {

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -71,7 +72,8 @@ func (r *replica) crash() {
 func TestRandom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		config := Config{Group: 1, Life: 1, Subscriptions: 5}
-		config.QueueEntries = rapid.SampledFrom([]int{6, 250}).Draw(t, "queue")
+		config.QueueEntries = rapid.SampledFrom([]int{6, 70, 250}).Draw(t, "queue")
+		config.QueueBytes = rapid.SampledFrom([]int{20, 500, 1 << 20}).Draw(t, "queue bytes")
 		w := newWorld(t)
 		m, plain := New(config), newModel(config)
 		r := &replica{t: t, config: config, m: New(config), rows: memRows{}}
@@ -157,12 +159,13 @@ func checkEffects(t *rapid.T, before, after map[uint64]uint64, eff *Effects) {
 // agree.
 func checkCounts(t *rapid.T, m *Machine) {
 	st := m.Stats()
-	if st.Enqueued != st.Acked+st.Expired+st.SessionEnded+uint64(st.Queued) {
+	if st.Enqueued != st.Acked+st.Expired+st.SessionEnded+st.DroppedOldest+uint64(st.Queued) {
 		t.Fatalf("counters do not add up: %+v", st)
 	}
 	bodies := map[*body]int32{}
 	for _, s := range m.sessions {
 		s.queue.row(func(b *body) { bodies[b]++ })
+		checkQueue(t, s)
 	}
 	for _, o := range m.outboxes {
 		size := 0
@@ -183,6 +186,32 @@ func checkCounts(t *rapid.T, m *Machine) {
 	}
 	if st.Bodies != len(bodies) {
 		t.Fatalf("%d bodies, counted %d", len(bodies), st.Bodies)
+	}
+}
+
+// checkQueue checks what a queue counts.
+func checkQueue(t *rapid.T, s *session) {
+	if s.queue == nil {
+		return
+	}
+	var want queue
+	for i, r := range s.queue.refs[s.queue.head:] {
+		if r.body == nil {
+			continue
+		}
+		want.unfinished++
+		want.bytes += int(r.body.size)
+		if s.queue.base+uint64(i) <= s.sentHi {
+			want.sent++
+			want.sentBytes += int(r.body.size)
+		}
+	}
+	got := queue{unfinished: s.queue.unfinished, sent: s.queue.sent, bytes: s.queue.bytes, sentBytes: s.queue.sentBytes}
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("queue of %s counts %+v and has %+v", s.client, got, want)
+	}
+	if n := len(s.queue.refs) - s.queue.head; s.queue.base+uint64(n) != s.nextSeq {
+		t.Fatalf("queue of %s ends at %d, not %d", s.client, s.queue.base+uint64(n), s.nextSeq)
 	}
 }
 

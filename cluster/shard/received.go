@@ -66,6 +66,8 @@ func (m *Machine) receive(c *shoalpb.Received) *shoalpb.Answer {
 	r := &received{session: s, conn: c.Conn, id: c.Id, hash: c.Hash}
 	x := s.more()
 	x.received = append(x.received, r)
+	// A session that rejects it is no exception: the exchange is decided here and
+	// now, and other shards cannot be asked.
 	var b *body
 	m.distribute(&b, c.Message, c.Targets, c.Picks, r)
 	return nil

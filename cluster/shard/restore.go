@@ -96,10 +96,11 @@ func (r *restorer) bodyRow(k, v []byte) error {
 	if len(k) != 8 || row.Message == nil {
 		return fmt.Errorf("body %x: %w", k, errCorrupt)
 	}
-	b := &body{message: row.Message, seq: binary.BigEndian.Uint64(k), at: row.AtMs, inFile: inFile}
+	b := newBody(row.Message, binary.BigEndian.Uint64(k), row.AtMs)
+	b.inFile = inFile
 	r.bodies[b.seq] = b
 	r.m.gauges.bodies++
-	r.m.gauges.bodyBytes += messageBytes(b.message)
+	r.m.gauges.bodyBytes += b.bytes()
 	return nil
 }
 

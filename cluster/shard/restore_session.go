@@ -27,6 +27,7 @@ func (r *restorer) sessionRow(k, v []byte) error {
 		expiry:     row.ExpiryS,
 		window:     uint16(row.Window),
 		durable:    row.Durable,
+		limits:     r.m.limits(row.Limits),
 	}
 	m := r.m
 	m.sessions[client] = s
@@ -124,6 +125,7 @@ func (r *restorer) queue(s *session, b []byte) error {
 		q.append(seq, ref{body, own, flag &^ refHasIDs})
 		if seq <= s.sentHi {
 			q.sent++
+			q.sentBytes += int(body.size)
 		}
 	}
 	if d.bad || seq >= s.nextSeq {
@@ -142,6 +144,7 @@ func (q *queue) append(seq uint64, r ref) {
 	q.fill(seq)
 	q.refs = append(q.refs, r)
 	q.unfinished++
+	q.bytes += int(r.body.size)
 }
 
 // fill adds finished entries up to next.

@@ -154,6 +154,7 @@ func (s *session) row(use func(*body)) []byte {
 		SentHi:     s.sentHi,
 		OpenSentHi: s.openSentHi,
 		Queue:      s.queue.row(use),
+		Limits:     s.limits.row(),
 	}
 	if s.owner != nil {
 		row.Node, row.Boot = s.owner.node, s.owner.boot

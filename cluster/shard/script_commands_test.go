@@ -3,6 +3,7 @@ package shard
 import (
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 
 	shoalpb "github.com/shoalmq/shoal/proto"
@@ -33,6 +34,12 @@ func (s *script) openCommand(a *args) *shoalpb.Command {
 			topic = t
 		}
 		o.Will = &shoalpb.Will{Message: a.message(1, topic, "will-of-"+a.named["as"]), DelayS: uint32(a.number("will", 5))}
+	}
+	if _, ok := a.named["policy"]; ok {
+		o.Limits = &shoalpb.QueueLimits{
+			Messages: a.number("messages", 0), Bytes: a.number("bytes", 0),
+			Policy: shoalpb.QueuePolicy(slices.Index([]string{"drop-oldest", "drop-new", "reject"}, a.named["policy"])),
+		}
 	}
 	return &shoalpb.Command{Open: o}
 }

@@ -44,6 +44,7 @@ func (s *script) boot(a *args) []string {
 // limits gives a new shard with these limits.
 func (s *script) limits(a *args) []string {
 	s.config.QueueEntries = int(a.number("queue", 0))
+	s.config.QueueBytes = int(a.number("queuebytes", 0))
 	s.config.Subscriptions = int(a.number("subscriptions", 0))
 	s.config.OutboxEntries = int(a.number("outbox", 0))
 	s.config.OutboxBytes = int(a.number("bytes", 0))
@@ -204,6 +205,7 @@ func (s *script) stats(a *args) []string {
 		"sessions": st.Sessions, "queued": st.Queued, "bodies": st.Bodies, "outbox": st.OutboxEntries,
 		"enqueued": st.Enqueued, "acked": st.Acked, "expired": st.Expired, "full": st.QueueFull,
 		"wills": st.Wills, "due": st.Due, "ended": st.SessionEnded,
+		"oldest": st.DroppedOldest, "rejected": st.Rejected,
 		"fenced": st.OutboxFenced, "refused": st.OutboxRefused, "replaced": st.ReceivedReplaced,
 	}
 	text := []string{}

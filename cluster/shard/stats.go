@@ -27,12 +27,15 @@ type Stats struct {
 	Due int
 
 	// Appended counts messages matched, Enqueued queue entries made of them.
-	// Enqueued = Acked + Expired + SessionEnded + Queued.
-	Appended, Enqueued, Acked, Expired, SessionEnded uint64
-	// QueueFull counts copies dropped at a session's limit, OutboxFenced outbox
+	// Enqueued = Acked + Expired + SessionEnded + DroppedOldest + Queued.
+	Appended, Enqueued, Acked, Expired, SessionEnded, DroppedOldest uint64
+	// QueueFull counts copies dropped at a session's limit, Rejected those
+	// whose publisher was to be told: neither was enqueued.
+	QueueFull, Rejected uint64
+	// OutboxFenced counts outbox
 	// entries dropped with their target's process, OutboxRefused those that
 	// the target did not answer with "done".
-	QueueFull, OutboxFenced, OutboxRefused uint64
+	OutboxFenced, OutboxRefused uint64
 	// ReceivedReplaced counts QoS 2 exchanges abandoned by their publisher.
 	ReceivedReplaced uint64
 	// Wills counts Will Messages that became due.
@@ -56,7 +59,9 @@ func (m *Machine) Stats() Stats {
 		Acked:            m.counters.Acked,
 		Expired:          m.counters.Expired,
 		SessionEnded:     m.counters.SessionEnded,
+		DroppedOldest:    m.counters.DroppedOldest,
 		QueueFull:        m.counters.QueueFull,
+		Rejected:         m.counters.Rejected,
 		OutboxFenced:     m.counters.OutboxFenced,
 		OutboxRefused:    m.counters.OutboxRefused,
 		ReceivedReplaced: m.counters.ReceivedReplaced,

@@ -113,9 +113,25 @@ func (w *world) batch() *shoalpb.Batch {
 
 func (w *world) message() *shoalpb.Message {
 	w.text++
-	return &shoalpb.Message{
+	m := &shoalpb.Message{
 		Topic: w.one("topic", "a", "a/b", "a/c", "b"), Payload: fmt.Appendf(nil, "m%d", w.text),
 		Qos: uint32(w.choose(3, "qos")), Retain: w.flip("retain"), Publisher: w.one("publisher", "c0", "c1", "p"),
+	}
+	if w.choose(6, "expires") == 0 {
+		ms := uint64(w.choose(60, "expiry"))
+		m.ExpiryMs = &ms
+	}
+	return m
+}
+
+// limits are sometimes those of the shard.
+func (w *world) limits() *shoalpb.QueueLimits {
+	if w.flip("own limits") {
+		return nil
+	}
+	return &shoalpb.QueueLimits{
+		Messages: uint64(w.choose(4, "messages")) * 33, Bytes: uint64(w.choose(4, "bytes")) * 150,
+		Policy: shoalpb.QueuePolicy(w.choose(3, "policy")),
 	}
 }
 
@@ -128,6 +144,7 @@ func (w *world) command(node string) *shoalpb.Command {
 		return &shoalpb.Command{Open: &shoalpb.Open{
 			Client: w.one("client", "c0", "c1", "c2"), CleanStart: w.choose(4, "clean") == 0,
 			ExpiryS: uint32(w.choose(4, "expiry")), Window: uint32(w.choose(3, "window")),
+			Limits: w.limits(),
 		}}
 	}
 	c := w.conns[len(w.conns)-1-w.choose(min(len(w.conns), 4), "conn")]
