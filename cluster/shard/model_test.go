@@ -72,7 +72,7 @@ func newModel(c Config) *model {
 
 func (m *model) apply(index uint64, e *shoalpb.Entry) (results []*shoalpb.BatchAnswer) {
 	place := uint64(0)
-	m.clock += e.ClockMs
+	m.clock = max(m.clock, e.ClockMs)
 	for _, p := range e.Proposals {
 		var answer *shoalpb.BatchAnswer
 		switch {

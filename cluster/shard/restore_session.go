@@ -27,7 +27,6 @@ func (r *restorer) sessionRow(k, v []byte) error {
 		expiry:     row.ExpiryS,
 		window:     uint16(row.Window),
 		durable:    row.Durable,
-		limits:     r.m.limits(row.Limits),
 	}
 	m := r.m
 	m.sessions[client] = s
@@ -66,10 +65,11 @@ func (r *restorer) subscriptions(s *session, rows []*shoalpb.Subscription) error
 }
 
 func (r *restorer) extra(s *session, row *shoalpb.SessionRow) error {
-	if len(row.Former) == 0 && row.Will == nil && row.Dropped == 0 && len(row.Received) == 0 {
+	if len(row.Former) == 0 && row.Will == nil && row.Dropped == 0 && row.Limits == nil && len(row.Received) == 0 {
 		return nil
 	}
 	x := s.more()
+	x.limits = r.m.limits(row.Limits)
 	x.will, x.willConn, x.dropped = row.Will, row.WillConn, row.Dropped
 	for _, o := range row.Former {
 		x.former = append(x.former, former{r.m.process(o.Node, o.Boot), o.Conn})

@@ -35,12 +35,21 @@ func (l *limits) row() *shoalpb.QueueLimits {
 	return &shoalpb.QueueLimits{Messages: uint64(l.messages), Bytes: uint64(l.bytes), Policy: l.policy}
 }
 
+// setLimits gives a session the limits of its new owner.
+func (s *session) setLimits(l *limits) {
+	if l != nil {
+		s.more().limits = l
+	} else if s.extra != nil {
+		s.extra.limits = nil
+	}
+}
+
 // limitsOf are the limits that hold for a session: where it has none, those of
 // the shard.
 func (m *Machine) limitsOf(s *session) limits {
 	var l limits
-	if s.limits != nil {
-		l = *s.limits
+	if s.extra != nil && s.extra.limits != nil {
+		l = *s.extra.limits
 	}
 	setDefault(&l.messages, m.cfg.QueueEntries)
 	setDefault(&l.bytes, m.cfg.QueueBytes)

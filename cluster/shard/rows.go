@@ -154,7 +154,6 @@ func (s *session) row(use func(*body)) []byte {
 		SentHi:     s.sentHi,
 		OpenSentHi: s.openSentHi,
 		Queue:      s.queue.row(use),
-		Limits:     s.limits.row(),
 	}
 	if s.owner != nil {
 		row.Node, row.Boot = s.owner.node, s.owner.boot
@@ -167,7 +166,7 @@ func (s *session) row(use func(*body)) []byte {
 	}
 	if x := s.extra; x != nil {
 		row.Will, row.WillConn = x.will, x.willConn
-		row.Dropped = x.dropped
+		row.Dropped, row.Limits = x.dropped, x.limits.row()
 		for _, r := range x.received {
 			row.Received = append(row.Received, r.row())
 		}

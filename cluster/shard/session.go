@@ -22,9 +22,8 @@ type session struct {
 	openSentHi uint64
 	queue      *queue // nil if there are no unfinished entries
 
-	subs   []*subscription // ascending by filter
-	extra  *extra          // nil if there is nothing in it
-	limits *limits         // of the queue; nil for the shard's own
+	subs  []*subscription // ascending by filter
+	extra *extra          // nil if there is nothing in it
 
 	detachedAt uint64 // by the shard's clock
 	expiry     uint32 // Session Expiry Interval in seconds
@@ -45,6 +44,7 @@ type extra struct {
 	willConn uint64      // connection that left the Will of a detached session
 	received []*received // in order of arrival
 	dropped  uint64      // at the queue's limits, in this incarnation
+	limits   *limits     // of the queue; nil for the shard's own
 }
 
 // process is a node's process that has or had connections here.
@@ -116,7 +116,7 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 	m.gauges.attached++
 	s.expiry = c.ExpiryS
 	s.window = uint16(max(c.Window, 1))
-	s.limits = m.limits(c.Limits)
+	s.setLimits(m.limits(c.Limits))
 	s.setWill(c.Will)
 	s.openSentHi = s.sentHi
 	s.advance()
@@ -202,7 +202,6 @@ func (m *Machine) reset(s *session) {
 	s.durable = false
 	s.expiry = 0
 	s.detachedAt = 0
-	s.limits = nil
 	if x := s.extra; x != nil {
 		for _, r := range x.received {
 			r.session = nil
