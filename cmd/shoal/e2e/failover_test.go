@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -25,16 +26,14 @@ func TestFailover(t *testing.T) {
 		kills, _ = strconv.Atoi(s)
 	}
 	c := startCluster(t, 6)
+	clients := shardClients(t, c)
 	rng := rand.New(rand.NewPCG(1, 12))
 	var all []time.Duration
-	for i := range kills {
+	for range kills {
 		c.awaitReady()
 		awaitLeaders(t, c)
 		n := c.nodes[rng.IntN(len(c.nodes))]
-		if !leadsShard(t, n) {
-			continue
-		}
-		all = append(all, failover(t, c, n, i)...)
+		all = append(all, failover(t, c, n, clients)...)
 		n.start()
 	}
 	slices.Sort(all)
@@ -46,117 +45,84 @@ func TestFailover(t *testing.T) {
 }
 
 // failover kills n and returns how long each shard that it led did not
-// acknowledge. One client for each shard publishes to itself, on another node.
-func failover(t *testing.T, c *cluster, n *node, round int) (took []time.Duration) {
+// acknowledge. The client of each shard publishes to itself, on another node.
+func failover(t *testing.T, c *cluster, n *node, clients map[string]*person) (took []time.Duration) {
+	t.Helper()
 	s, err := n.status()
 	if err != nil {
 		t.Fatal(err)
 	}
-	led := map[string]bool{}
-	for _, g := range s.Groups {
-		if g.State == "Leader" && g.Group != "directory" {
-			led[g.Group] = true
-		}
-	}
-	others := slices.DeleteFunc(c.addrs(), func(a string) bool { return a == n.mqtt })
-	clients := shardClients(t, c, others, led, round)
-	n.kill()
-	killed := time.Now()
 	var mu sync.Mutex
 	var tasks sync.WaitGroup
-	for _, p := range clients {
+	others := slices.DeleteFunc(c.addrs(), func(a string) bool { return a == n.mqtt })
+	var moved []*person
+	for _, g := range s.Groups {
+		if p := clients[g.Group]; p != nil && g.State == "Leader" {
+			p.offline()
+			p.nodes = others
+			if err := p.online(); err != nil {
+				t.Fatal(err)
+			}
+			moved = append(moved, p)
+		}
+	}
+	n.kill()
+	killed := time.Now()
+	for _, p := range moved {
 		tasks.Go(func() {
 			m := packet.Publish{Topic: []byte("failover/" + p.connect.ClientID), Payload: []byte("x"), QoS: packet.QoS1}
 			if err := p.publish(m, nil); err != nil {
 				t.Error(err)
 			}
 			mu.Lock()
+			defer mu.Unlock()
 			took = append(took, time.Since(killed))
-			mu.Unlock()
 		})
 	}
 	tasks.Wait()
-	for _, p := range clients {
-		p.connect.CleanStart, p.connect.HasSessionExpiry = true, false
-		p.offline()
-		if p.online() == nil {
-			p.leave()
-		}
-	}
 	return took
 }
 
-// shardClients returns a durable client for each of the shards named, subscribed
-// to a topic of its own: what is published there has to be committed in its
-// shard. It finds them by trying names and looking which shard has one more
-// session.
-func shardClients(t *testing.T, c *cluster, at []string, shards map[string]bool, round int) (clients []*person) {
+// shardClients returns a durable client for each shard, subscribed to a topic of
+// its own: what is published there has to be committed in its shard. It finds
+// them by trying names and looking which shard has one more session.
+func shardClients(t *testing.T, c *cluster) map[string]*person {
 	t.Helper()
-	n := c.byAddr(at[0])
 	sessions := func() map[string]int {
-		s, err := n.status()
+		s, err := c.nodes[0].status()
 		if err != nil {
 			t.Fatal(err)
 		}
 		by := map[string]int{}
 		for _, g := range s.Groups {
-			by[g.Group] = g.Sessions
+			if g.Group != "directory" {
+				by[g.Group] = g.Sessions
+			}
 		}
 		return by
 	}
-	want := len(shards)
-	found := map[string]bool{}
-	for i := 0; len(clients) < want && i < 200; i++ {
+	clients := map[string]*person{}
+	for i := 0; len(clients) < len(sessions()); i++ {
 		before := sessions()
-		name := fmt.Sprintf("failover-%d-%d", round, i)
-		p := newPerson(at, 0, packet.Connect{ClientID: name, HasSessionExpiry: true, SessionExpiry: 600})
+		name := fmt.Sprint("failover-", i)
+		p := newPerson(c.addrs(), 0, packet.Connect{ClientID: name, HasSessionExpiry: true, SessionExpiry: 3600})
 		if err := p.online(); err != nil {
 			t.Fatal(err)
 		}
 		if err := p.subscribe(func(*packet.Publish) {}, packet.Subscription{Filter: "failover/" + name, QoS: packet.QoS1}); err != nil {
 			t.Fatal(err)
 		}
-		group := ""
 		eventually(t, "the new session", func() error {
 			for g, count := range sessions() {
 				if count > before[g] {
-					group = g
+					clients[g] = p
 					return nil
 				}
 			}
-			return fmt.Errorf("in no shard")
+			return errors.New("in no shard")
 		})
-		if shards[group] && !found[group] {
-			found[group] = true
-			clients = append(clients, p)
-			continue
-		}
-		p.connect.CleanStart, p.connect.HasSessionExpiry = true, false
-		p.offline()
-		if p.online() == nil {
-			p.leave()
-		}
 	}
 	return clients
-}
-
-// byAddr returns the node with that MQTT address.
-func (c *cluster) byAddr(addr string) *node {
-	for _, n := range c.nodes {
-		if n.mqtt == addr {
-			return n
-		}
-	}
-	c.t.Fatalf("no node at %s", addr)
-	return nil
-}
-
-func leadsShard(t *testing.T, n *node) bool {
-	s, err := n.status()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return slices.ContainsFunc(s.Groups, func(g groupStatus) bool { return g.State == "Leader" && g.Group != "directory" })
 }
 
 // awaitLeaders waits until each group has a leader that all nodes know.
