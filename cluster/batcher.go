@@ -15,6 +15,7 @@ const entryFormat = 1
 // encoded parts: the bytes a peer sends are the bytes proposed.
 const (
 	fieldEntryFormat    = 1
+	fieldEntryClock     = 2
 	fieldEntryProposals = 3
 	fieldProposalBatch  = 1
 )
@@ -39,6 +40,8 @@ type batcher struct {
 	in    chan *proposal
 	slots chan struct{}
 	out   chan flight
+	// stamp, if not nil, is the clock that entries carry.
+	stamp func() uint64
 }
 
 type flight struct {
@@ -84,7 +87,7 @@ func (b *batcher) run(ctx context.Context, apply func(entry []byte) (future, err
 		}
 		var props []*proposal
 		props, next = b.gather(next)
-		f, err := apply(appendEntry(nil, props))
+		f, err := apply(appendEntry(b.clock(), props))
 		b.out <- flight{f, err, props}
 	}
 }
@@ -107,15 +110,26 @@ func (b *batcher) gather(first *proposal) (props []*proposal, next *proposal) {
 	}
 }
 
+func (b *batcher) clock() uint64 {
+	if b.stamp == nil {
+		return 0
+	}
+	return b.stamp()
+}
+
 // appendEntry encodes an Entry around already encoded proposals.
-func appendEntry(dst []byte, props []*proposal) []byte {
-	total := 2
+func appendEntry(clockMs uint64, props []*proposal) []byte {
+	total := 16
 	for _, p := range props {
 		total += p.size()
 	}
-	dst = append(make([]byte, 0, len(dst)+total), dst...)
+	dst := make([]byte, 0, total)
 	dst = protowire.AppendTag(dst, fieldEntryFormat, protowire.VarintType)
 	dst = protowire.AppendVarint(dst, entryFormat)
+	if clockMs > 0 {
+		dst = protowire.AppendTag(dst, fieldEntryClock, protowire.VarintType)
+		dst = protowire.AppendVarint(dst, clockMs)
+	}
 	for _, p := range props {
 		dst = protowire.AppendTag(dst, fieldEntryProposals, protowire.BytesType)
 		if !p.batch {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -50,6 +51,18 @@ type Config struct {
 	Net *NetHooks
 	// Disk, if not nil, lets tests slow, hang and fill the disk.
 	Disk *DiskHooks
+	// Clocks, if not nil, replaces the clocks that shards measure time by.
+	Clocks *ClockHooks
+}
+
+// ClockHooks are the clocks behind the shards' time, for tests. Leases and
+// everything else keep to the real ones.
+type ClockHooks struct {
+	// Wall is the wall clock, Boot the boot-time clock.
+	Wall func() time.Time
+	Boot func() time.Duration
+	// Look is how often a leader looks at a Boot clock that may jump.
+	Look time.Duration
 }
 
 // NetHooks are the places where a test gets between nodes.

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/shoalmq/shoal/broker/session"
 	shoalpb "github.com/shoalmq/shoal/proto"
@@ -250,7 +251,7 @@ func deliveries(entries []*shoalpb.FeedEntry) []session.Delivery {
 	for i, e := range entries {
 		out[i] = session.Delivery{
 			Seq: e.Seq, QoS: uint8(e.Qos), Released: e.Released, Retain: e.Retain,
-			Identifiers: e.Identifiers, Message: e.Message,
+			Identifiers: e.Identifiers, Message: e.Message, Age: time.Duration(e.AgeMs) * time.Millisecond,
 		}
 	}
 	return out

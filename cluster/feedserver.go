@@ -120,6 +120,12 @@ func (l *shardLead) take(eff *shard.Effects) {
 	if len(eff.OutboxGrew) > 0 {
 		l.outboxGrew.set()
 	}
+	if eff.DueGrew {
+		l.dueGrew.set()
+	}
+	if eff.DeadlineMoved {
+		l.deadlineMoved.set()
+	}
 }
 
 // notice adds to what client's connection is told. Called with mu held.
@@ -190,6 +196,7 @@ func (l *shardLead) next(s *feedSeat) portion {
 	if len(s.dirty) == 0 {
 		return p
 	}
+	now := l.g.clock.now()
 	l.g.read(func(m machine) {
 		for len(s.dirty) > 0 && size < feedReplyBytes {
 			client := s.dirty[0]
@@ -199,16 +206,16 @@ func (l *shardLead) next(s *feedSeat) portion {
 			if f == nil {
 				continue
 			}
-			size += s.read(m.(*shardMachine).Machine, f, &p)
+			size += s.read(m.(*shardMachine).Machine, f, now, &p)
 		}
 	})
 	return p
 }
 
-// read takes one session's new entries. Called with mu held.
-func (s *feedSeat) read(m *shard.Machine, f *shoalpb.Fetch, p *portion) (size int) {
+// read takes one session's new entries, with their ages by the shard's clock now. Called with mu held.
+func (s *feedSeat) read(m *shard.Machine, f *shoalpb.Fetch, now uint64, p *portion) (size int) {
 	out := sessionPortion{client: f.Client, conn: f.Conn}
-	owner := m.Entries(f.Client, f.Conn, f.After, feedSessionEntries, m.Clock(), func(d session.Delivery) bool {
+	owner := m.Entries(f.Client, f.Conn, f.After, feedSessionEntries, now, func(d session.Delivery) bool {
 		out.entries = append(out.entries, d)
 		size += messageBytes(d.Message)
 		return size < feedReplyBytes
@@ -289,7 +296,7 @@ func (p portion) encode(term uint64) *shoalpb.FeedReply {
 		for _, d := range s.entries {
 			out.Entries = append(out.Entries, &shoalpb.FeedEntry{
 				Seq: d.Seq, Qos: uint32(d.QoS), Released: d.Released, Retain: d.Retain,
-				Identifiers: d.Identifiers, Message: d.Message,
+				Identifiers: d.Identifiers, Message: d.Message, AgeMs: milliseconds(d.Age),
 			})
 		}
 		r.Sessions = append(r.Sessions, out)

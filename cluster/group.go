@@ -34,7 +34,9 @@ type group struct {
 	self    raft.ServerID
 
 	batcher *batcher
-	tasks   *tasks
+	// clock is the estimate of a shard's clock; nil for the directory.
+	clock *shardClock
+	tasks *tasks
 	// term is the term this node leads and is ready to serve, 0 if it does not.
 	term atomic.Uint64
 	// lead starts what runs while this node leads the group; it ends with the
@@ -88,6 +90,12 @@ func openGroup(g *group, founders []raft.Server, fresh func(scanFunc) (machine, 
 	g.configured.Store(&configuration{marker.ConfigurationIndex, marker.Configuration.Servers})
 	g.lastCheckpoint.Store(marker.Index)
 	g.batcher = newBatcher()
+	if g.clock != nil {
+		g.batcher.stamp = g.clock.now
+		if g.clock.old, err = g.logs.LastIndex(); err != nil {
+			return fmt.Errorf("open %s: %w", g.name, err)
+		}
+	}
 	g.state.OnInstall(g.installed)
 	g.logs.KeepFor(g.state) // what stands behind a copy that is being sent stays
 	g.life.Lock()           // an install may come at once and want to reopen

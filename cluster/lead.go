@@ -21,6 +21,8 @@ type shardLead struct {
 	owners     *broadcast
 	outboxGrew signal
 	fenceGrew  signal
+	// dueGrew wakes the dispatcher, deadlineMoved the clock.
+	dueGrew, deadlineMoved signal
 }
 
 // broadcast wakes all that wait at the time.
@@ -49,14 +51,18 @@ func newShardLead(ctx context.Context, n *Node, g *group, term uint64) *shardLea
 		n: n, g: g, term: term, tasks: newTasks(ctx),
 		seats: make(map[*feedSeat]struct{}), senders: make(map[outboxKey]*outboxSender),
 		owners: newBroadcast(), outboxGrew: newSignal(), fenceGrew: newSignal(),
+		dueGrew: newSignal(), deadlineMoved: newSignal(),
 	}
 }
 
 func (l *shardLead) start() {
 	l.tasks.run(l.runFences)
 	l.tasks.run(l.runOutbox)
+	l.tasks.run(l.runClock)
+	l.tasks.run(l.runDispatch)
 	l.tasks.run(l.runFormer)
 	l.outboxGrew.set()
+	l.dueGrew.set()
 	l.fenceGrew.set()
 }
 

@@ -95,6 +95,23 @@ const (
 	// retryDelay paces what is tried again while a leader is unknown.
 	retryDelay = 20 * time.Millisecond
 
+	// dispatchPage is how many due messages are matched and proposed at once:
+	// the Wills of a dead node's clients fill a few entries each.
+	dispatchPage = 256
+
+	// anchorInterval is how often a leader notes the wall time: what a shard may
+	// lose of its time when all nodes restart, if their clocks do not agree then.
+	anchorInterval = time.Minute
+
+	// anchorRetry is after how long it asks again, at first, if the clocks did
+	// not agree: other nodes may be about to start.
+	anchorRetry = time.Second
+
+	// wallTolerance is by how much two wall clocks may differ and agree still;
+	// wallTimeout bounds the question.
+	wallTolerance = 5 * time.Second
+	wallTimeout   = 2 * time.Second
+
 	// volatileBytes bounds QoS 0 messages waiting for one node, or for one
 	// shard's leader: some hundred milliseconds of a busy link. What does not
 	// fit is dropped and counted.

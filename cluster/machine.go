@@ -55,14 +55,19 @@ type shardMachine struct {
 	eff    shard.Effects
 	// leading returns the lead if this node leads the shard, else nil.
 	leading func() *shardLead
+	// clock is told of the time that a follower hears.
+	clock *shardClock
 }
 
 func (s *shardMachine) apply(index, _ uint64, e *shoalpb.Entry) ([]result, error) {
-	eff := &s.eff
-	if s.leading() == nil {
+	eff, follows, before := &s.eff, s.leading() == nil, s.Clock()
+	if follows {
 		eff = nil
 	}
 	rs, err := s.Machine.Apply(index, e, eff)
+	if now := s.Clock(); follows && now > before {
+		s.clock.heard(index, now)
+	}
 	out := make([]result, len(rs))
 	for i := range rs {
 		out[i].batch = rs[i].Batch
@@ -85,7 +90,7 @@ func (s *shardMachine) freeze() checkpoint {
 }
 
 func (s *shardMachine) fresh(scan scanFunc) (machine, error) {
-	m := &shardMachine{Machine: shard.New(s.config), config: s.config, leading: s.leading}
+	m := &shardMachine{Machine: shard.New(s.config), config: s.config, leading: s.leading, clock: s.clock}
 	return m, m.Restore(scan)
 }
 

@@ -241,10 +241,10 @@ func (n *Node) openDirectory(founders []string) error {
 	fresh := func(scan scanFunc) (machine, error) {
 		return (&directoryMachine{tell: n.directoryMoved, gen: &n.routes.gen, seen: n.lease.entry}).fresh(scan)
 	}
-	return n.openGroup(0, servers(founders), fresh, n.leadDirectory)
+	return n.openGroup(0, servers(founders), nil, fresh, n.leadDirectory)
 }
 
-func (n *Node) openGroup(id uint32, founders []raft.Server, fresh func(scanFunc) (machine, error), lead func(*group) func(context.Context, uint64) func()) error {
+func (n *Node) openGroup(id uint32, founders []raft.Server, clock *shardClock, fresh func(scanFunc) (machine, error), lead func(*group) func(context.Context, uint64) func()) error {
 	state, err := n.dir.OpenState(id)
 	if err != nil {
 		return fmt.Errorf("open state of %s: %w", groupName(id), err)
@@ -253,6 +253,7 @@ func (n *Node) openGroup(id uint32, founders []raft.Server, fresh func(scanFunc)
 		id: id, name: groupName(id), log: n.log.With("group", groupName(id)), fatal: n.fatal,
 		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx), progress: newSignal(), leaderMoved: newBroadcast(),
 	}
+	g.clock = clock
 	g.lead = lead(g)
 	g.setBack = func() {
 		if id == 0 {
@@ -293,6 +294,7 @@ func (n *Node) leadDirectory(g *group) func(context.Context, uint64) func() {
 func (n *Node) leadShard(g *group) func(context.Context, uint64) func() {
 	return func(ctx context.Context, term uint64) func() {
 		l := newShardLead(ctx, n, g, term)
+		l.beginClock()
 		n.mu.Lock()
 		n.leads[g.id] = l
 		n.mu.Unlock()

@@ -158,9 +158,9 @@ func (s *outboxSender) fill(pipe outboxPipe) error {
 	for len(s.sent) < batchesInFlight {
 		var first uint64
 		var commands []*shoalpb.Command
+		now := s.l.g.clock.now()
 		s.l.g.read(func(m machine) {
-			sm := m.(*shardMachine)
-			first, commands = sm.Outbox(s.target, s.after, outboxBatchBytes, sm.Clock())
+			first, commands = m.(*shardMachine).Outbox(s.target, s.after, outboxBatchBytes, now)
 		})
 		if len(commands) == 0 {
 			return nil

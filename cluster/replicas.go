@@ -83,10 +83,11 @@ func (n *Node) openShard(id uint32, placed directory.Placement) error {
 	}
 	config := shard.Config{Group: id, Life: 1}
 	leading := func() *shardLead { return n.leadNow(id) }
+	clock := newShardClock(n.config.boot())
 	fresh := func(scan scanFunc) (machine, error) {
-		return (&shardMachine{config: config, leading: leading}).fresh(scan)
+		return (&shardMachine{config: config, leading: leading, clock: clock}).fresh(scan)
 	}
-	return n.openGroup(id, servers(founders), fresh, n.leadShard)
+	return n.openGroup(id, servers(founders), clock, fresh, n.leadShard)
 }
 
 // dropShard throws a replica away, if the group's leader says that its committed

@@ -60,6 +60,7 @@ func (s *peerServer) Operate(ctx context.Context, r *shoalpb.OperateRequest) (*s
 
 func (s *peerServer) Hello(_ context.Context, r *shoalpb.HelloRequest) (*shoalpb.HelloReply, error) {
 	reply := s.n.birth.Answer(r)
+	reply.WallMs = s.n.config.wall()
 	status, err := json.Marshal(s.n.Status())
 	if err == nil {
 		reply.Status = status
