@@ -77,6 +77,11 @@ const (
 	slowTime   = 500 * time.Millisecond
 	slowMemory = 10 * time.Second
 
+	// replaceTimeout is how long a node with a bad disk asks whether the others can
+	// do without it, before it gives up and is started again: longer than gossip
+	// takes to come together and a directory leader to be elected.
+	replaceTimeout = 30 * time.Second
+
 	// aliveTimeout is how long a replica may keep silent and still count as alive
 	// when a group's configuration is changed: longer than a heartbeat on a busy
 	// machine, shorter than a lease.

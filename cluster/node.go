@@ -50,6 +50,10 @@ type Node struct {
 	self    raft.ServerID
 	rpcName string
 	boot    uint64 // first one of this run
+	// states are the state files that were opened with the disk and that no
+	// group has taken yet; by mu.
+	states   map[uint32]*storage.StateFile
+	diskOpen atomic.Bool
 
 	tls       *tls.Config
 	gossipKey []byte
@@ -151,17 +155,7 @@ func (n *Node) open() (err error) {
 	if err = tryListen(n.config.GossipAddr); err != nil {
 		return fmt.Errorf("listen for gossip (gossip-addr): %w", err)
 	}
-	so := storage.Options{NodeID: n.config.NodeID, Logger: n.log, OnFatal: n.fatal}
-	if h := n.config.Disk; h != nil {
-		so.BeforeSync = h.BeforeSync
-	}
-	if n.dir, err = storage.Open(n.config.DataDir, so); err != nil {
-		return err
-	}
-	if n.logs, err = n.dir.OpenLog(storage.LogOptions{TailBytes: logCacheBytes, OnCommit: n.watch.committed}); err != nil {
-		return err
-	}
-	if n.boot, err = n.dir.NextBoot(); err != nil {
+	if err = n.openDisk(); err != nil {
 		return err
 	}
 	id := n.dir.Identity()
@@ -245,9 +239,9 @@ func (n *Node) openDirectory(founders []string) error {
 }
 
 func (n *Node) openGroup(id uint32, founders []raft.Server, clock *shardClock, fresh func(scanFunc) (machine, error), lead func(*group) func(context.Context, uint64) func()) error {
-	state, err := n.dir.OpenState(id)
+	state, err := n.openState(id)
 	if err != nil {
-		return fmt.Errorf("open state of %s: %w", groupName(id), err)
+		return err
 	}
 	g := &group{
 		id: id, name: groupName(id), log: n.log.With("group", groupName(id)), fatal: n.fatal,
@@ -512,6 +506,10 @@ func (n *Node) clusterID() string {
 func (n *Node) fatal(err error) {
 	n.log.Error("the node cannot go on", "err", err)
 	if n.failed.CompareAndSwap(nil, &err) {
+		var bad *storage.BadDiskError
+		if errors.As(err, &bad) {
+			_ = n.dir.Condemn(bad.Reason) // the next start finds it out at once
+		}
 		n.fatalC <- err
 	}
 }

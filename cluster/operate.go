@@ -75,6 +75,8 @@ func (n *Node) acceptOperate(ctx context.Context, req *shoalpb.OperateRequest) *
 func (n *Node) command(ctx context.Context, g *group, req *shoalpb.OperateRequest) (text string, err error) {
 	set := &shoalpb.SetNode{Node: req.Node}
 	switch req.Command {
+	case "":
+		return "every group has a quorum without it", n.dispensable(ctx, g, req.Node)
 	case "drain":
 		set.Drained = true
 		text = fmt.Sprintf("%s is drained: it gives its leaderships away, and its replicas where other nodes can take them", req.Node)

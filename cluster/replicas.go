@@ -133,9 +133,13 @@ func (n *Node) notNamed(ctx context.Context, id uint32) error {
 // closeShard closes a replica and its state file.
 func (n *Node) closeShard(id uint32) {
 	n.mu.Lock()
-	g := n.groups[id]
+	g, unused := n.groups[id], n.states[id]
 	delete(n.groups, id)
+	delete(n.states, id)
 	n.mu.Unlock()
+	if unused != nil {
+		_ = unused.Close()
+	}
 	if g == nil {
 		return
 	}

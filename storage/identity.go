@@ -36,6 +36,10 @@ type Identity struct {
 	Files []string `json:"files"`
 }
 
+// ReadIdentity returns the identity of the data directory at path, which need
+// not be fit for anything else.
+func ReadIdentity(path string) (Identity, error) { return readIdentity(path) }
+
 func newIdentity(nodeID string) Identity {
 	return Identity{Format: Format, NodeID: nodeID, DiskID: randomHex(8), Nonce: randomHex(16)}
 }
