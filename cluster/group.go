@@ -465,11 +465,30 @@ func (g *group) stopRaft() error {
 	return err
 }
 
-// transfer gives the leadership away if this node has it.
-func (g *group) transfer() error {
+// transfer gives the leadership away if this node has it: to a voter, or with
+// "" to the one that is furthest. raft 1.8 leaves the question unanswered if its
+// lead ends, or its main loop stands, under it: the wait is bounded.
+func (g *group) transfer(to raft.ServerID) error {
 	r := g.raftNow.Load()
 	if r == nil || r.State() != raft.Leader {
 		return nil
 	}
-	return r.LeadershipTransfer().Error()
+	var f raft.Future
+	if to == "" {
+		f = r.LeadershipTransfer()
+	} else {
+		f = r.LeadershipTransferToServer(to, raft.ServerAddress(to))
+	}
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	t := time.NewTimer(transferTimeout)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-t.C:
+		return errors.New("leadership transfer: no answer")
+	case <-g.tasks.ctx.Done():
+		return raft.ErrRaftShutdown
+	}
 }

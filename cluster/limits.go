@@ -61,6 +61,10 @@ const (
 	askTimeout     = 3 * time.Second
 	operateTimeout = 15 * time.Second
 
+	// transferTimeout bounds the wait for a leadership transfer: raft gives up
+	// after an election timeout.
+	transferTimeout = 4 * electionTimeout
+
 	// hangTime is how long a commit of the raft log may take before the disk
 	// counts as hanging. It is two fsyncs, three when the file grows: a disk with
 	// fsyncs of a second is slow, not dead. It must end well before awayTimeout,

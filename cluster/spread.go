@@ -70,7 +70,7 @@ func (n *Node) undrained() (nodes []string) {
 // leave gives all leaderships away.
 func (n *Node) leave() {
 	for _, g := range n.allGroups() {
-		if err := g.transfer(); err != nil {
+		if err := g.transfer(""); err != nil {
 			g.log.Debug("give leadership away", "err", err)
 		}
 	}
@@ -92,7 +92,7 @@ func (n *Node) hand(fit []string) {
 			if s.ID == n.self || s.Suffrage != raft.Voter || !slices.Contains(fit, nodeOf(string(s.ID))) {
 				continue
 			}
-			err := r.LeadershipTransferToServer(s.ID, s.Address).Error()
+			err := g.transfer(s.ID)
 			if err == nil {
 				break
 			}
@@ -118,8 +118,7 @@ func (n *Node) spreadLeaders() {
 		}
 		to := replicas[0]
 		g.log.Debug("gives its leadership to the preferred replica", "to", to)
-		f := g.raftNow.Load().LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))
-		if err := f.Error(); err != nil {
+		if err := g.transfer(raft.ServerID(to)); err != nil {
 			g.log.Debug("leadership transfer", "to", to, "err", err)
 			n.settled[nodeOf(to)] = seenUp{} // wait again before the next try
 		}
