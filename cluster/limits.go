@@ -65,6 +65,21 @@ const (
 	// after an election timeout.
 	transferTimeout = 4 * electionTimeout
 
+	// openStart is how many Opens of a process to a shard may be under way before
+	// anything is known of it: a burst, some batches long. openMost and openLeast
+	// bound what is learned: the first in memory, the second so that there is
+	// always something to learn from.
+	openStart = 1024
+	openMost  = 16384
+	openLeast = 16
+
+	// openGoal is how long an Open should take: a fraction of openTimeout, many
+	// commits. Above it the bound shrinks by openBackoff, below it grows by
+	// openStep with each bound's worth of answers.
+	openGoal    = 250 * time.Millisecond
+	openBackoff = 0.7
+	openStep    = 16.0
+
 	// hangTime is how long a commit of the raft log may take before the disk
 	// counts as hanging. It is two fsyncs, three when the file grows: a disk with
 	// fsyncs of a second is slow, not dead. It must end well before awayTimeout,

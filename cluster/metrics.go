@@ -14,6 +14,8 @@ type metrics struct {
 	// diskCommit is how long commits of the raft log take, fsync included.
 	diskCommit prometheus.Histogram
 	diskHangs  prometheus.Counter
+	// opensRefused counts CONNECTs that admission refused.
+	opensRefused prometheus.Counter
 }
 
 // delayBuckets are the bounds of histograms of delays, in seconds: from a fast
@@ -41,8 +43,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		Name: "shoal_disk_hangs_total",
 		Help: "How often the disk did not answer and this node fell silent.",
 	})
+	m.opensRefused = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "shoal_opens_refused_total",
+		Help: "CONNECTs refused because too many were under way to their shard.",
+	})
 	if r != nil {
-		r.MustRegister(m.dropped, m.fenced, m.diskCommit, m.diskHangs)
+		r.MustRegister(m.dropped, m.fenced, m.diskCommit, m.diskHangs, m.opensRefused)
 	}
 	return m
 }

@@ -20,6 +20,7 @@ type process struct {
 	tasks   *tasks
 	sources []*source     // by group
 	feeds   []*feedClient // by group; feeds[0] is unused
+	admits  []*admission  // by group; admits[0] is unused
 	full    []atomic.Pointer[fullOutboxes]
 	routes  *ownRoutes
 	resumes *resumer
@@ -58,6 +59,7 @@ func newProcess(n *Node, boot uint64, shards int) *process {
 		s.full = func(targets []*shoalpb.Target) { p.setFull(id, targets) }
 		p.sources = append(p.sources, s)
 		p.feeds = append(p.feeds, newFeedClient(p, id))
+		p.admits = append(p.admits, newAdmission())
 	}
 	return p
 }
@@ -328,6 +330,11 @@ func (n *Node) Open(r session.OpenRequest, sink session.Sink, done func(session.
 		return
 	}
 	l := &link{p: p, client: r.Client, shard: n.shardOf(r.Client), sink: sink}
+	if !p.admits[l.shard].enter() {
+		n.metrics.opensRefused.Inc()
+		done(nil, session.Opened{}, session.ErrBusy)
+		return
+	}
 	o := &opening{l: l, done: done}
 	p.opens(l.client)
 	o.command = &command{owner: l, keep: true, done: o.answered, data: encodeCommand(&shoalpb.Command{Open: &shoalpb.Open{
@@ -367,6 +374,8 @@ func (o *opening) giveUp() {
 
 func (o *opening) answered(_ uint64, a *shoalpb.Answer, err error) {
 	o.timer.Stop()
+	now := time.Now()
+	o.l.p.admits[o.l.shard].leave(now.Sub(o.command.queued), now)
 	opened := a.GetOpen()
 	if err == nil {
 		err = answerError(a)
