@@ -147,6 +147,8 @@ func errorCode(err error) (packet.Code, bool) {
 	switch {
 	case errors.Is(err, session.ErrQuota):
 		return packet.CodeQuotaExceeded, true
+	case errors.Is(err, session.ErrBusy):
+		return packet.CodeServerBusy, true
 	case errors.Is(err, session.ErrIDInUse):
 		return packet.CodePacketIdentifierInUse, true
 	}

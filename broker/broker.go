@@ -22,6 +22,8 @@ type Broker struct {
 	metrics metrics
 	wake    *wake
 	wheel   *wheel
+	gate    *gate
+	memory  *memory
 	subs    *subscriptions
 	readers sync.Pool // *reader
 
@@ -57,6 +59,8 @@ func New(config Config) *Broker {
 		done:      make(chan struct{}),
 	}
 	b.log = b.config.Log
+	b.gate, b.memory = newGate(&b.config), newMemory(b)
+	b.metrics.broker = b
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	if b.config.Metrics != nil {
 		b.config.Metrics.MustRegister(&b.metrics)
@@ -80,6 +84,9 @@ func (b *Broker) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	for {
+		if !b.gate.wait(ctx, b.ctx.Done()) {
+			return nil
+		}
 		nc, err := l.Accept()
 		if err == nil {
 			b.take(nc)
@@ -112,6 +119,9 @@ func (b *Broker) enter(l net.Listener) error {
 		b.wheel = newWheel(time.Now())
 		b.tasks.Go(func() { b.wake.run(b.done) })
 		b.tasks.Go(b.sweep)
+		if b.memory.limit > 0 {
+			b.tasks.Go(func() { b.memory.run(b.done) })
+		}
 	}
 	b.listeners[l] = struct{}{}
 	b.open.Add(1)
@@ -150,6 +160,10 @@ func (b *Broker) take(nc net.Conn) {
 	b.conns[c] = struct{}{}
 	closing := b.closing
 	b.mu.Unlock()
+	if oldest := b.gate.enter(c); oldest != nil {
+		b.metrics.halfOpenClosed.Add(1)
+		oldest.abort("too many connections have not sent CONNECT, and this one for longest")
+	}
 	c.start()
 	if closing { // Close has not seen it
 		c.abort("server is shutting down")

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -55,6 +56,19 @@ type Config struct {
 	MaxUnfinishedBytes int
 	// MaxConnections bounds the connections of this node: no bound.
 	MaxConnections int
+	// ConnectRate is how many connections are accepted per second, and at once:
+	// 1,000 for each processor. Negative: no bound.
+	ConnectRate int
+	// MaxHalfOpen bounds the connections that have not sent CONNECT: 2,048. The
+	// oldest makes room for the next.
+	MaxHalfOpen int
+	// MemoryLimit is how many bytes of memory the process may use; 0 for no
+	// bound. Near it clients are refused, publishers paused, QoS 0 messages
+	// dropped and the slowest clients closed, in this order.
+	MemoryLimit int64
+	// MemoryUsed measures the memory in use and counts the collections after
+	// which that is exact; nil for the process's own. Tests say what they want.
+	MemoryUsed func() (bytes, cycles uint64)
 	// ConnectTimeout is how long a connection may take to send CONNECT: 10 s.
 	ConnectTimeout time.Duration
 }
@@ -69,6 +83,8 @@ func (c Config) withDefaults() Config {
 	or(&c.MaxQueue, defaultMaxQueue)
 	or(&c.MaxOutputBytes, defaultMaxOutputBytes)
 	or(&c.MaxUnfinishedBytes, defaultMaxUnfinishedBytes)
+	or(&c.ConnectRate, defaultConnectRate*runtime.GOMAXPROCS(0))
+	or(&c.MaxHalfOpen, defaultMaxHalfOpen)
 	or(&c.ConnectTimeout, defaultConnectTimeout)
 	c.TopicAliasMaximum = min(max(c.TopicAliasMaximum, 0), 65535)
 	c.MaxKeepAlive = min(c.MaxKeepAlive, defaultMaxKeepAlive)

@@ -84,6 +84,7 @@ const (
 	pauseOpening pause = 1 << iota // before CONNACK
 	pausePublish                   // too much is unanswered
 	pauseOutput                    // the client does not read what it is sent
+	pauseMemory                    // it publishes, and memory is short
 )
 
 func newConn(b *Broker) *conn {
@@ -217,6 +218,9 @@ func (c *conn) endLocked(e ending) {
 	if phase >= closing {
 		return
 	}
+	if phase == awaiting {
+		c.broker.gate.leave()
+	}
 	if phase == serving && e.farewell && c.version == packet.V5 {
 		c.appendDisconnect(e)
 	}
@@ -304,7 +308,7 @@ func (c *conn) checkKeepAlive(now time.Time) (again time.Time) {
 	if c.keepAlive == 0 {
 		return time.Time{}
 	}
-	if c.paused&pausePublish != 0 {
+	if c.paused&(pausePublish|pauseMemory) != 0 {
 		return now.Add(c.keepAlive)
 	}
 	if at := time.Unix(0, c.seen.Load()).Add(c.keepAlive); now.Before(at) {

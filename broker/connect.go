@@ -23,13 +23,23 @@ type connect struct {
 // handleConnect checks CONNECT and asks the Cluster for the session. Nothing
 // else is read before the answer ([MQTT-3.1.4-6]).
 func (c *conn) handleConnect(p *packet.Connect) verdict {
+	c.mu.Lock()
+	if c.phase.Load() != awaiting { // its time was up
+		c.mu.Unlock()
+		return goOn
+	}
 	c.phase.Store(opening)
+	c.mu.Unlock()
+	c.broker.gate.leave()
 	c.version = p.Version
 	c.maxPacket = p.MaximumPacketSize
 	c.problems = p.RequestProblemInfo && p.Version == packet.V5
 	q := connect{Connect: p}
 	if err := c.checkConnect(&q); err != nil {
 		return c.verdict(err)
+	}
+	if c.broker.memory.short(memoryRefuse) {
+		return c.verdict(&packet.Error{Code: packet.CodeServerBusy, Packet: packet.TypeConnect, Reason: "the server is short of memory"})
 	}
 	if err := c.authenticate(&q); err != nil {
 		return c.verdict(&packet.Error{Code: authCode(err), Packet: packet.TypeConnect, Reason: err.Error()})

@@ -123,6 +123,8 @@ func (c *conn) deliverLocked(wire []byte) bool {
 		m.dropped[dropTooLarge].Add(1)
 	case c.pending > 0 && c.pending+len(wire) > c.broker.config.MaxOutputBytes:
 		m.dropped[dropOutputFull].Add(1)
+	case c.pending > 0 && c.broker.memory.short(memoryDrop):
+		m.dropped[dropMemory].Add(1)
 	default:
 		out := c.output()
 		out.b = append(out.b, wire...)

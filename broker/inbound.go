@@ -178,6 +178,9 @@ func (c *conn) pausePublisher(in *incoming) {
 	if c.unfinishedTooMany(in) {
 		c.paused |= pausePublish
 	}
+	if c.broker.memory.short(memoryPause) {
+		c.broker.memory.pause(c)
+	}
 }
 
 // unfinishedTooMany counts messages for MQTT 3 clients only: the others are

@@ -26,6 +26,12 @@ const (
 	// defaultMaxUnfinishedBytes bounds the messages of one publisher that wait
 	// for their commit: ReceiveMaximum counts, but does not weigh.
 	defaultMaxUnfinishedBytes = 8 << 20
+	// defaultConnectRate for each processor: a CONNECT costs about 400 µs over all
+	// nodes, so a storm takes less than half of them.
+	defaultConnectRate = 1000
+	// defaultMaxHalfOpen: at the default rate clients that send CONNECT at once
+	// are far fewer; one in a TLS handshake takes some 30 KiB.
+	defaultMaxHalfOpen = 2048
 	// defaultConnectTimeout: a client on a bad line sends CONNECT within two
 	// retransmissions; a port scanner never does.
 	defaultConnectTimeout = 10 * time.Second
@@ -85,6 +91,31 @@ const (
 	maxExpiryMs = math.MaxUint32 * 1000
 	// minWindow: Outbound wants at least one.
 	minWindow = 1
+	// acceptPause is the least pause of a listener that has no token: what comes
+	// meanwhile is accepted together.
+	acceptPause = 2 * time.Millisecond
+
+	// memoryTick is how often memory is looked at (≈ 10 µs); at full speed some
+	// ten MiB come between two looks.
+	memoryTick = 100 * time.Millisecond
+	// memoryPortion is for how many ticks a publisher is not read while memory is
+	// short: then it may send readBytes again.
+	memoryPortion = 5
+	// memoryCollect is how long the garbage collector may be quiet while memory
+	// is short.
+	memoryCollect = 2 * time.Second
+	// memoryShed is the time between two closings, long enough for a collection
+	// to show what the last has brought; memoryShare the part that one closes.
+	memoryShed  = time.Second
+	memoryShare = 16
+	// memoryWorth is what a client must hold to be worth closing.
+	memoryWorth = 16 << 10
+	// memoryMessage is what a queued message is taken to hold: its body is shared
+	// with others.
+	memoryMessage = 256
+	// memoryBack is how far below its mark a level ends, as part of the limit.
+	memoryBack = .04
+
 	// acceptBackoff is the pause after an Accept that failed, as for want of
 	// descriptors: closing connections need time to give some back.
 	acceptBackoff = 50 * time.Millisecond

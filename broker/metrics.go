@@ -26,10 +26,13 @@ const (
 	dropClosed
 	// dropExpired: Message Expiry Interval.
 	dropExpired
+	// dropMemory: QoS 0, the server is short of memory and the connection's
+	// output was not empty.
+	dropMemory
 	drops
 )
 
-var dropNames = [drops]string{"output_full", "queue_full", "packet_too_large", "connection_closed", "expired"}
+var dropNames = [drops]string{"output_full", "queue_full", "packet_too_large", "connection_closed", "expired", "memory"}
 
 // metrics are plain counters; collecting turns them into Prometheus' own.
 type metrics struct {
@@ -48,6 +51,10 @@ type metrics struct {
 	dropped        [drops]atomic.Uint64
 	subscriptions  atomic.Int64
 	keepAliveEnded atomic.Uint64
+	halfOpenClosed atomic.Uint64
+	memoryPaused   atomic.Uint64
+	memoryClosed   atomic.Uint64
+	broker         *Broker
 }
 
 // description names one metric and how to read it.
@@ -108,6 +115,13 @@ var descriptions = []description{
 	total("messages_matched_total", "Copies of messages for subscribers here; each is delivered, queued or dropped.", func(m *metrics) *atomic.Uint64 { return &m.matched }),
 	total("messages_redelivered_total", "Messages sent again on a new connection (DUP).", func(m *metrics) *atomic.Uint64 { return &m.redelivered }),
 	total("keep_alive_timeouts_total", "Connections closed for want of packets.", func(m *metrics) *atomic.Uint64 { return &m.keepAliveEnded }),
+	total("half_open_closed_total", "Connections closed without CONNECT because too many had sent none.", func(m *metrics) *atomic.Uint64 { return &m.halfOpenClosed }),
+	single("connections_half_open", "Connections that have not sent CONNECT.", prometheus.GaugeValue, func(m *metrics) float64 { return float64(m.broker.gate.count()) }),
+	single("memory_limit_bytes", "Memory that the process may use, 0 for no limit.", prometheus.GaugeValue, func(m *metrics) float64 { return float64(m.broker.memory.limit) }),
+	single("memory_used_bytes", "Memory in use when last looked at: alive at the last garbage collection, and all that is not heap.", prometheus.GaugeValue, func(m *metrics) float64 { return float64(m.broker.memory.last.Load()) }),
+	single("memory_level", "0 enough memory, 1 CONNECT is refused, 2 publishers are paused, 3 QoS 0 is dropped, 4 the slowest clients are closed.", prometheus.GaugeValue, func(m *metrics) float64 { return float64(m.broker.memory.level.Load()) }),
+	total("memory_publishers_paused_total", "Pauses of clients that published while memory was short.", func(m *metrics) *atomic.Uint64 { return &m.memoryPaused }),
+	total("memory_clients_closed_total", "Clients closed because memory was short and they held most.", func(m *metrics) *atomic.Uint64 { return &m.memoryClosed }),
 	vector("packets_received_total", "Control Packets received.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packets[:] }),
 	vector("packets_sent_total", "Control Packets put into a connection's output.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packetsSent[:] }),
 	vector("messages_received_total", "Messages published by clients.", "qos", qosNames(), func(m *metrics) []atomic.Uint64 { return m.received[:] }),

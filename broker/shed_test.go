@@ -1,0 +1,104 @@
+package broker_test
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/shoalmq/shoal/broker"
+	"github.com/shoalmq/shoal/broker/mqtttest"
+	"github.com/shoalmq/shoal/broker/packet"
+)
+
+// Connections without CONNECT are bounded: the oldest makes room, and who sends
+// CONNECT is served.
+func TestHalfOpenConnectionsAreBounded(t *testing.T) {
+	n := start(t, func(c *broker.Config) { c.MaxHalfOpen = 3 })
+	var idle []*mqtttest.Client
+	for i := range 5 {
+		idle = append(idle, n.dial(packet.V5))
+		await(t, "it is there", func() bool {
+			return n.metric("shoal_connections_half_open")+n.metric("shoal_half_open_closed_total") == float64(i+1)
+		})
+	}
+	idle[0].ExpectClosed()
+	idle[1].ExpectClosed()
+	for i, c := range idle[2:] {
+		c.Connect(mqtttest.ID(string(rune('a' + i))))
+	}
+	await(t, "none is waited for", func() bool { return n.metric("shoal_connections_half_open") == 0 })
+	if closed := n.metric("shoal_half_open_closed_total"); closed != 2 {
+		t.Errorf("%v closed", closed)
+	}
+}
+
+// shortOfMemory is a node whose memory in use is what the test says, of 1,000.
+func shortOfMemory(t *testing.T) (n *node, use func(uint64)) {
+	var used, cycles atomic.Uint64
+	n = start(t, func(c *broker.Config) {
+		c.MemoryLimit = 1000
+		c.MemoryUsed = func() (uint64, uint64) { return used.Load(), cycles.Add(1) }
+	})
+	return n, func(bytes uint64) {
+		t.Helper()
+		used.Store(bytes)
+		await(t, "the node notices", func() bool { return n.metric("shoal_memory_used_bytes") == float64(bytes) })
+	}
+}
+
+func TestShortOfMemoryRefusesConnects(t *testing.T) {
+	n, use := shortOfMemory(t)
+	n.connect(packet.V5, "there")
+	use(720)
+	for v, want := range map[packet.Version]packet.Code{packet.V5: packet.CodeServerBusy, packet.V311: packet.CodeServerUnavailable} {
+		if ack := n.dial(v).TryConnect(mqtttest.ID("new")); ack.Code != want {
+			t.Errorf("%s: CONNACK %s", v, ack.Code)
+		}
+	}
+	use(100)
+	n.connect(packet.V5, "new")
+}
+
+// Publishers are read in portions while memory is short, and never for good
+// left unread: their acknowledgements free memory.
+func TestShortOfMemoryPausesPublishers(t *testing.T) {
+	n, use := shortOfMemory(t)
+	sub := n.connect(packet.V5, "sub")
+	sub.Subscribe("a", packet.QoS1)
+	pub := n.connect(packet.V5, "pub")
+	use(800)
+	for range 3 {
+		pub.Publish("a", "x", packet.QoS1)
+		sub.ExpectPublish("a", "x")
+	}
+	if n.metric("shoal_memory_publishers_paused_total") < 3 {
+		t.Error("the publisher was not paused")
+	}
+	use(100)
+	pub.Publish("a", "y", packet.QoS1)
+	sub.ExpectPublish("a", "y")
+}
+
+// QoS 0 goes to who is up to date; the slowest go when nothing else helps.
+func TestShortOfMemoryDropsQoS0AndClosesTheSlowest(t *testing.T) {
+	n, use := shortOfMemory(t)
+	slow := n.connect(packet.V5, "slow")
+	slow.Subscribe("a", packet.QoS0)
+	quick := n.connect(packet.V5, "quick")
+	quick.Subscribe("b", packet.QoS0)
+	pub := n.connect(packet.V5, "pub")
+	use(850)
+	big := strings.Repeat("x", 100<<10)
+	await(t, "copies are dropped", func() bool { // the kernel takes some MiB first
+		pub.Publish("a", big, packet.QoS0)
+		pub.Ping()
+		return n.metric("shoal_messages_dropped_total", "memory") > 0
+	})
+	pub.Publish("b", "still", packet.QoS0)
+	quick.ExpectPublish("b", "still")
+	use(950)
+	await(t, "the slow one is closed", func() bool { return n.metric("shoal_memory_clients_closed_total") == 1 })
+	use(100)
+	n.awaitConnections(2)
+	quick.Ping()
+}
