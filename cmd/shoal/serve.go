@@ -118,6 +118,7 @@ func (d *daemon) open() (err error) {
 	d.broker = broker.New(broker.Config{
 		Log: d.log.With("component", "broker", "node", d.config.NodeID), Metrics: d.surface.Registry(),
 		NodeID: d.config.NodeID, AllowAnonymous: d.config.AllowAnonymous,
+		ConnectRate: d.config.ConnectRate, MemoryLimit: limitMemory(d.config.MemoryLimit),
 	})
 	d.broker.Attach(d.node)
 	d.node.Attach(d.broker)
@@ -137,7 +138,8 @@ func (d *daemon) clusterConfig() cluster.Config {
 		HTTPAddr: d.announced(d.http), MQTTAddr: d.announced(d.mqtt),
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Shards: c.Shards,
 		CAFile: c.ClusterCA, CertFile: c.ClusterCert, KeyFile: c.ClusterKey, GossipKeyFile: c.GossipKeyFile,
-		Build: build(), Log: d.log, Metrics: d.surface.Registry(),
+		MinFreeBytes: uint64(c.MinFreeBytes),
+		Build:        build(), Log: d.log, Metrics: d.surface.Registry(),
 	}
 }
 

@@ -43,6 +43,13 @@ type Config struct {
 	ClusterCA, ClusterCert, ClusterKey string
 	// GossipKeyFile holds the key that encrypts gossip; empty is none.
 	GossipKeyFile string
+	// MinFreeBytes of disk must be free for the node to be ready; 0 is no bound.
+	MinFreeBytes int64
+	// MemoryLimit is what the process may use, in bytes; 0 is found out.
+	MemoryLimit int64
+	// ConnectRate bounds the connections accepted per second; 0 is by the number
+	// of processors.
+	ConnectRate int
 	// LogLevel is the least level that is logged.
 	LogLevel slog.Level
 	// LogFormat is "text" or "json".

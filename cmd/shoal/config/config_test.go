@@ -41,6 +41,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		"http-addr": "127.0.0.1:18083", "gossip-addr": "127.0.0.1:7946", "rpc-addr": "127.0.0.1:7947",
 		"advertise-host": "127.0.0.1", "join": "", "bootstrap-expect": "1", "shards": "6",
 		"cluster-ca": "", "cluster-cert": "", "cluster-key": "", "gossip-key-file": "",
+		"min-free-bytes": "256MiB", "memory-limit": "auto", "connect-rate": "0",
 		"log-level": "info", "log-format": "text",
 	}
 	got := c.Values()
@@ -51,6 +52,24 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	}
 	if len(got) != len(want) {
 		t.Errorf("%d keys, want %d", len(got), len(want))
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for v, want := range map[string]string{
+		"1GiB": "1GiB", "1024MiB": "1GiB", "1536KiB": "1536KiB", "100": "100", "2 MiB": "2MiB", "off": "off", "0": "off",
+	} {
+		c, err := load(t, nil, "--node-id=a", "--min-free-bytes="+v)
+		if err != nil {
+			t.Errorf("%q: %v", v, err)
+		} else if got := c.Values()["min-free-bytes"]; got != want {
+			t.Errorf("%q is %q, want %q", v, got, want)
+		}
+	}
+	for _, v := range []string{"-1", "1.5GiB", "GiB", "1GB", "1Mi", "99999999TiB", "much"} {
+		if _, err := load(t, nil, "--node-id=a", "--memory-limit="+v); err == nil {
+			t.Errorf("%q was taken", v)
+		}
 	}
 }
 

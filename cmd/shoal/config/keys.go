@@ -68,6 +68,9 @@ var keys = []key{
 	text("cluster-cert", "", "PEM file of this node's certificate", readable, func(c *Config) *string { return &c.ClusterCert }),
 	text("cluster-key", "", "PEM file of this node's private key", readable, func(c *Config) *string { return &c.ClusterKey }),
 	text("gossip-key-file", "", "file with the key that encrypts gossip", readable, func(c *Config) *string { return &c.GossipKeyFile }),
+	size("min-free-bytes", "256MiB", off, "free disk space below which this node is not ready and leads nothing, or \"off\"", func(c *Config) *int64 { return &c.MinFreeBytes }),
+	size("memory-limit", "auto", "auto", "memory the process may use; near it clients are refused, slowed and at last closed (auto: GOMEMLIMIT, or three quarters of the container's or the machine's)", func(c *Config) *int64 { return &c.MemoryLimit }),
+	number("connect-rate", "0", "connections accepted per second; 0 is 1,000 for each processor", 0, 1_000_000, func(c *Config) *int { return &c.ConnectRate }),
 	{
 		name: "log-level", fallback: "info", usage: "least level to log: debug, info, warn or error",
 		parse:  func(c *Config, v string) error { return parseLevel(c, v) },
@@ -84,6 +87,8 @@ const (
 	// maxShards: each shard is a raft group with a state file on every replica
 	// and a pipeline that idles at some cost; throughput is flat long before.
 	maxShards = 128
+	// maxSize is more memory or disk than there is.
+	maxSize = 1 << 50
 )
 
 // keyByName is nil for an unknown name.
@@ -120,6 +125,57 @@ func number(name, fallback, usage string, low, high int, field func(*Config) *in
 		},
 		format: func(c *Config) string { return strconv.Itoa(*field(c)) },
 	}
+}
+
+// size is a number of bytes, with a unit or without. zero is how 0 is written.
+func size(name, fallback, zero, usage string, field func(*Config) *int64) key {
+	return key{
+		name: name, fallback: fallback, usage: usage,
+		parse: func(c *Config, v string) (err error) {
+			if v == zero {
+				*field(c) = 0
+				return nil
+			}
+			*field(c), err = parseSize(v)
+			return err
+		},
+		format: func(c *Config) string {
+			if *field(c) == 0 {
+				return zero
+			}
+			return formatSize(*field(c))
+		},
+	}
+}
+
+// sizeUnits from large to small.
+var sizeUnits = []struct {
+	name  string
+	shift int
+}{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}, {"", 0}}
+
+func parseSize(v string) (int64, error) {
+	for _, u := range sizeUnits {
+		digits, ok := strings.CutSuffix(v, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 63)
+		if err != nil || n > uint64(maxSize)>>u.shift {
+			break
+		}
+		return int64(n << u.shift), nil
+	}
+	return 0, errors.New("want a size such as 512MiB or 2GiB")
+}
+
+func formatSize(n int64) string {
+	for _, u := range sizeUnits {
+		if n != 0 && n&(1<<u.shift-1) == 0 {
+			return strconv.FormatInt(n>>u.shift, 10) + u.name
+		}
+	}
+	return "0"
 }
 
 func parseBool(v string) (bool, error) {
