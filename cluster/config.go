@@ -69,6 +69,9 @@ type ClockHooks struct {
 type NetHooks struct {
 	// Fault sees every raft message.
 	Fault raftnet.Fault
+	// Step, if not nil, is called before each step of a move of a shard's replica,
+	// by the directory's leader.
+	Step func(ctx context.Context, what string)
 	// Dial replaces the TCP dial.
 	Dial func(ctx context.Context, node string, class raftnet.Class, hostport string) (net.Conn, error)
 }

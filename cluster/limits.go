@@ -112,9 +112,11 @@ const (
 	caughtUpEntries = 64
 
 	// reconcileEvery is how often the directory's leader looks whether replicas
-	// are where they should be, moveEvery how often it looks at a move.
+	// are where they should be, moveEvery how often it looks at a move, waitEvery
+	// at one that has to wait.
 	reconcileEvery = time.Second
 	moveEvery      = 50 * time.Millisecond
+	waitEvery      = 200 * time.Millisecond
 
 	// retryDelay paces what is tried again while a leader is unknown.
 	retryDelay = 20 * time.Millisecond

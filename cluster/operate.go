@@ -78,7 +78,7 @@ func (n *Node) command(ctx context.Context, g *group, req *shoalpb.OperateReques
 	case "":
 		return "every group has a quorum without it", n.dispensable(ctx, g, req.Node)
 	case "drain":
-		set.Drained = true
+		set.Drained, set.Leaving = true, isLeaving(g, req.Node)
 		text = fmt.Sprintf("%s is drained: it gives its leaderships away, and its replicas where other nodes can take them", req.Node)
 	case "undrain":
 		text = fmt.Sprintf("%s takes replicas and leaderships again", req.Node)
@@ -100,4 +100,13 @@ func (n *Node) command(ctx context.Context, g *group, req *shoalpb.OperateReques
 		err = errors.New(refused)
 	}
 	return text, err
+}
+
+// isLeaving tells whether a node is being removed.
+func isLeaving(g *group, node string) (leaving bool) {
+	g.read(func(m machine) {
+		n, _ := m.(*directoryMachine).Node(node)
+		leaving = n.Leaving
+	})
+	return leaving
 }

@@ -49,7 +49,10 @@ func (r *reconciler) run(ctx context.Context) {
 		busy, err := r.round(ctx)
 		r.wait(err)
 		every := reconcileEvery
-		if busy {
+		switch {
+		case busy && err != nil:
+			every = waitEvery
+		case busy:
 			every = moveEvery
 		}
 		t := time.NewTimer(every)
@@ -152,9 +155,17 @@ func healthyBut(s *standing, servers ...string) error {
 	return nil
 }
 
+// step tells tests what comes next.
+func (r *reconciler) step(ctx context.Context, what string) {
+	if h := r.n.config.Net; h != nil && h.Step != nil {
+		h.Step(ctx, what)
+	}
+}
+
 // place proposes a change of placement. One that came too late is no error: the
 // next round sees what there is.
 func (r *reconciler) place(ctx context.Context, p *shoalpb.Place) error {
+	r.step(ctx, "place")
 	refused, err := r.g.commit(ctx, &shoalpb.Proposal{Place: p})
 	if refused != "" {
 		r.n.log.Info("a change of placement was refused", "group", groupName(p.Group), "reason", refused)
@@ -243,6 +254,7 @@ func (r *reconciler) look(ctx context.Context, id uint32) (*standing, error) {
 }
 
 func (r *reconciler) change(ctx context.Context, id uint32, what shoalpb.ReconfigureRequest_Change, server string) error {
+	r.step(ctx, what.String())
 	_, err := r.n.askReconfigure(ctx, id, what, server)
 	return err
 }

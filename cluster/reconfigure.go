@@ -192,7 +192,7 @@ func (g *group) change(s *standing, what shoalpb.ReconfigureRequest_Change, serv
 		case !member:
 			return fmt.Errorf("%s is not a member of the group", server)
 		case !s.healthy(now):
-			return fmt.Errorf("%s is not caught up: it has %d of %d entries", server, now.matched, s.last)
+			return fmt.Errorf("%s is not caught up yet", server)
 		}
 		if err := s.quorum(server, true); err != nil {
 			return err

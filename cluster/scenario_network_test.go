@@ -22,6 +22,8 @@ type network struct {
 	// raft decides about single raft messages: it returns what to wait for and
 	// whether to drop the message after that. nil lets all pass.
 	raft func(raftnet.Message) (wait <-chan struct{}, drop bool)
+	// step is NetHooks.Step of all nodes; nil for nothing.
+	step func(ctx context.Context, node, what string)
 }
 
 type linkState int
@@ -73,7 +75,7 @@ func (w *network) setAll(name string, s linkState) {
 func (w *network) heal() {
 	w.mu.Lock()
 	clear(w.links)
-	w.raft = nil
+	w.raft, w.step = nil, nil
 	w.mu.Unlock()
 	w.moved.broadcast()
 }
@@ -151,7 +153,15 @@ func (w *network) Pass(ctx context.Context, m raftnet.Message) error {
 
 // hooks are the network as a node sees it.
 func (w *network) hooks(from string) *NetHooks {
-	return &NetHooks{Fault: w, Dial: func(ctx context.Context, to string, _ raftnet.Class, hostport string) (net.Conn, error) {
+	step := func(ctx context.Context, what string) {
+		w.mu.Lock()
+		f := w.step
+		w.mu.Unlock()
+		if f != nil {
+			f(ctx, from, what)
+		}
+	}
+	return &NetHooks{Fault: w, Step: step, Dial: func(ctx context.Context, to string, _ raftnet.Class, hostport string) (net.Conn, error) {
 		link := pairOf(from, to)
 		if err := w.pass(link, ctx.Done()); err != nil {
 			return nil, err
