@@ -19,21 +19,30 @@ import (
 // versions. Its methods are called from one goroutine.
 type client interface {
 	// publish returns when the server has acknowledged; at QoS 0, when written.
-	publish(ctx context.Context, topic string, payload []byte, qos byte) error
+	publish(ctx context.Context, m message) error
 	// subscribe returns when every filter was granted.
-	subscribe(ctx context.Context, filters []string, qos byte) error
+	subscribe(ctx context.Context, filters []string, o subscribeOptions) error
 	// lost gets one error when the connection ends before disconnect.
 	lost() <-chan error
 	// disconnect ends the connection in the way of the protocol.
 	disconnect() error
 }
 
-// message is one that a subscriber received.
+// message is one that is published, or that a subscriber received.
 type message struct {
 	topic       string
 	payload     []byte
 	qos         byte
 	retain, dup bool
+	expiry      uint32 // seconds, to publish with MQTT 5; 0 for none
+}
+
+// subscribeOptions hold for all filters; before MQTT 5 only qos does.
+type subscribeOptions struct {
+	qos            byte
+	retainHandling byte
+	asPublished    bool
+	noLocal        bool
 }
 
 // receiver is what a subscriber does with messages. take gets them in order,
@@ -84,6 +93,10 @@ type clientFlags struct {
 	user     string
 	password string
 	version  string
+	alive    uint16
+	will     message
+	willText string
+	delay    uint32
 	resume   bool
 	expiry   int64
 	debug    bool
@@ -102,6 +115,12 @@ func (f *clientFlags) add(cmd *cobra.Command) {
 	fs.StringVarP(&f.version, "protocol-version", "V", "5", "5, 311 or 31 (also mqttv5, mqttv311, mqttv31)")
 	fs.BoolVarP(&f.resume, "disable-clean-session", "c", false, "resume the session, and keep it after the end (wants -i)")
 	fs.Int64VarP(&f.expiry, "session-expiry-interval", "x", -1, "seconds to keep the session after the end, MQTT 5 only (default: 0, with -c for ever)")
+	fs.Uint16VarP(&f.alive, "keepalive", "k", 60, "Keep Alive in seconds")
+	fs.StringVar(&f.will.topic, "will-topic", "", "topic of the Will, which the server publishes when the connection is lost")
+	fs.StringVar(&f.willText, "will-payload", "", "message of the Will")
+	fs.Uint8Var(&f.will.qos, "will-qos", 0, "QoS of the Will")
+	fs.BoolVar(&f.will.retain, "will-retain", false, "retain the Will")
+	fs.Uint32Var(&f.delay, "will-delay", 0, "seconds that the Will waits for the client to come back, MQTT 5 only")
 	fs.BoolVarP(&f.debug, "debug", "d", false, "show the protocol's steps on standard error")
 	fs.Uint8VarP(&f.qos, "qos", "q", 0, "QoS: 0, 1 or 2")
 	fs.StringArrayVarP(&f.topics, "topic", "t", nil, "topic")
@@ -134,12 +153,21 @@ func (f *clientFlags) check() error {
 		return fmt.Errorf("-x %d: want seconds from 0 to %d", f.expiry, uint32(math.MaxUint32))
 	case f.expiry >= 0 && f.protocol() != 5:
 		return errors.New("-x is known to MQTT 5 only")
+	case f.will.topic == "" && (f.willText != "" || f.will.qos != 0 || f.will.retain || f.delay != 0):
+		return errors.New("a Will wants --will-topic")
+	case strings.ContainsAny(f.will.topic, "+#"):
+		return fmt.Errorf("--will-topic %q: a message cannot be published to a wildcard", f.will.topic)
+	case f.will.qos > 2:
+		return fmt.Errorf("--will-qos %d: want 0, 1 or 2", f.will.qos)
+	case f.delay != 0 && f.protocol() != 5:
+		return errors.New("--will-delay is known to MQTT 5 only")
 	case f.password != "" && f.user == "" && f.protocol() != 5:
 		return errors.New("-P wants -u: before MQTT 5 there is no password without a user name")
 	}
 	if f.id == "" {
 		f.id = "shoal-" + strings.ToLower(rand.Text()[:12])
 	}
+	f.will.payload = []byte(f.willText)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"sync/atomic"
+	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
@@ -55,7 +56,7 @@ func dialV3(ctx context.Context, f *clientFlags, conn net.Conn, r receiver) (cli
 		AddBroker("tcp://" + conn.RemoteAddr().String()).
 		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return watched, nil }).
 		SetClientID(f.id).SetUsername(f.user).SetPassword(f.password).
-		SetCleanSession(!f.resume).
+		SetCleanSession(!f.resume).SetKeepAlive(time.Duration(f.alive) * time.Second).
 		SetProtocolVersion(uint(f.protocol())).
 		SetAutoReconnect(false).SetConnectRetry(false).
 		SetOrderMatters(true).SetAutoAckDisabled(true).
@@ -65,7 +66,7 @@ func dialV3(ctx context.Context, f *clientFlags, conn net.Conn, r receiver) (cli
 			if failed.Load() {
 				return
 			}
-			if r.take(message{m.Topic(), m.Payload(), m.Qos(), m.Retained(), m.Duplicate()}) != nil {
+			if r.take(message{topic: m.Topic(), payload: m.Payload(), qos: m.Qos(), retain: m.Retained(), dup: m.Duplicate()}) != nil {
 				failed.Store(true)
 				return
 			}
@@ -77,6 +78,9 @@ func dialV3(ctx context.Context, f *clientFlags, conn net.Conn, r receiver) (cli
 			m.Ack()
 			r.done()
 		})
+	if w := f.will; w.topic != "" {
+		o.SetBinaryWill(w.topic, w.payload, w.qos, w.retain)
+	}
 	c.paho = mqtt.NewClient(o)
 	if err := wait(ctx, c.paho.Connect()); err != nil {
 		conn.Close()
@@ -87,17 +91,17 @@ func dialV3(ctx context.Context, f *clientFlags, conn net.Conn, r receiver) (cli
 
 func (c *clientV3) lost() <-chan error { return c.gone }
 
-func (c *clientV3) publish(ctx context.Context, topic string, payload []byte, qos byte) error {
-	if err := wait(ctx, c.paho.Publish(topic, qos, false, payload)); err != nil {
+func (c *clientV3) publish(ctx context.Context, m message) error {
+	if err := wait(ctx, c.paho.Publish(m.topic, m.qos, m.retain, m.payload)); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	return nil
 }
 
-func (c *clientV3) subscribe(ctx context.Context, filters []string, qos byte) error {
+func (c *clientV3) subscribe(ctx context.Context, filters []string, o subscribeOptions) error {
 	wanted := map[string]byte{}
 	for _, f := range filters {
-		wanted[f] = qos
+		wanted[f] = o.qos
 	}
 	token := c.paho.SubscribeMultiple(wanted, nil)
 	err := wait(ctx, token)

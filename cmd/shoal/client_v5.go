@@ -31,7 +31,7 @@ type takeThenAck struct {
 
 func (s *takeThenAck) handle(r paho.PublishReceived) (bool, error) {
 	p := r.Packet
-	s.err = s.take(message{p.Topic, p.Payload, p.QoS, p.Retain, p.Duplicate()})
+	s.err = s.take(message{topic: p.Topic, payload: p.Payload, qos: p.QoS, retain: p.Retain, dup: p.Duplicate()})
 	return true, s.err
 }
 
@@ -73,16 +73,21 @@ func dialV5(ctx context.Context, f *clientFlags, conn net.Conn, r receiver) (cli
 		c.paho.SetDebugLogger(log.New(os.Stderr, f.id+": ", log.Lmicroseconds))
 	}
 	expiry := f.expirySeconds()
-	ack, err := c.paho.Connect(ctx, &paho.Connect{
+	p := &paho.Connect{
 		ClientID:     f.id,
 		CleanStart:   !f.resume,
-		KeepAlive:    60,
+		KeepAlive:    f.alive,
 		Username:     f.user,
 		UsernameFlag: f.user != "",
 		Password:     []byte(f.password),
 		PasswordFlag: f.password != "",
 		Properties:   &paho.ConnectProperties{SessionExpiryInterval: &expiry},
-	})
+	}
+	if w := f.will; w.topic != "" {
+		p.WillMessage = &paho.WillMessage{Topic: w.topic, Payload: w.payload, QoS: w.qos, Retain: w.retain}
+		p.WillProperties = &paho.WillProperties{WillDelayInterval: &f.delay}
+	}
+	ack, err := c.paho.Connect(ctx, p)
 	if ack != nil && ack.ReasonCode >= 0x80 {
 		return nil, fmt.Errorf("connect: refused with 0x%02X: %s", ack.ReasonCode, (&packets.Connack{ReasonCode: ack.ReasonCode}).Reason())
 	}
@@ -106,8 +111,12 @@ func (c *clientV5) end(err error) {
 
 func (c *clientV5) lost() <-chan error { return c.gone }
 
-func (c *clientV5) publish(ctx context.Context, topic string, payload []byte, qos byte) error {
-	r, err := c.paho.Publish(ctx, &paho.Publish{Topic: topic, Payload: payload, QoS: qos})
+func (c *clientV5) publish(ctx context.Context, m message) error {
+	p := &paho.Publish{Topic: m.topic, Payload: m.payload, QoS: m.qos, Retain: m.retain}
+	if m.expiry > 0 {
+		p.Properties = &paho.PublishProperties{MessageExpiry: &m.expiry}
+	}
+	r, err := c.paho.Publish(ctx, p)
 	if r != nil && r.ReasonCode >= 0x80 {
 		return fmt.Errorf("publish: refused with 0x%02X: %s", r.ReasonCode, (&packets.Puback{ReasonCode: r.ReasonCode}).Reason())
 	}
@@ -117,10 +126,12 @@ func (c *clientV5) publish(ctx context.Context, topic string, payload []byte, qo
 	return nil
 }
 
-func (c *clientV5) subscribe(ctx context.Context, filters []string, qos byte) error {
+func (c *clientV5) subscribe(ctx context.Context, filters []string, o subscribeOptions) error {
 	var s paho.Subscribe
 	for _, f := range filters {
-		s.Subscriptions = append(s.Subscriptions, paho.SubscribeOptions{Topic: f, QoS: qos})
+		s.Subscriptions = append(s.Subscriptions, paho.SubscribeOptions{
+			Topic: f, QoS: o.qos, RetainHandling: o.retainHandling, RetainAsPublished: o.asPublished, NoLocal: o.noLocal,
+		})
 	}
 	ack, err := c.paho.Subscribe(ctx, &s)
 	if ack != nil {

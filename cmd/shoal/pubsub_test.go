@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/spf13/cobra"
 )
 
 // These tests run pub and sub against somebody else's broker, so that a
@@ -139,6 +142,101 @@ func TestPubAndSubAcrossVersions(t *testing.T) {
 	}
 }
 
+// TestRetainedFlags: what -r keeps comes to a new subscriber, and what the flags
+// of sub leave of it.
+func TestRetainedFlags(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "message")
+	if err := os.WriteFile(file, []byte("from a file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range []string{"5", "311"} {
+		ctx := testContext(t)
+		port, subscribed := startBroker(t)
+		run := func(in string, words ...string) (string, error) {
+			t.Helper()
+			return shoal(ctx, strings.NewReader(in), append(words, "-p", port, "-V", version, "-q", "1")...)
+		}
+		for _, args := range [][]string{{"a", "-f", file}, {"b", "-s"}, {"c", "-m", "x"}, {"c", "-n"}} {
+			if _, err := run("two\nlines", append([]string{"pub", "-r", "-t"}, args...)...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := "a from a file\nb two\nlines\n"
+		out, err := run("", "sub", "-t", "+", "-v", "-C", "2")
+		<-subscribed
+		if out != want && out != "b two\nlines\na from a file\n" || err != nil {
+			t.Errorf("V%s: got %q, %v", version, out, err)
+		}
+		if out, err = run("", "sub", "-t", "+", "-E"); out != "" || err != nil {
+			t.Errorf("V%s: -E: got %q, %v", version, out, err)
+		}
+		<-subscribed
+		for flag, want := range map[string]string{"-R": "live\nlive\n", "--retained-only": "retained\n"} {
+			if _, err := run("", "pub", "-r", "-t", "b", "-n"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := run("", "pub", "-r", "-t", "a", "-m", "retained"); err != nil {
+				t.Fatal(err)
+			}
+			sub := background(ctx, "sub", "-p", port, "-V", version, "-q", "1", "-t", "+", flag, "-C", "2")
+			<-subscribed
+			if _, err := run("", "pub", "-t", "d", "-m", "live", "--repeat", "3"); err != nil {
+				t.Fatal(err)
+			}
+			if got := <-sub; got.out != want || got.err != nil {
+				t.Errorf("V%s: %s: got %q, %v", version, flag, got.out, got.err)
+			}
+		}
+	}
+	ctx := testContext(t)
+	port, subscribed := startBroker(t)
+	if _, err := shoal(ctx, nil, "pub", "-p", port, "-q", "1", "-r", "-t", "a", "-m", "x"); err != nil {
+		t.Fatal(err)
+	}
+	sub := background(ctx, "sub", "-p", port, "-t", "+", "--retain-handling", "never", "--retain-as-published", "-o", "json", "-C", "1")
+	<-subscribed
+	if _, err := shoal(ctx, nil, "pub", "-p", port, "-r", "-t", "b", "-m", "y"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-sub; !strings.Contains(got.out, `"topic":"b","qos":0,"retain":true`) {
+		t.Errorf("got %s, %v", got.out, got.err)
+	}
+}
+
+// TestWillFlags: the Will of a client that is cut off.
+func TestWillFlags(t *testing.T) {
+	for _, version := range []string{"5", "311"} {
+		ctx := testContext(t)
+		port, subscribed := startBroker(t)
+		watcher := background(ctx, "sub", "-p", port, "-t", "w", "-C", "1")
+		<-subscribed
+		f := subFlags{}
+		cmd := &cobra.Command{}
+		f.add(cmd)
+		if err := cmd.ParseFlags([]string{"-p", port, "-V", version, "-t", "t", "--will-topic", "w", "--will-payload", "gone", "--will-qos", "1"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.check(); err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dial := dialV5
+		if version == "311" {
+			dial = dialV3
+		}
+		if _, err := dial(ctx, &f.clientFlags, c, receiver{}); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if got := <-watcher; got.out != "gone\n" || got.err != nil {
+			t.Errorf("V%s: got %q, %v", version, got.out, got.err)
+		}
+	}
+}
+
 func TestSubPrintsJSON(t *testing.T) {
 	ctx := testContext(t)
 	port, subscribed := startBroker(t)
@@ -195,8 +293,8 @@ func TestHowSubEnds(t *testing.T) {
 func TestPubAndSubUsage(t *testing.T) {
 	for _, tc := range []struct{ args, want string }{
 		{"pub -m x", "-t is missing: which topic?"},
-		{"pub -t t", "want one of -m message, -n (empty message) and -l (lines of standard input)"},
-		{"pub -t t -m x -l", "want one of -m message, -n (empty message) and -l (lines of standard input)"},
+		{"pub -t t", "want one of -m message, -n (empty message), -f file, -s (all of standard input) and -l (its lines)"},
+		{"pub -t t -m x -l", "want one of -m message, -n (empty message), -f file, -s (all of standard input) and -l (its lines)"},
 		{"pub -t a/# -m x", `-t "a/#": a message cannot be published to a wildcard`},
 		{"pub -t a -t b -m x", "-t may be given once"},
 		{"pub -t t -m x -q 3", "-q 3: want 0, 1 or 2"},
@@ -206,6 +304,13 @@ func TestPubAndSubUsage(t *testing.T) {
 		{"sub -t t -x 5 -V 311", "-x is known to MQTT 5 only"},
 		{"sub -t t -x -2", "-x -2: want seconds from 0 to 4294967295"},
 		{"sub -t t -P secret -V 311", "-P wants -u: before MQTT 5 there is no password without a user name"},
+		{"sub -t t --retain-handling 1", `--retain-handling "1": want one of always, new, never`},
+		{"sub -t t --no-local -V 311", "--retain-handling, --retain-as-published and --no-local are known to MQTT 5 only"},
+		{"sub -t t -R --retained-only", "-R and --retained-only leave nothing"},
+		{"sub -t t --will-payload x", "a Will wants --will-topic"},
+		{"pub -t t -m x --will-topic a/+", `--will-topic "a/+": a message cannot be published to a wildcard`},
+		{"pub -t t -l --repeat 2", "--repeat does not go with -l"},
+		{"pub -t t -m x --message-expiry 2 -V 311", "--message-expiry is known to MQTT 5 only"},
 		{"sub -t t -o yaml", `invalid argument "yaml" for "-o, --output" flag: want text or json (see shoal sub --help)`},
 		{"sub -t t stray", `unknown command "stray" for "shoal sub"`},
 	} {

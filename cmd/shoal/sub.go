@@ -6,18 +6,61 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 )
 
+// subFlags are the flags of sub alone.
+type subFlags struct {
+	clientFlags
+	options        subscribeOptions
+	handling       string
+	live, retained bool // which messages are wanted
+	once           bool
+	count          uint
+}
+
+// retainHandlings are the values of Retain Handling in words.
+var retainHandlings = []string{"always", "new", "never"}
+
+func (f *subFlags) add(cmd *cobra.Command) {
+	f.clientFlags.add(cmd)
+	fs := cmd.Flags()
+	fs.StringVar(&f.handling, "retain-handling", "always", "send retained messages always, new (if the subscription is new) or never, MQTT 5 only")
+	fs.BoolVar(&f.options.asPublished, "retain-as-published", false, "show RETAIN of live messages as published, MQTT 5 only")
+	fs.BoolVar(&f.options.noLocal, "no-local", false, "not what this Client Identifier publishes, MQTT 5 only")
+	fs.BoolVarP(&f.live, "no-retained", "R", false, "leave out retained messages")
+	fs.BoolVar(&f.retained, "retained-only", false, "retained messages only: end with the first other one")
+	fs.BoolVarP(&f.once, "exit-after-subscribe", "E", false, "end when subscribed")
+	fs.UintVarP(&f.count, "count", "C", 0, "end after so many messages (0: never)")
+}
+
+func (f *subFlags) check() error {
+	if err := f.clientFlags.check(); err != nil {
+		return err
+	}
+	handling := slices.Index(retainHandlings, f.handling)
+	f.options.retainHandling, f.options.qos = byte(max(handling, 0)), f.qos
+	switch {
+	case handling < 0:
+		return fmt.Errorf("--retain-handling %q: want one of %s", f.handling, strings.Join(retainHandlings, ", "))
+	case f.protocol() != 5 && f.options != subscribeOptions{qos: f.qos}:
+		return errors.New("--retain-handling, --retain-as-published and --no-local are known to MQTT 5 only")
+	case f.live && f.retained:
+		return errors.New("-R and --retained-only leave nothing")
+	}
+	return nil
+}
+
 func subCommand() *cobra.Command {
 	var (
-		f       clientFlags
+		f       subFlags
 		verbose bool
-		count   uint
 		seconds uint
 	)
 	cmd := &cobra.Command{
@@ -33,7 +76,6 @@ for sub keeps no state of its own on disk.`,
 	f.add(cmd)
 	output := outputFlag(cmd, "text")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "print the topic before each message")
-	cmd.Flags().UintVarP(&count, "count", "C", 0, "end after so many messages (0: never)")
 	cmd.Flags().UintVarP(&seconds, "timeout", "W", 0, "end after so many seconds with exit code 27 (0: never)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := f.check(); err != nil {
@@ -52,49 +94,84 @@ for sub keeps no state of its own on disk.`,
 			ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
 			defer cancel()
 		}
-		return subscribe(ctx, &f, count, func(m message) error { return print(cmd.OutOrStdout(), m) })
+		return subscribe(ctx, &f, func(m message) error { return print(cmd.OutOrStdout(), m) })
 	}
 	return cmd
 }
 
-// subscribe prints messages until count of them are finished, ctx ends, or the
-// connection does. A message that could not be printed is not
-// acknowledged.
-func subscribe(ctx context.Context, f *clientFlags, count uint, print func(message) error) error {
-	failed, enough := make(chan error, 1), make(chan struct{})
-	var printed uint
-	var finished atomic.Uint64
-	r := receiver{
-		take: func(m message) error {
-			if count > 0 && printed == count {
-				return errors.New("enough messages") // stays unacknowledged, for the next time
-			}
-			err := print(m)
-			if err != nil {
-				select {
-				case failed <- fmt.Errorf("print message: %w", err):
-				default: // the first is enough
-				}
-				return err
-			}
-			printed++
-			return nil
-		},
-		done: func() {
-			if finished.Add(1) == uint64(count) {
-				close(enough)
-			}
-		},
+// errEnough leaves a message unacknowledged, for the next time.
+var errEnough = errors.New("enough messages")
+
+// tally counts messages up to those that are wanted.
+type tally struct {
+	f      *subFlags
+	print  func(message) error
+	failed chan error    // gets the first failure to print
+	enough chan struct{} // closed at the end
+
+	mu       sync.Mutex
+	ended    bool // nothing more is taken
+	printed  uint
+	taken    uint
+	finished uint
+}
+
+// take prints a message if it is wanted.
+func (t *tally) take(m message) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended = t.ended || t.f.retained && !m.retain; t.ended {
+		t.settle()
+		return errEnough
 	}
-	c, err := f.dial(ctx, r)
+	if !t.f.live || !m.retain {
+		if err := t.print(m); err != nil {
+			select {
+			case t.failed <- fmt.Errorf("print message: %w", err):
+			default: // the first is enough
+			}
+			return err
+		}
+		t.printed++
+		t.ended = t.printed == t.f.count
+	}
+	t.taken++
+	return nil
+}
+
+// done counts a message that is finished.
+func (t *tally) done() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.finished++
+	t.settle()
+}
+
+// settle ends when all that was taken is finished. mu is held.
+func (t *tally) settle() {
+	if !t.ended || t.finished < t.taken {
+		return
+	}
+	select {
+	case <-t.enough:
+	default:
+		close(t.enough)
+	}
+}
+
+// subscribe prints messages until enough of them are finished, ctx ends, or the
+// connection does. A message that could not be printed is not acknowledged.
+func subscribe(ctx context.Context, f *subFlags, print func(message) error) error {
+	t := &tally{f: f, print: print, failed: make(chan error, 1), enough: make(chan struct{}), ended: f.once}
+	c, err := f.dial(ctx, receiver{take: t.take, done: t.done})
 	if err != nil {
 		return outOfTime(ctx, err)
 	}
-	err = c.subscribe(ctx, f.topics, f.qos)
-	if err == nil {
+	err = c.subscribe(ctx, f.topics, f.options)
+	if err == nil && !f.once {
 		select {
-		case <-enough:
-		case err = <-failed:
+		case <-t.enough:
+		case err = <-t.failed:
 		case err = <-c.lost():
 			return err
 		case <-ctx.Done():
