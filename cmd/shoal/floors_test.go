@@ -28,7 +28,8 @@ var floors = []floor{
 	{"proto", nil, []string{"net", "time"}},
 	{"broker/packet", nil, []string{"net", "time", "log", "google.golang.org"}},
 	{"broker/topic", nil, []string{"net", "time", "log", "google.golang.org"}},
-	{"broker/session", []string{"broker/packet", "broker/topic", "proto"}, []string{"net", "time", "log", "sync"}},
+	// time is for durations: session asks no clock.
+	{"broker/session", []string{"broker/packet", "broker/topic", "proto"}, []string{"net", "log", "sync"}},
 	{"storage", []string{"proto"}, []string{"net", "google.golang.org/grpc", "github.com/hashicorp/memberlist"}},
 	{"broker", []string{"broker", "proto"}, []string{"github.com/hashicorp", "go.etcd.io", "google.golang.org/grpc"}},
 	{"cluster", []string{"cluster", "storage", "broker/session", "broker/topic", "proto"}, []string{"net/http"}},
