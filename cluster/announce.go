@@ -42,6 +42,7 @@ func (n *Node) announce(ctx context.Context, boot uint64) (uint64, error) {
 			if boot, err = n.dir.RaiseBoot(reply.MinBoot); err != nil {
 				return 0, err
 			}
+			n.bootNow.Store(boot)
 			continue
 		case reply.Wait:
 			if waits != reply.Error {

@@ -53,6 +53,7 @@ func (n *Node) readDisk() (err error) {
 	if n.boot, err = n.dir.NextBoot(); err != nil {
 		return err
 	}
+	n.bootNow.Store(n.boot)
 	n.diskOpen.Store(true)
 	return n.dir.Failed()
 }
@@ -90,4 +91,20 @@ func (n *Node) openState(id uint32) (*storage.StateFile, error) {
 		return nil, fmt.Errorf("open state of %s: %w", groupName(id), err)
 	}
 	return state, nil
+}
+
+// knownBoot is the highest boot of a server that the own directory copy knows, 0
+// for none.
+func (n *Node) knownBoot(server string) (boot uint64) {
+	n.readDirectory(func(d *directoryMachine) {
+		if x, ok := d.Node(nodeOf(server)); ok && serverOf(x) == server {
+			boot = x.Info.Boot
+		}
+	})
+	return boot
+}
+
+// rolledBack ends the node: its disk has forgotten what it promised.
+func (n *Node) rolledBack(known uint64) {
+	_ = n.dir.Condemn(fmt.Sprintf("disk %s is rolled back: boot %d was seen, this is %d", n.disk, known, n.bootNow.Load()))
 }

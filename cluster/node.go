@@ -54,6 +54,7 @@ type Node struct {
 	// group has taken yet; by mu.
 	states   map[uint32]*storage.StateFile
 	diskOpen atomic.Bool
+	bootNow  atomic.Uint64 // of the latest process, fsynced
 
 	tls       *tls.Config
 	gossipKey []byte
@@ -185,6 +186,7 @@ func (n *Node) openNetwork() (err error) {
 	n.pool = raftnet.NewPool(pc)
 	n.server = grpc.NewServer(raftnet.ServerOptions(n.tls)...)
 	n.mux = raftnet.NewMux(string(n.self), n.clusterID, n.pool, n.server, n.log)
+	n.mux.CheckBoots(raftnet.Boots{Own: n.bootNow.Load, Known: n.knownBoot, RolledBack: n.rolledBack})
 	n.birth = birth.New(n.birthConfig())
 	shoalpb.RegisterPeerServer(n.server, &peerServer{n: n})
 	if err := n.startGossip(); err != nil {
@@ -336,6 +338,7 @@ func (n *Node) runProcesses(ctx context.Context) error {
 		if next, err = n.dir.NextBoot(); err != nil {
 			return err
 		}
+		n.bootNow.Store(next)
 	}
 }
 

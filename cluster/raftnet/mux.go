@@ -32,6 +32,7 @@ type Mux struct {
 	pool      *Pool
 	log       *slog.Logger
 	muted     atomic.Bool
+	boots     *Boots // nil: not checked
 
 	mu      sync.RWMutex
 	groups  map[uint32]*Transport
@@ -159,7 +160,7 @@ func (m *Mux) welcome(s grpc.ServerStream) (hello, error) {
 		return hello{}, m.refuse(slog.LevelWarn, codes.FailedPrecondition, h.from,
 			fmt.Sprintf("this is %s, not %s", m.self, h.to))
 	}
-	return h, nil
+	return h, m.checkBoots(h)
 }
 
 // nextRequest receives a request; io.EOF is the sender's orderly end.

@@ -46,7 +46,8 @@ func (s *stream) open(method *grpc.StreamDesc) error {
 	if err != nil {
 		return err
 	}
-	return s.send(hello{cluster: m.clusterID(), from: m.self, to: string(s.to), group: s.t.group}.encode())
+	boot, known := m.bootsTo(string(s.to))
+	return s.send(hello{cluster: m.clusterID(), from: m.self, to: string(s.to), group: s.t.group, boot: boot, known: known}.encode())
 }
 
 // send sends a frame. If the peer has ended the stream it returns why.

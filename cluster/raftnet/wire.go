@@ -143,6 +143,9 @@ func (p *parser) done() error {
 type hello struct {
 	cluster, from, to string
 	group             uint32
+	// boot is that of the asking process, known the highest one that it knows of
+	// to; 0 if it does not say.
+	boot, known uint64
 }
 
 func (h hello) encode() *frame {
@@ -152,6 +155,8 @@ func (h hello) encode() *frame {
 	w.string(h.from)
 	w.string(h.to)
 	w.uint(uint64(h.group))
+	w.uint(h.boot)
+	w.uint(h.known)
 	return w.frame()
 }
 
@@ -169,6 +174,7 @@ func parseHello(b []byte) (hello, error) {
 		p.fail(fmt.Errorf("group %d", group))
 	}
 	h.group = uint32(group)
+	h.boot, h.known = p.uint(), p.uint()
 	if err := p.done(); err != nil {
 		return hello{}, fmt.Errorf("hello: %w", err)
 	}

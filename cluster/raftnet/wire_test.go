@@ -116,7 +116,7 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestHelloRoundTrip(t *testing.T) {
-	h := hello{cluster: "c", from: "a/1", to: "b/2", group: 1<<32 - 1}
+	h := hello{cluster: "c", from: "a/1", to: "b/2", group: 1<<32 - 1, boot: 300, known: 1 << 40}
 	b := flat(h.encode())
 	if got, err := parseHello(b); err != nil || got != h {
 		t.Fatalf("got %+v, %v", got, err)
