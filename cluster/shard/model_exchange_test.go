@@ -97,7 +97,7 @@ func (m *model) fence(f *shoalpb.Fence) {
 		for _, client := range slices.Sorted(maps.Keys(m.sessions)) {
 			s := m.sessions[client]
 			if dead(s.owner) {
-				s.owner = nil
+				m.detach(s, false)
 			}
 			s.former = slices.DeleteFunc(s.former, dead)
 			m.settle(s)

@@ -18,6 +18,8 @@ type model struct {
 	minBoot  map[string]uint64
 	fenceNo  uint64
 	clock    uint64
+	due      map[uint64]*modelDue
+	nextDue  uint64
 	boxes    map[string]*modelBox
 	routes   map[string]*modelRoute
 }
@@ -29,6 +31,8 @@ type modelSession struct {
 	former                       []*shoalpb.Owner
 	expiry, window               uint32
 	limits                       *shoalpb.QueueLimits
+	will                         *shoalpb.Will
+	willConn, detached           uint64
 	subs                         map[string]*shoalpb.Subscription
 	queue                        []*modelEntry
 	seq, sentHi, openHi, dropped uint64
@@ -66,13 +70,14 @@ type modelRoute struct {
 func newModel(c Config) *model {
 	return &model{
 		config: c, sessions: map[string]*modelSession{}, streams: map[string]map[uint64]*shoalpb.Answer{},
-		minBoot: map[string]uint64{}, boxes: map[string]*modelBox{}, routes: map[string]*modelRoute{},
+		minBoot: map[string]uint64{}, boxes: map[string]*modelBox{}, due: map[uint64]*modelDue{}, routes: map[string]*modelRoute{},
 	}
 }
 
 func (m *model) apply(index uint64, e *shoalpb.Entry) (results []*shoalpb.BatchAnswer) {
 	place := uint64(0)
 	m.clock = max(m.clock, e.ClockMs)
+	m.pass()
 	for _, p := range e.Proposals {
 		var answer *shoalpb.BatchAnswer
 		switch {
@@ -81,6 +86,9 @@ func (m *model) apply(index uint64, e *shoalpb.Entry) (results []*shoalpb.BatchA
 			place += uint64(len(p.Batch.Commands))
 		case p.Fence != nil:
 			m.fence(p.Fence)
+		case p.Tick != nil: // the clock was all
+		case p.Dispatch != nil:
+			m.dispatch(p.Dispatch)
 		default:
 			m.answered(p.OutboxAnswered)
 		}
@@ -144,6 +152,9 @@ func (m *model) command(b *shoalpb.Batch, c *shoalpb.Command, conn uint64) *shoa
 	s := m.ownerOf(c)
 	switch {
 	case s == nil:
+		if c.Close.GetDiscardWill() {
+			m.discard(c.Close)
+		}
 		if c.Close.GetDrained() {
 			m.drained(c.Close.Client, c.Close.Conn)
 		}
@@ -217,12 +228,17 @@ func (m *model) open(o *shoalpb.Open, owner *shoalpb.Owner) *shoalpb.Answer {
 	present := s.durable && !o.CleanStart && (s.owner == nil || s.expiry > 0)
 	if s.owner != nil {
 		s.former = append(s.former, s.owner)
+		m.detach(s, false)
+	}
+	if s.will != nil && !present {
+		m.makeDue(s)
 	}
 	if !present {
 		m.end(s)
 		s.durable = o.ExpiryS > 0
 	}
 	s.owner, s.expiry, s.window, s.limits = owner, o.ExpiryS, max(o.Window, 1), o.Limits
+	s.will = o.Will
 	s.openHi = s.sentHi
 	s.advance()
 	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
@@ -244,7 +260,7 @@ func (m *model) close(s *modelSession, c *shoalpb.Close) {
 	if !c.Drained {
 		s.former = append(s.former, s.owner)
 	}
-	s.owner = nil
+	m.detach(s, c.DiscardWill)
 	m.settle(s)
 }
 
@@ -321,11 +337,17 @@ func (m *model) push(t *shoalpb.Target, c *shoalpb.Command) uint64 {
 // appendAll gives a message to all sessions that match, and tells whether one
 // refused it.
 func (m *model) appendAll(msg *shoalpb.Message) (rejected bool) {
+	until := uint64(never)
+	if msg.ExpiryMs != nil {
+		until = m.clock + *msg.ExpiryMs
+	}
+	return m.appendUntil(msg, until)
+}
+
+// appendUntil is appendAll for a message that expires at until.
+func (m *model) appendUntil(msg *shoalpb.Message, until uint64) (rejected bool) {
 	for _, s := range m.sessions {
-		e := &modelEntry{message: msg, until: never}
-		if msg.ExpiryMs != nil {
-			e.until = m.clock + *msg.ExpiryMs
-		}
+		e := &modelEntry{message: msg, until: until}
 		matched := false
 		for _, sub := range s.subs {
 			if !topic.MatchOne(sub.Filter, msg.Topic) || sub.NoLocal && s.client == msg.Publisher {
@@ -338,7 +360,7 @@ func (m *model) appendAll(msg *shoalpb.Message) (rejected bool) {
 				e.ids = append(e.ids, sub.Identifier)
 			}
 		}
-		if !matched || e.qos == 0 || msg.ExpiryMs != nil && *msg.ExpiryMs == 0 {
+		if !matched || e.qos == 0 || until <= m.clock {
 			continue
 		}
 		slices.Sort(e.ids)

@@ -12,7 +12,7 @@ import (
 // lines is the state as text, to be compared with that of a Machine.
 func (m *model) lines() (lines []string) {
 	for _, s := range m.sessions {
-		head := fmt.Sprintf("session %s durable=%v owner=%v former=%v", s.client, s.durable, ownerText(s.owner), ownersText(s.former))
+		head := fmt.Sprintf("session %s durable=%v owner=%v former=%v will=%s", s.client, s.durable, ownerText(s.owner), ownersText(s.former), s.will.GetMessage().GetPayload())
 		if s.durable {
 			head += fmt.Sprintf(" seq=%d sent=%d dropped=%d", s.seq, s.sentHi, s.dropped)
 		}
@@ -28,6 +28,9 @@ func (m *model) lines() (lines []string) {
 			waits := slices.Sorted(maps.Keys(x.waits))
 			lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits))
 		}
+	}
+	for id, d := range m.due {
+		lines = append(lines, fmt.Sprintf("due %d %s of %s %d until %d", id, d.message.Payload, d.client, d.conn, d.until))
 	}
 	for f, r := range m.routes {
 		lines = append(lines, fmt.Sprintf("filter %s q%d n%d", f, r.qos, r.n))
@@ -48,7 +51,7 @@ func stateLines(m *Machine) (lines []string) {
 		if s.owner != nil {
 			owner = &shoalpb.Owner{Node: s.owner.node, Boot: s.owner.boot, Conn: s.conn}
 		}
-		head := fmt.Sprintf("session %s durable=%v owner=%v former=%v", s.client, s.durable, ownerText(owner), ownersText(s.formerOwners()))
+		head := fmt.Sprintf("session %s durable=%v owner=%v former=%v will=%s", s.client, s.durable, ownerText(owner), ownersText(s.formerOwners()), willText(s))
 		if s.durable {
 			head += fmt.Sprintf(" seq=%d sent=%d dropped=%d", s.nextSeq-1, s.sentHi, dropped(s))
 		}
@@ -63,6 +66,11 @@ func stateLines(m *Machine) (lines []string) {
 			}
 		}
 		lines = append(lines, exchangeLines(s)...)
+	}
+	for _, d := range m.due.list {
+		if d != nil {
+			lines = append(lines, fmt.Sprintf("due %d %s of %s %d until %d", d.id, d.body.message.Payload, d.client, d.conn, d.body.until))
+		}
 	}
 	m.filters.All(func(name string, f *filter) bool {
 		lines = append(lines, fmt.Sprintf("filter %s q%d n%d", name, f.qos(), f.route))
@@ -129,4 +137,11 @@ func dropped(s *session) uint64 {
 		return 0
 	}
 	return s.extra.dropped
+}
+
+func willText(s *session) []byte {
+	if s.extra == nil {
+		return nil
+	}
+	return s.extra.will.GetMessage().GetPayload()
 }

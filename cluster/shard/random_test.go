@@ -96,6 +96,9 @@ func TestRandom(t *testing.T) {
 			}
 			checkEffects(t, before, plain.sendable(), eff)
 			checkCounts(t, m)
+			if got, want := plain.checkDue(m); !slices.Equal(got, want) {
+				t.Fatalf("may be dispatched: %v, not %v", got, want)
+			}
 			repeat(t, m, l)
 		}
 		for n := rapid.IntRange(1, 40).Draw(t, "steps"); n > 0; n-- {
@@ -167,6 +170,11 @@ func checkCounts(t *rapid.T, m *Machine) {
 		s.queue.row(func(b *body) { bodies[b]++ })
 		checkQueue(t, s)
 	}
+	for _, d := range m.due.list {
+		if d != nil {
+			bodies[d.body]++
+		}
+	}
 	for _, o := range m.outboxes {
 		size := 0
 		for _, e := range o.entries {
@@ -225,6 +233,8 @@ func repeat(t *rapid.T, m *Machine, l logged) {
 	}
 	for _, p := range e.Proposals {
 		switch b, o := p.Batch, p.OutboxAnswered; {
+		case p.Dispatch != nil && m.due.find(p.Dispatch.Due) != nil:
+			return // it was not there then
 		case b != nil && !consumed(m, b):
 			return // what was ahead of a fence, or behind a gap, may be taken now
 		case b != nil:

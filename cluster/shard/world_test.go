@@ -20,6 +20,7 @@ type world struct {
 	conns   []scriptConn
 	fence   uint64
 	text    int
+	clock   uint64
 }
 
 func newWorld(t *rapid.T) *world {
@@ -38,15 +39,42 @@ func (w *world) flip(label string) bool { return rapid.Bool().Draw(w.t, label) }
 // entry makes the next entry.
 func (w *world) entry() *shoalpb.Entry {
 	w.index += 1 + uint64(w.choose(2, "skip"))
-	e := &shoalpb.Entry{Format: entryFormat, ClockMs: uint64(w.choose(50, "clock"))}
+	e := &shoalpb.Entry{Format: entryFormat, ClockMs: w.time()}
 	for n := 1 + w.choose(3, "proposals"); n > 0; n-- {
 		e.Proposals = append(e.Proposals, w.proposal())
 	}
 	return e
 }
 
+// time mostly goes on a little, at times far, and may seem to stand.
+func (w *world) time() uint64 {
+	w.clock += uint64(w.choose([]int{1, 50, 50, 2500}[w.choose(4, "pace")], "clock"))
+	return w.clock - uint64(w.choose(min(int(w.clock+1), 3), "late"))
+}
+
+func (w *world) dispatch() *shoalpb.Dispatch {
+	d := &shoalpb.Dispatch{Due: 1 + uint64(w.choose(6, "due"))}
+	for n := w.choose(4, "targets"); n > 0; n-- {
+		if t := w.target(); t.Node != "" || t.Group != 0 {
+			d.Targets = append(d.Targets, t)
+		}
+	}
+	return d
+}
+
+func (w *world) will() *shoalpb.Will {
+	if w.choose(3, "will") > 0 {
+		return nil
+	}
+	return &shoalpb.Will{Message: w.message(), DelayS: uint32(w.choose(4, "delay"))}
+}
+
 func (w *world) proposal() *shoalpb.Proposal {
 	switch w.choose(12, "proposal") {
+	case 3:
+		return &shoalpb.Proposal{Tick: &shoalpb.Tick{WallMs: uint64(w.choose(3, "wall"))}}
+	case 4:
+		return &shoalpb.Proposal{Dispatch: w.dispatch()}
 	case 0:
 		node := w.one("node", "X", "Y", "Z")
 		w.boots[node] += uint64(w.choose(2, "boot"))
@@ -144,13 +172,13 @@ func (w *world) command(node string) *shoalpb.Command {
 		return &shoalpb.Command{Open: &shoalpb.Open{
 			Client: w.one("client", "c0", "c1", "c2"), CleanStart: w.choose(4, "clean") == 0,
 			ExpiryS: uint32(w.choose(4, "expiry")), Window: uint32(w.choose(3, "window")),
-			Limits: w.limits(),
+			Limits: w.limits(), Will: w.will(),
 		}}
 	}
 	c := w.conns[len(w.conns)-1-w.choose(min(len(w.conns), 4), "conn")]
 	switch kind {
 	case 7:
-		cl := &shoalpb.Close{Client: c.client, Conn: c.conn, Drained: w.flip("drained")}
+		cl := &shoalpb.Close{Client: c.client, Conn: c.conn, Drained: w.flip("drained"), DiscardWill: w.choose(3, "discard") == 0}
 		if w.choose(4, "expire") == 0 {
 			cl.ExpiryS = new(uint32)
 		}

@@ -1,0 +1,118 @@
+package shard
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// modelDue is a message that waits for a Dispatch.
+type modelDue struct {
+	message *shoalpb.Message
+	until   uint64
+	client  string
+	conn    uint64
+}
+
+// deadlines are when the Will of a detached session is due, and when it ends.
+func (s *modelSession) deadlines() (will, end uint64) {
+	will, end = never, never
+	if s.owner == nil && s.durable {
+		if s.will != nil {
+			will = s.detached + 1000*uint64(min(s.will.DelayS, s.expiry))
+		}
+		if s.expiry != neverExpires {
+			end = s.detached + 1000*uint64(s.expiry)
+		}
+	}
+	return will, end
+}
+
+// pass does all that the clock says, in order of time and name.
+func (m *model) pass() {
+	at := func(s *modelSession) uint64 { return min(s.deadlines()) }
+	for {
+		list := slices.SortedFunc(maps.Values(m.sessions), func(a, b *modelSession) int {
+			return cmp.Or(cmp.Compare(at(a), at(b)), cmp.Compare(a.client, b.client))
+		})
+		if len(list) == 0 || at(list[0]) > m.clock {
+			return
+		}
+		s := list[0]
+		will, end := s.deadlines()
+		if will <= m.clock {
+			m.makeDue(s)
+		}
+		if end <= m.clock {
+			m.end(s)
+			m.settle(s)
+		}
+	}
+}
+
+// detach leaves a session without its owner. Its Will is due now, later, or
+// never.
+func (m *model) detach(s *modelSession, discard bool) {
+	s.willConn, s.owner, s.detached = s.owner.Conn, nil, m.clock
+	switch {
+	case discard:
+		s.will = nil
+	case s.will != nil && min(s.will.DelayS, s.expiry) == 0:
+		m.makeDue(s)
+	}
+}
+
+// makeDue makes a session's Will due.
+func (m *model) makeDue(s *modelSession) {
+	until := uint64(never)
+	if e := s.will.Message.ExpiryMs; e != nil {
+		until = m.clock + *e
+	}
+	m.nextDue++
+	m.due[m.nextDue] = &modelDue{s.will.Message, until, s.client, s.willConn}
+	s.will = nil
+}
+
+// discard takes back the Will of a connection that is owner no more.
+func (m *model) discard(c *shoalpb.Close) {
+	maps.DeleteFunc(m.due, func(_ uint64, d *modelDue) bool { return d.client == c.Client && d.conn == c.Conn })
+}
+
+// waiting tells that a due Will may still be discarded.
+func (m *model) waiting(d *modelDue) bool {
+	s := m.sessions[d.client]
+	return s != nil && slices.ContainsFunc(s.former, func(o *shoalpb.Owner) bool { return o.Conn == d.conn })
+}
+
+func (m *model) dispatch(c *shoalpb.Dispatch) {
+	d := m.due[c.Due]
+	if d == nil {
+		return
+	}
+	delete(m.due, c.Due)
+	for _, t := range c.Targets {
+		switch {
+		case t.Group == m.config.Group:
+			m.appendUntil(d.message, d.until)
+		case t.Node == "" || t.Boot >= m.minBoot[t.Node]:
+			m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: d.message}})
+		}
+	}
+}
+
+// checkDue compares what may be dispatched.
+func (m *model) checkDue(of *Machine) (got, want []uint64) {
+	of.Due(func(id uint64, _ *shoalpb.Message, _ *shoalpb.Pick) bool {
+		got = append(got, id)
+		return true
+	})
+	for id, d := range m.due {
+		if !m.waiting(d) {
+			want = append(want, id)
+		}
+	}
+	slices.Sort(want)
+	return got, want
+}
