@@ -7,15 +7,19 @@ import (
 )
 
 // body is a stored message, shared by all queue and outbox entries that refer
-// to it. What a client sees of it never changes.
+// to it. What a client sees of it never changes. A million of them may wait: 48
+// bytes each, with their contents in the file.
 type body struct {
-	message *shoalpb.Message
-	seq     uint64 // number of the body, its key in the state file
-	at      uint64 // the shard's clock when it was stored
-	until   uint64 // the shard's clock when it expires, or never
-	size    uint32 // contentBytes of message
+	message *shoalpb.Message // nil: only the file has it, see Evict
+	seq     uint64           // number of the body, its key in the state file
+	at      uint64           // the shard's clock when it was stored
+	until   uint64           // the shard's clock when it expires, or never
+	size    uint32           // contentBytes of message
 	refs    int32
+	sum     uint32 // contentSum, if message is nil
 	inFile  fileState
+	qos     uint8 // as published
+	retain  bool  // as published
 }
 
 // fileState says whether the state file has a body.
@@ -32,7 +36,8 @@ const never = math.MaxUint64
 
 // newBody makes the body of a message stored at the shard's time at.
 func newBody(message *shoalpb.Message, seq, at uint64) *body {
-	b := &body{message: message, seq: seq, at: at, until: never, size: uint32(contentBytes(message))}
+	b := &body{message: message, seq: seq, at: at, until: never, size: uint32(contentBytes(message)),
+		qos: uint8(message.Qos), retain: message.Retain}
 	if message.ExpiryMs != nil {
 		b.until = at + min(*message.ExpiryMs, never-at)
 	}
@@ -50,6 +55,7 @@ func (m *Machine) use(b **body, message *shoalpb.Message) *body {
 		*b = newBody(message, m.bodySeq, m.clock)
 		m.gauges.bodies++
 		m.gauges.bodyBytes += (*b).bytes()
+		m.gauges.memory += (*b).bytes()
 		m.file.bytes += (*b).bytes()
 	}
 	(*b).refs++
@@ -66,6 +72,12 @@ func (m *Machine) drop(b *body) {
 	}
 	m.gauges.bodies--
 	m.gauges.bodyBytes -= b.bytes()
+	if b.message != nil {
+		m.gauges.memory -= b.bytes()
+		if b.inFile == inFile {
+			m.resident.died(b)
+		}
+	}
 	if b.inFile == inFile {
 		m.file.deadBodies = append(m.file.deadBodies, b.seq)
 	}

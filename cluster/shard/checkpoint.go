@@ -206,6 +206,8 @@ func (c *Checkpoint) Done(err error) {
 		b.inFile = inFile
 		if b.refs == 0 { // consumed since Freeze
 			m.file.deadBodies = append(m.file.deadBodies, b.seq)
+		} else {
+			m.resident.add(b)
 		}
 	}
 	for _, f := range c.outboxes {

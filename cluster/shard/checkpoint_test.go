@@ -246,7 +246,7 @@ func TestReadsBesideEachOther(t *testing.T) {
 				t.Errorf("a QoS 0 message reached %v", reached)
 			}
 			var seqs []uint64
-			if !f.m.Entries("c3", conns["c3"], 1, 3, 0, func(d mqtt.Delivery) bool {
+			if !f.m.Entries("c3", conns["c3"], 1, 3, 0, func(d mqtt.Delivery, _ Stored) bool {
 				seqs = append(seqs, d.Seq)
 				return true
 			}) || !slices.Equal(seqs, []uint64{2, 3, 4}) {
@@ -287,7 +287,7 @@ func TestOutboxRun(t *testing.T) {
 		{2, 1 << 20, 3, 3, "filter-4"},
 		{5, 1 << 20, 6, 0, ""},
 	} {
-		first, list := f.m.Outbox(&shoalpb.Target{}, want.after, want.bytes, 0)
+		first, list, _ := f.m.Outbox(&shoalpb.Target{}, want.after, want.bytes, 0)
 		if first != want.first || len(list) != want.commands {
 			t.Errorf("after %d, %d bytes: first %d, %d entries", want.after, want.bytes, first, len(list))
 		} else if len(list) > 0 && list[len(list)-1].Route.Filter != want.lastRoute {

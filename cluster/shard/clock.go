@@ -33,13 +33,24 @@ func (b *body) age(now uint64) uint64 { return now - min(b.at, now) }
 func (b *body) expired(now uint64) bool { return b.until <= now }
 
 // remaining is the message of b with what is left of its Message Expiry
-// Interval ([MQTT-3.3.2-6]): the stored one if that is all of it.
+// Interval ([MQTT-3.3.2-6]): the stored one if that is all of it, nil if it is
+// not in memory.
 func (b *body) remaining(now uint64) *shoalpb.Message {
-	m := b.message
-	if b.until == never || b.age(now) == 0 {
+	if b.message == nil || b.until == never {
+		return b.message
+	}
+	return Remaining(b.message, b.at, now)
+}
+
+// Remaining is a message that was stored at a time of the shard's clock with
+// what is left of its Message Expiry Interval now: the same one if that is all
+// of it.
+func Remaining(m *shoalpb.Message, at, now uint64) *shoalpb.Message {
+	age := now - min(at, now)
+	if m.ExpiryMs == nil || age == 0 {
 		return m
 	}
-	left := b.until - min(b.until, now)
+	left := *m.ExpiryMs - min(*m.ExpiryMs, age)
 	return &shoalpb.Message{
 		Topic: m.Topic, Payload: m.Payload, Properties: m.Properties, Qos: m.Qos, Retain: m.Retain,
 		ExpiryMs: &left, Publisher: m.Publisher,

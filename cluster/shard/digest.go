@@ -42,12 +42,23 @@ func (m *Machine) Digest() [32]byte {
 		}
 	}
 	for _, b := range slices.SortedFunc(maps.Keys(bodies), func(a, b *body) int { return cmp.Compare(a.seq, b.seq) }) {
-		d.add(bodyKey(b.seq))
-		d.add(b.row())
+		d.add(b.digest())
 	}
 	var sum [32]byte
 	d.Sum(sum[:0])
 	return sum
+}
+
+// digest is the same whether the message is in memory or not.
+func (b *body) digest() []byte {
+	sum := b.sum
+	if b.message != nil {
+		sum = contentSum(b.message)
+	}
+	d := binary.BigEndian.AppendUint64(bodyKey(b.seq), b.at)
+	d = binary.BigEndian.AppendUint64(d, b.until)
+	d = binary.BigEndian.AppendUint32(d, b.size)
+	return binary.BigEndian.AppendUint32(d, sum)
 }
 
 // digest hashes rows with their lengths, so that their bounds count.

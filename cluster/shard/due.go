@@ -78,6 +78,7 @@ func (m *Machine) addDue(d *due) {
 	d.id = m.due.next
 	m.due.next++
 	m.due.add(d)
+	m.pin(d.body)
 	m.touch(d)
 	m.dueGrew()
 }
@@ -93,6 +94,7 @@ func (m *Machine) dueGrew() {
 func (m *Machine) removeDue(d *due) {
 	m.forget(d)
 	m.due.remove(d)
+	m.unpin(d.body)
 }
 
 // waits tells that d is the Will of a connection that may still discard it.

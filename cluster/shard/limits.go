@@ -20,6 +20,11 @@ const (
 	// unsent entries are numbered anew.
 	minHoles = 64
 
+	// evictStep bounds the messages that leave memory in one step of the lock,
+	// minDead the dead ones that are left in the list of those that may.
+	evictStep = 512
+	minDead   = 1024
+
 	// messageOverhead is about what Go adds to a message's contents.
 	messageOverhead = 200
 
@@ -32,6 +37,9 @@ const (
 	// no hard bound: what already has a number is taken.
 	defaultOutboxEntries = 64 << 10
 	defaultOutboxBytes   = 64 << 20
+
+	// defaultRestoreBytes is all that a small shard has.
+	defaultRestoreBytes = 64 << 20
 
 	// maxReceived bounds the unfinished QoS 2 exchanges of one publisher. The
 	// front end does not read beyond the Receive Maximum, which is far lower.

@@ -28,6 +28,9 @@ type Config struct {
 	// OutboxEntries and OutboxBytes are where an outbox is called full.
 	OutboxEntries int
 	OutboxBytes   int
+	// RestoreBytes bounds what messages that are restored take in memory; others
+	// stay in the state file alone. It may differ between replicas.
+	RestoreBytes int
 }
 
 // Machine is the state of one shard. See the package comment for who may call
@@ -50,6 +53,8 @@ type Machine struct {
 	held map[*session]struct{}
 	// known are limits that sessions share.
 	known     map[limits]*limits
+	resident  resident
+	pinned    map[*body]int // by the number of reasons
 	due       dueList
 	deadlines deadlines
 
@@ -86,6 +91,7 @@ func New(c Config) *Machine {
 	setDefault(&c.Subscriptions, defaultSubscriptions)
 	setDefault(&c.OutboxEntries, defaultOutboxEntries)
 	setDefault(&c.OutboxBytes, defaultOutboxBytes)
+	setDefault(&c.RestoreBytes, defaultRestoreBytes)
 	return &Machine{
 		cfg:       c,
 		in:        stream.NewIn(c.Group, c.Life),
@@ -93,6 +99,7 @@ func New(c Config) *Machine {
 		processes: map[processKey]*process{},
 		held:      map[*session]struct{}{},
 		known:     map[limits]*limits{},
+		pinned:    map[*body]int{},
 		due:       newDueList(),
 		counters:  &shoalpb.ShardCounters{},
 		file:      file{generation: 1},

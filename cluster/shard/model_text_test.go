@@ -44,8 +44,8 @@ func (m *model) lines() (lines []string) {
 	return lines
 }
 
-// stateLines is the same of a Machine.
-func stateLines(m *Machine) (lines []string) {
+// stateLines is the same of a Machine, whose state file is rows.
+func stateLines(t failer, m *Machine, rows memRows) (lines []string) {
 	for _, s := range m.sessions {
 		var owner *shoalpb.Owner
 		if s.owner != nil {
@@ -61,8 +61,12 @@ func stateLines(m *Machine) (lines []string) {
 		}
 		for seq := uint64(1); seq < s.nextSeq; seq++ {
 			if r := s.queue.find(seq); r != nil {
+				message := r.body.message
+				if message == nil {
+					message, _ = rows.message(t, r.body.seq)
+				}
 				lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s", s.client, seq, r.flag.qos(),
-					r.flag&refReleased != 0, r.flag&refRetain != 0, r.ids.list(), r.body.message.Payload))
+					r.flag&refReleased != 0, r.flag&refRetain != 0, r.ids.list(), message.Payload))
 			}
 		}
 		lines = append(lines, exchangeLines(s)...)
@@ -76,10 +80,10 @@ func stateLines(m *Machine) (lines []string) {
 		lines = append(lines, fmt.Sprintf("filter %s q%d n%d", name, f.qos(), f.route))
 		return true
 	})
-	m.OutboxTargets(func(t *shoalpb.Target) bool {
-		first, list := m.Outbox(t, 0, 1<<30, 0)
+	m.OutboxTargets(func(target *shoalpb.Target) bool {
+		first, list := rows.outbox(t, m, target, 0, 0)
 		for i, c := range list {
-			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(t), first+uint64(i), commandText(c)))
+			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(target), first+uint64(i), commandText(c)))
 		}
 		return true
 	})

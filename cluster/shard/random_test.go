@@ -67,12 +67,13 @@ func (r *replica) crash() {
 }
 
 // TestRandom feeds random entries to a machine, to the model, and to a replica
-// that takes and fails checkpoints and crashes. All must stay equal, the answers
+// that takes and fails checkpoints, lets messages leave memory and crashes. All must stay equal, the answers
 // too; and repeating an entry must change nothing.
 func TestRandom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		config := Config{Group: 1, Life: 1, Subscriptions: 5}
 		config.QueueEntries = rapid.SampledFrom([]int{6, 70, 250}).Draw(t, "queue")
+		config.RestoreBytes = rapid.SampledFrom([]int{1, 1000, 1 << 20}).Draw(t, "restored")
 		config.QueueBytes = rapid.SampledFrom([]int{20, 500, 1 << 20}).Draw(t, "queue bytes")
 		w := newWorld(t)
 		m, plain := New(config), newModel(config)
@@ -91,7 +92,7 @@ func TestRandom(t *testing.T) {
 			compareResults(t, "model", results, plain.apply(w.index, e))
 			compareResults(t, "replica", results, answers(r.apply(l)))
 			w.learn(e, results)
-			if got, want := stateLines(m), plain.lines(); !slices.Equal(got, want) {
+			if got, want := stateLines(t, m, nil), plain.lines(); !slices.Equal(got, want) {
 				t.Fatalf("after entry %d\nmachine: %q\n  model: %q", w.index, got, want)
 			}
 			checkEffects(t, before, plain.sendable(), eff)
@@ -102,9 +103,11 @@ func TestRandom(t *testing.T) {
 			repeat(t, m, l)
 		}
 		for n := rapid.IntRange(1, 40).Draw(t, "steps"); n > 0; n-- {
-			switch w.choose(8, "step") {
+			switch w.choose(9, "step") {
 			case 0:
 				r.crash()
+			case 8:
+				evict(t, r.m)
 			case 1, 2:
 				r.checkpoint(func() {
 					for k := w.choose(4, "during"); k > 0; k-- {
@@ -114,8 +117,12 @@ func TestRandom(t *testing.T) {
 			default:
 				step()
 			}
+			if got := stateLines(t, r.m, r.rows); !slices.Equal(got, plain.lines()) {
+				t.Fatalf("after entry %d\nreplica: %q\n  model: %q", w.index, got, plain.lines())
+			}
+			checkCounts(t, r.m)
 			if m.Digest() != r.m.Digest() {
-				t.Fatalf("digests differ after entry %d\nmachine: %q\nreplica: %q", w.index, stateLines(m), stateLines(r.m))
+				t.Fatalf("digests differ after entry %d\nmachine: %q\nreplica: %q", w.index, stateLines(t, m, nil), stateLines(t, r.m, r.rows))
 			}
 		}
 		save(t, m, memRows{})
@@ -192,6 +199,20 @@ func checkCounts(t *rapid.T, m *Machine) {
 			t.Fatalf("body %d has %d references and counts %d", b.seq, refs, b.refs)
 		}
 	}
+	bytes, memory, inMemory := 0, 0, 0
+	for b := range bodies {
+		bytes += b.bytes()
+		if b.message != nil {
+			memory += b.bytes()
+			if b.inFile == inFile {
+				inMemory += b.bytes()
+			}
+		}
+	}
+	if got, evictable := m.Memory(); st.BodyBytes != bytes || got != memory || evictable != inMemory {
+		t.Fatalf("bodies have %d bytes, %d in memory, %d of those in the file; counted %d, %d, %d",
+			bytes, memory, inMemory, st.BodyBytes, got, evictable)
+	}
 	if st.Bodies != len(bodies) {
 		t.Fatalf("%d bodies, counted %d", len(bodies), st.Bodies)
 	}
@@ -240,7 +261,7 @@ func repeat(t *rapid.T, m *Machine, l logged) {
 		case b != nil:
 			b.Answered = 0 // or what was refused forgets answers now
 		case o != nil:
-			if _, left := m.Outbox(o.Target, 0, 1, 0); len(left) > 0 {
+			if _, left, _ := m.Outbox(o.Target, 0, 1, 0); len(left) > 0 {
 				return // it may name what was not there
 			}
 		}
@@ -255,7 +276,7 @@ func repeat(t *rapid.T, m *Machine, l logged) {
 	}
 	m.applied = applied
 	if m.Digest() != before {
-		t.Fatalf("a repeat of entry %d changed the state: %q", l.index, stateLines(m))
+		t.Fatalf("a repeat of entry %d changed the state: %q", l.index, stateLines(t, m, nil))
 	}
 }
 

@@ -10,8 +10,9 @@ import (
 // Entries visits the entries of a session's queue that may be sent by conn,
 // after the seq given and ascending, at most limit of them. It reports false if
 // conn does not own the session. Ages are by now, the shard's clock as its
-// leader knows it. What a Delivery refers to is shared: read only.
-func (m *Machine) Entries(client string, conn, after uint64, limit int, now uint64, yield func(mqtt.Delivery) bool) (owner bool) {
+// leader knows it. What a Delivery refers to is shared: read only. Its Message is
+// nil if it has left memory.
+func (m *Machine) Entries(client string, conn, after uint64, limit int, now uint64, yield func(mqtt.Delivery, Stored) bool) (owner bool) {
 	s := m.owned(client, conn)
 	if s == nil {
 		return false
@@ -34,7 +35,7 @@ func (m *Machine) Entries(client string, conn, after uint64, limit int, now uint
 			Identifiers: r.ids.list(),
 			Age:         time.Duration(r.body.age(now)) * time.Millisecond,
 			Message:     r.body.message,
-		}) {
+		}, r.body.stored()) {
 			break
 		}
 	}
@@ -109,11 +110,12 @@ func (m *Machine) OutboxTargets(yield func(*shoalpb.Target) bool) {
 // above after, as commands: at least one if there is any, then as many as fit
 // into maxBytes. first is the number of the first. Messages tell what is left
 // of their Message Expiry Interval at now, the shard's clock as its leader knows
-// it; they are shared: read only.
-func (m *Machine) Outbox(t *shoalpb.Target, after uint64, maxBytes int, now uint64) (first uint64, commands []*shoalpb.Command) {
+// it; they are shared: read only. missing lists the commands without their message,
+// which has left memory.
+func (m *Machine) Outbox(t *shoalpb.Target, after uint64, maxBytes int, now uint64) (first uint64, commands []*shoalpb.Command, missing []Missing) {
 	i, ok := m.findOutbox(t)
 	if !ok {
-		return 0, nil
+		return 0, nil, nil
 	}
 	o := m.outboxes[i]
 	first = max(after+1, o.base)
@@ -122,9 +124,19 @@ func (m *Machine) Outbox(t *shoalpb.Target, after uint64, maxBytes int, now uint
 		if maxBytes -= e.bytes(); maxBytes < 0 && n > first {
 			break
 		}
+		if e.body != nil && e.body.message == nil {
+			missing = append(missing, Missing{len(commands), e.body.seq})
+		}
 		commands = append(commands, e.command(now))
 	}
-	return first, commands
+	return first, commands, missing
+}
+
+// Missing is a command whose message is not in memory.
+type Missing struct {
+	// Index of the command; Body is the number of its message.
+	Index int
+	Body  uint64
 }
 
 // RouteFilters visits the Topic Filters with durable subscribers and their

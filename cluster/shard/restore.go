@@ -19,6 +19,8 @@ type restorer struct {
 	m      *Machine
 	bodies map[uint64]*body
 	meta   bool
+	// pinned are the bodies whose messages apply will need.
+	pinned map[uint64]bool
 }
 
 // Restore fills a fresh Machine from the rows of a state file; scan visits all
@@ -26,13 +28,14 @@ type restorer struct {
 // during fn. A file without any row leaves the machine empty. After an error
 // the machine must not be used.
 func (m *Machine) Restore(scan func(bucket string, fn func(k, v []byte) error) error) error {
-	r := &restorer{m: m, bodies: map[uint64]*body{}}
+	r := &restorer{m: m, bodies: map[uint64]*body{}, pinned: map[uint64]bool{}}
 	// In order of what refers to what.
 	for _, step := range []struct {
 		bucket string
 		row    func(k, v []byte) error
 	}{
 		{bucketMeta, r.metaRow},
+		{bucketDue, r.pinRow},
 		{bucketBodies, r.bodyRow},
 		{bucketOutbox, r.outboxRow},
 		{bucketFilters, r.filterRow},
@@ -99,8 +102,25 @@ func (r *restorer) bodyRow(k, v []byte) error {
 	b := newBody(row.Message, binary.BigEndian.Uint64(k), row.AtMs)
 	b.inFile = inFile
 	r.bodies[b.seq] = b
-	r.m.gauges.bodies++
-	r.m.gauges.bodyBytes += b.bytes()
+	m := r.m
+	m.gauges.bodies++
+	m.gauges.bodyBytes += b.bytes()
+	if m.gauges.memory+b.bytes() > m.cfg.RestoreBytes && !r.pinned[b.seq] {
+		b.sum, b.message = contentSum(b.message), nil
+		return nil
+	}
+	m.gauges.memory += b.bytes()
+	m.resident.add(b)
+	return nil
+}
+
+// pinRow notes the body of a due message.
+func (r *restorer) pinRow(_, v []byte) error {
+	row := &shoalpb.DueRow{}
+	if err := decode(v, row); err != nil {
+		return err
+	}
+	r.pinned[row.Body] = true
 	return nil
 }
 
@@ -158,6 +178,7 @@ func (r *restorer) dueRow(k, v []byte) error {
 		return fmt.Errorf("due message %d is not below %d: %w", d.id, r.m.due.next, errCorrupt)
 	}
 	r.m.due.add(d)
+	r.m.pin(d.body)
 	return nil
 }
 

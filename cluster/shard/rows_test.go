@@ -5,6 +5,9 @@ import (
 	"errors"
 	"maps"
 	"slices"
+
+	mqtt "github.com/shoalmq/shoal/broker/session"
+	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
 // memRows is a state file in memory.
@@ -46,6 +49,62 @@ func (r memRows) scan(bucket string, fn func(k, v []byte) error) error {
 		clear(value)
 	}
 	return nil
+}
+
+// message reads a message that has left memory.
+func (r memRows) message(t failer, body uint64) (*shoalpb.Message, uint64) {
+	t.Helper()
+	bucket, key := BodyRow(body)
+	m, at, err := DecodeBody(r[bucket][string(key)])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, at
+}
+
+// entries reads what conn may be sent.
+func (r memRows) entries(t failer, m *Machine, c scriptConn, after uint64, limit int, now uint64) (list []mqtt.Delivery, owner bool) {
+	t.Helper()
+	owner = m.Entries(c.client, c.conn, after, limit, now, func(d mqtt.Delivery, at Stored) bool {
+		if d.Message == nil {
+			d.Message, _ = r.message(t, at.Body)
+		}
+		list = append(list, d)
+		return true
+	})
+	return list, owner
+}
+
+// outbox reads all of an outbox above after.
+func (r memRows) outbox(t failer, m *Machine, target *shoalpb.Target, after, now uint64) (uint64, []*shoalpb.Command) {
+	t.Helper()
+	first, list, missing := m.Outbox(target, after, 1<<30, now)
+	for _, x := range missing {
+		msg, at := r.message(t, x.Body)
+		msg = Remaining(msg, at, now)
+		if c := list[x.Index]; c.Retain != nil {
+			c.Retain.Message = msg
+		} else {
+			c.Append.Message = msg
+		}
+	}
+	return first, list
+}
+
+// evict makes all messages leave memory that may, and makes sure that they did.
+func evict(t failer, m *Machine) {
+	t.Helper()
+	for m.Evict(1<<40) > 0 {
+	}
+	left := 0
+	for _, b := range m.resident.list {
+		if b.refs > 0 && m.pinned[b] == 0 {
+			left++
+		}
+	}
+	if left > 0 {
+		t.Fatal(left, "messages stayed in memory")
+	}
 }
 
 // failer is what testing.T and rapid.T share.

@@ -115,11 +115,12 @@ func (s *script) entries(a *args) []string {
 	c := s.conns[a.plain[0]]
 	list := []string{}
 	limit := int(a.number("max", 1000))
-	if !s.m.Entries(c.client, c.conn, a.number("after", 0), limit, s.now(a), func(d mqtt.Delivery) bool {
-		list = append(list, deliveryText(d))
-		return true
-	}) {
+	entries, owner := s.rows.entries(s.t, s.m, c, a.number("after", 0), limit, s.now(a))
+	if !owner {
 		return []string{"not owner"}
+	}
+	for _, d := range entries {
+		list = append(list, deliveryText(d))
 	}
 	return orNone(list)
 }
@@ -183,7 +184,7 @@ func (s *script) exchange(a *args) []string {
 }
 
 func (s *script) outbox(a *args) []string {
-	first, list := s.m.Outbox(parseTarget(a.plain[0]), a.number("after", 0), 1<<20, s.now(a))
+	first, list := s.rows.outbox(s.t, s.m, parseTarget(a.plain[0]), a.number("after", 0), s.now(a))
 	text := []string{}
 	for i, c := range list {
 		what := ""

@@ -8,6 +8,7 @@ type gauges struct {
 	queued        int
 	bodies        int
 	bodyBytes     int
+	memory        int
 }
 
 // Stats are a shard's figures for metrics: gauges first, then counters, which
@@ -19,8 +20,9 @@ type Stats struct {
 	Subscriptions, Filters      int
 	// Queued counts unfinished queue entries.
 	Queued int
-	// Bodies are stored messages; BodyBytes what they take in memory, about.
-	Bodies, BodyBytes int
+	// Bodies are stored messages; BodyBytes is about what they would all take in
+	// memory, MemoryBytes what those take that are there.
+	Bodies, BodyBytes, MemoryBytes int
 	// OutboxEntries counts unanswered outbox entries of all targets.
 	OutboxEntries, OutboxBytes int
 	// Due counts messages that wait to be dispatched.
@@ -53,6 +55,7 @@ func (m *Machine) Stats() Stats {
 		Queued:        m.gauges.queued,
 		Bodies:        m.gauges.bodies,
 		BodyBytes:     m.gauges.bodyBytes,
+		MemoryBytes:   m.gauges.memory,
 
 		Appended:         m.counters.Appended,
 		Enqueued:         m.counters.Enqueued,
