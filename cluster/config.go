@@ -35,6 +35,10 @@ type Config struct {
 	BootstrapExpect int
 	// Shards is the number of shards at birth; ignored once born.
 	Shards int
+	// QueueMemory is how many bytes of memory stored messages may take before
+	// those that the disk has leave it: 512 MiB if 0. What no state file has yet
+	// comes on top of it.
+	QueueMemory int
 	// CAFile, CertFile and KeyFile make connections between nodes mutual TLS:
 	// all three or none.
 	CAFile, CertFile, KeyFile string

@@ -418,8 +418,9 @@ func (g *group) checkpoint() error {
 	return err
 }
 
-// checkpointDue tells whether enough has changed since the last checkpoint.
-func (g *group) checkpointDue(now time.Time) bool {
+// checkpointDue tells whether enough has changed since the last checkpoint;
+// dirtyLimit is how many bytes of new messages are enough.
+func (g *group) checkpointDue(now time.Time, dirtyLimit int) bool {
 	var applied uint64
 	var refs, bytes int
 	g.read(func(m machine) {
@@ -435,7 +436,7 @@ func (g *group) checkpointDue(now time.Time) bool {
 		g.dirtySince.Store(now.UnixNano())
 		return false
 	}
-	return refs >= checkpointRefs || bytes >= checkpointBytes || behind >= checkpointEntries ||
+	return refs >= checkpointRefs || bytes >= dirtyLimit || behind >= checkpointEntries ||
 		now.UnixNano()-since >= int64(checkpointIdle)
 }
 

@@ -161,6 +161,11 @@ const (
 	checkpointEntries = 16 << 10
 	checkpointIdle    = 10 * time.Second
 
+	// defaultQueueMemory is what messages may take in memory, of all shards that
+	// a node has a replica of. minDirty is the least that is worth a checkpoint.
+	defaultQueueMemory = 512 << 20
+	minDirty           = 256 << 10
+
 	// trailingEntries of the log stay after a checkpoint for followers that are
 	// a little behind, and for as long as an install takes: one that outlasts
 	// them has to be done again.

@@ -109,6 +109,9 @@ func Open(c Config) (*Node, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("start node: %w", err)
 	}
+	if c.QueueMemory == 0 {
+		c.QueueMemory = defaultQueueMemory
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -376,7 +379,8 @@ func (n *Node) untilFenced(ctx context.Context, p *process) {
 
 var errNoLease = errors.New("this node has lost contact with the cluster's majority")
 
-// maintain writes checkpoints, one group after the other.
+// maintain writes checkpoints, one group after the other, and keeps messages
+// within their budget of memory.
 func (n *Node) maintain(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -387,13 +391,15 @@ func (n *Node) maintain(ctx context.Context) {
 			return
 		}
 		for _, g := range n.allGroups() {
-			if !g.checkpointDue(time.Now()) {
+			if !g.checkpointDue(time.Now(), n.dirtyLimit()) {
 				continue
 			}
 			if err := g.checkpoint(); err != nil && ctx.Err() == nil {
 				g.log.Warn("checkpoint", "err", err)
 			}
+			n.relieve()
 		}
+		n.relieve()
 	}
 }
 

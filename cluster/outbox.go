@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/shoalmq/shoal/cluster/shard"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -136,7 +137,7 @@ func (s *outboxSender) serve(parent context.Context, pipe outboxPipe) {
 	}()
 	s.after, s.sent = 0, nil
 	for {
-		if s.fill(pipe) != nil {
+		if s.fill(ctx, pipe) != nil {
 			return
 		}
 		select {
@@ -154,16 +155,23 @@ func (s *outboxSender) serve(parent context.Context, pipe outboxPipe) {
 }
 
 // fill sends runs until batchesInFlight are under way or nothing is left.
-func (s *outboxSender) fill(pipe outboxPipe) error {
+func (s *outboxSender) fill(ctx context.Context, pipe outboxPipe) error {
 	for len(s.sent) < batchesInFlight {
 		var first uint64
 		var commands []*shoalpb.Command
+		var missing []shard.Missing
 		now := s.l.g.clock.now()
 		s.l.g.read(func(m machine) {
-			first, commands = m.(*shardMachine).Outbox(s.target, s.after, outboxBatchBytes, now)
+			first, commands, missing = m.(*shardMachine).Outbox(s.target, s.after, outboxBatchBytes, now)
 		})
 		if len(commands) == 0 {
 			return nil
+		}
+		if len(missing) > 0 {
+			if commands = s.complete(commands, missing, now); len(commands) == 0 {
+				pause(ctx, retryDelay)
+				continue
+			}
 		}
 		if err := pipe.Send(first, commands); err != nil {
 			return err
@@ -172,6 +180,29 @@ func (s *outboxSender) fill(pipe outboxPipe) error {
 		s.sent = append(s.sent, s.after)
 	}
 	return nil
+}
+
+// complete reads the messages that have left memory. An entry without one has
+// been answered meanwhile: the run ends before it, and is read again.
+func (s *outboxSender) complete(commands []*shoalpb.Command, missing []shard.Missing, now uint64) []*shoalpb.Command {
+	numbers := make([]uint64, len(missing))
+	for i, x := range missing {
+		numbers[i] = x.Body
+	}
+	found := s.l.g.load(numbers)
+	for _, x := range missing {
+		m, ok := found[x.Body]
+		if !ok {
+			return commands[:x.Index]
+		}
+		left := shard.Remaining(m.Message, m.at, now)
+		if c := commands[x.Index]; c.Retain != nil {
+			c.Retain.Message = left
+		} else {
+			c.Append.Message = left
+		}
+	}
+	return commands
 }
 
 // done removes what the target has answered: lazily, one proposal at a time.

@@ -81,7 +81,7 @@ func (n *Node) openShard(id uint32, placed directory.Placement) error {
 	if placed.Version == 1 && slices.Contains(placed.Founders, string(n.self)) {
 		founders = placed.Founders
 	}
-	config := shard.Config{Group: id, Life: 1}
+	config := shard.Config{Group: id, Life: 1, RestoreBytes: n.restoreBytes()}
 	leading := func() *shardLead { return n.leadNow(id) }
 	clock := newShardClock(n.config.boot())
 	fresh := func(scan scanFunc) (machine, error) {

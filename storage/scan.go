@@ -76,6 +76,37 @@ func (s *StateFile) fill(p *page, bucket string, from []byte) (more bool, err er
 	return more, err
 }
 
+// ReadAll calls fn with the value of each key that is there, in the order of
+// keys, which are read in one transaction; i is the key's index. The value is
+// valid during the call only, and fn must not use the StateFile.
+func (s *StateFile) ReadAll(bucket string, keys [][]byte, fn func(i int, value []byte) error) error {
+	err := s.view(func(tx *bolt.Tx) error {
+		b := findBucket(tx, bucket)
+		if b == nil {
+			return nil
+		}
+		var buf []byte
+		for i, key := range keys {
+			row := b.rows.Get(key)
+			if row == nil {
+				continue
+			}
+			var err error
+			if buf, err = b.appendValue(buf[:0], key, row); err != nil {
+				return badDisk(s.path, "%v", err)
+			}
+			if err := fn(i, buf); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read state of group %d: %w", s.group, err)
+	}
+	return nil
+}
+
 // Read returns a copy of the value of a key, nil if it is not there; an empty
 // value is not nil.
 func (s *StateFile) Read(bucket string, key []byte) ([]byte, error) {
