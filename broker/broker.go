@@ -89,6 +89,9 @@ func (b *Broker) Serve(ctx context.Context, l net.Listener) error {
 		}
 		nc, err := l.Accept()
 		if err == nil {
+			if b.gate.accepted() {
+				b.tasks.Go(func() { b.gate.probe(b.done) })
+			}
 			b.take(nc)
 			continue
 		}

@@ -56,8 +56,8 @@ type Config struct {
 	MaxUnfinishedBytes int
 	// MaxConnections bounds the connections of this node: no bound.
 	MaxConnections int
-	// ConnectRate is how many connections are accepted per second, and at once:
-	// 1,000 for each processor. Negative: no bound.
+	// ConnectRate is how many connections are accepted per second at most, fewer
+	// while processors are short: 1,000 for each processor. Negative: no bound.
 	ConnectRate int
 	// MaxHalfOpen bounds the connections that have not sent CONNECT: 2,048. The
 	// oldest makes room for the next.

@@ -10,15 +10,19 @@ import (
 // how many are accepted per second, and how many may be without a CONNECT. What
 // it does not accept waits in the listeners' backlog, where it costs the kernel
 // little and this process nothing; when that is full clients try again by
-// themselves. So a storm leaves time for everything else, above all for raft.
-// Safe for concurrent use.
+// themselves. So a storm leaves time for everything else, above all for raft,
+// whose leaders may be silent for a quarter of a second: while connections come
+// a probe wakes up every few ms, and when it comes too late, because too much is
+// to be run, fewer are accepted. Safe for concurrent use.
 type gate struct {
-	rate, burst float64
-	halfOpen    int
+	most     float64 // the highest rate, 0 for no bound
+	halfOpen int
 
-	mu     sync.Mutex
-	tokens float64
-	at     time.Time // tokens is as of
+	mu      sync.Mutex
+	rate    float64 // accepted per second, now
+	tokens  float64
+	at      time.Time // tokens is as of; the last accept
+	probing bool
 	// awaiting are the connections in order of accept, those that have sent
 	// CONNECT only as long as an older one has not.
 	awaiting []*conn
@@ -26,8 +30,8 @@ type gate struct {
 }
 
 func newGate(c *Config) *gate {
-	rate := float64(c.ConnectRate)
-	return &gate{rate: rate, burst: rate, tokens: rate, at: time.Now(), halfOpen: c.MaxHalfOpen}
+	most := max(float64(c.ConnectRate), 0)
+	return &gate{most: most, rate: most, tokens: most, at: time.Now(), halfOpen: c.MaxHalfOpen}
 }
 
 // wait takes a token, as soon as there is one. It reports false when ctx or the
@@ -53,18 +57,64 @@ func (g *gate) wait(ctx context.Context, done <-chan struct{}) bool {
 
 // take takes a token, or tells how long to wait for some.
 func (g *gate) take(now time.Time) (wait time.Duration) {
-	if g.rate <= 0 {
+	if g.most == 0 {
 		return 0
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.tokens = min(g.tokens+g.rate*now.Sub(g.at).Seconds(), g.burst)
+	g.tokens = min(g.tokens+g.rate*now.Sub(g.at).Seconds(), max(g.rate*acceptBurst, 1))
 	g.at = now
 	if g.tokens < 1 {
 		return max(time.Duration((1-g.tokens)/g.rate*float64(time.Second)), acceptPause)
 	}
 	g.tokens--
 	return 0
+}
+
+// accepted is told of each accept. It reports true when nobody probes: then the
+// caller sees to it that probe runs.
+func (g *gate) accepted() (probe bool) {
+	if g.most == 0 {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	probe = !g.probing
+	g.probing = true
+	return probe
+}
+
+// probe looks how late it wakes up, until no connection has come for a while.
+func (g *gate) probe(done <-chan struct{}) {
+	t := time.NewTimer(probeTick)
+	defer t.Stop()
+	for {
+		due := time.Now().Add(probeTick)
+		t.Reset(probeTick)
+		select {
+		case <-t.C:
+		case <-done:
+			return
+		}
+		now := time.Now()
+		if !g.adapt(now.Sub(due), now) {
+			return
+		}
+	}
+}
+
+// adapt takes how late a probe was. It reports false when probing is over.
+func (g *gate) adapt(late time.Duration, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if late > probeLate {
+		g.rate = max(g.rate*probeBackoff, min(g.most, acceptLeast))
+		g.tokens = min(g.tokens, 1)
+	} else {
+		g.rate = min(g.rate+g.most*probeStep, g.most)
+	}
+	g.probing = now.Sub(g.at) < probeQuiet || g.rate < g.most
+	return g.probing
 }
 
 // enter notes a new connection. If there are too many without CONNECT it
@@ -90,6 +140,13 @@ func (g *gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting--
+}
+
+// now is the rate now.
+func (g *gate) now() float64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.rate
 }
 
 // count is how many connections have not sent CONNECT.

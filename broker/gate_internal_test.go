@@ -21,18 +21,45 @@ func TestGateLetsBurstsThroughAndKeepsTheRate(t *testing.T) {
 		}
 		return n
 	}
-	if n := accepted(time.Millisecond); n < 100 || n > 101 {
-		t.Errorf("%d of a burst of 100", n)
+	if n := accepted(time.Millisecond); n < 25 || n > 26 {
+		t.Errorf("%d of a burst of 25", n)
 	}
 	if n := accepted(10 * time.Second); n < 950 || n > 1001 {
 		t.Errorf("%d in 10 s at 100/s", n)
 	}
 	now = now.Add(time.Hour)
-	if n := accepted(time.Millisecond); n < 100 || n > 101 {
+	if n := accepted(time.Millisecond); n < 25 || n > 26 {
 		t.Errorf("%d after a quiet hour", n)
 	}
 	if g := newGate(&Config{ConnectRate: -1}); g.take(now) != 0 {
 		t.Error("no bound, and waits")
+	}
+}
+
+// When what is to be run waits, fewer connections are accepted; then more again.
+func TestGateAdapts(t *testing.T) {
+	now := time.Unix(1000, 0)
+	g := newGate(&Config{ConnectRate: 2000})
+	g.at = now
+	for range 5 {
+		g.adapt(100*time.Millisecond, now)
+	}
+	if g.rate > 400 {
+		t.Errorf("%v per second after five late probes", g.rate)
+	}
+	for range 50 {
+		g.adapt(time.Second, now)
+	}
+	if g.rate != acceptLeast {
+		t.Errorf("%v per second at least", g.rate)
+	}
+	for n := 0; g.adapt(0, now.Add(time.Hour)); n++ {
+		if n > 1000 {
+			t.Fatalf("%v per second after %d probes in time", g.rate, n)
+		}
+	}
+	if g.rate != 2000 {
+		t.Errorf("%v per second when probing ends", g.rate)
 	}
 }
 

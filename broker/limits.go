@@ -91,6 +91,22 @@ const (
 	maxExpiryMs = math.MaxUint32 * 1000
 	// minWindow: Outbound wants at least one.
 	minWindow = 1
+	// acceptBurst is how many seconds' worth of connections may be accepted at
+	// once.
+	acceptBurst = .25
+	// acceptLeast is the least rate: a fleet has to get in at last, and one
+	// connection costs less than a ms.
+	acceptLeast = 50.0
+	// probeTick is how often lateness is probed while connections come, and for
+	// probeQuiet after: every few ms, for each costs some µs.
+	probeTick  = 10 * time.Millisecond
+	probeQuiet = time.Second
+	// probeLate is too late: a tenth of the time in which a leader has to be heard.
+	// Then fewer are accepted, by probeBackoff each time; else by probeStep of the
+	// highest rate more.
+	probeLate    = 25 * time.Millisecond
+	probeBackoff = .7
+	probeStep    = .005
 	// acceptPause is the least pause of a listener that has no token: what comes
 	// meanwhile is accepted together.
 	acceptPause = 2 * time.Millisecond

@@ -117,6 +117,7 @@ var descriptions = []description{
 	total("keep_alive_timeouts_total", "Connections closed for want of packets.", func(m *metrics) *atomic.Uint64 { return &m.keepAliveEnded }),
 	total("half_open_closed_total", "Connections closed without CONNECT because too many had sent none.", func(m *metrics) *atomic.Uint64 { return &m.halfOpenClosed }),
 	single("connections_half_open", "Connections that have not sent CONNECT.", prometheus.GaugeValue, func(m *metrics) float64 { return float64(m.broker.gate.count()) }),
+	single("connect_rate", "Connections that are accepted per second at most, now; 0 for no bound.", prometheus.GaugeValue, func(m *metrics) float64 { return m.broker.gate.now() }),
 	single("memory_limit_bytes", "Memory that the process may use, 0 for no limit.", prometheus.GaugeValue, func(m *metrics) float64 { return float64(m.broker.memory.limit) }),
 	single("memory_used_bytes", "Memory in use when last looked at: alive at the last garbage collection, and all that is not heap.", prometheus.GaugeValue, func(m *metrics) float64 { return float64(m.broker.memory.last.Load()) }),
 	single("memory_level", "0 enough memory, 1 CONNECT is refused, 2 publishers are paused, 3 QoS 0 is dropped, 4 the slowest clients are closed.", prometheus.GaugeValue, func(m *metrics) float64 { return float64(m.broker.memory.level.Load()) }),

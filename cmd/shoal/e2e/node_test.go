@@ -154,6 +154,8 @@ type groupStatus struct {
 	Sessions int    `json:"sessions"`
 	Queued   int    `json:"queued"`
 	Outbox   int    `json:"outbox"`
+	// Replicas are in the order of placement, as "node (voter)".
+	Replicas []string `json:"replicas"`
 }
 
 func (n *node) status() (status, error) {
