@@ -71,6 +71,33 @@ func (n *Node) beBorn(ctx context.Context) (founders []string, err error) {
 	return nil, nil
 }
 
+// settleBirth forgets this founder's promise once every founder has announced
+// itself, or its node has another disk or is gone.
+func (n *Node) settleBirth(ctx context.Context) {
+	promise := n.dir.Identity().Promise
+	for len(promise) > 0 && ctx.Err() == nil {
+		changed := n.directoryChanged.next()
+		settled := false
+		n.readDirectory(func(d *directoryMachine) {
+			settled = d.ClusterID() != ""
+			for _, founder := range promise {
+				x, known := d.Node(nodeOf(founder))
+				settled = settled && (!known || serverOf(x) != founder || x.Info.Boot > 0)
+			}
+		})
+		if settled {
+			if err := n.birth.Settle(); err != nil {
+				n.log.Warn("settle the birth", "err", err)
+			}
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
 // giveBirth proposes the first command of a cluster, while this node leads a
 // directory that has none.
 func (n *Node) giveBirth(ctx context.Context, g *group) {

@@ -175,3 +175,45 @@ func TestGrowAndShrink(t *testing.T) {
 	c.placed(3, 3, "n1", "n2", "n5")
 	l.end("n1")
 }
+
+// TestShrinkToOneAndGrow removes two of three founders, so that the third alone
+// is the cluster, and lets others join it.
+func TestShrinkToOneAndGrow(t *testing.T) {
+	t.Parallel()
+	c := newScenario(t, 3, 2)
+	sub := newDevice(c, "sub")
+	if err := sub.stay("n2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := sub.subscribe("a", 1); err != nil {
+		t.Fatal(err)
+	}
+	sub.hangUp()
+	pub := c.node("n2").open(t, "pub", true, 0)
+	pub.publish("a", 1, "kept")
+	for _, name := range []string{"n1", "n3"} {
+		if _, err := c.node("n2").Operate(context.Background(), "remove", name, false); err == nil {
+			t.Errorf("%s may be removed although it serves and is needed", name)
+		}
+		c.operate("remove", name, true)
+		eventually(t, name+" is told that it was removed", func() error {
+			if err := c.node(name).Live(); err == nil || !strings.Contains(err.Error(), "removed") {
+				return errors.Join(errors.New("it lives"), err)
+			}
+			return nil
+		})
+		c.kill(name)
+	}
+	c.placed(1, 1, "n2")
+	if _, err := c.node("n2").Operate(context.Background(), "remove", "n2", true); err == nil {
+		t.Error("the last node may be removed")
+	}
+	c.grow("n4")
+	c.grow("n5")
+	eventually(t, "n5 is ready", c.node("n5").Ready)
+	c.placed(3, 3, "n2", "n4", "n5")
+	if err := sub.stay("n5"); err != nil {
+		t.Fatal(err)
+	}
+	sub.expect("kept")
+}

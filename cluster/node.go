@@ -215,6 +215,7 @@ func (n *Node) live(ctx context.Context) {
 		n.tasks.run(n.lease.run)
 		n.tasks.run(n.runShards)
 		n.tasks.run(n.maintain)
+		n.tasks.run(n.settleBirth)
 		n.tasks.run(n.visible.run)
 		n.tasks.run(func(ctx context.Context) { every(ctx, time.Second, func() { n.visible.expire(time.Now()) }) })
 		n.tasks.run(n.runLeaders)

@@ -142,6 +142,24 @@ func (b *Birth) Answer(req *shoalpb.HelloRequest) *shoalpb.HelloReply {
 	return reply
 }
 
+// Settle ends the memory of the birth, once the caller knows of every founder that
+// it is born, or that its disk will never be: from then on this node's word is
+// enough for others to join, also when most founders have left the cluster.
+func (b *Birth) Settle() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.c.Disk.ClusterID() == "" || b.c.Disk.Promise() == nil || b.failed != nil {
+		return b.failed
+	}
+	b.version++
+	if err := b.c.Disk.SetPromise(nil); err != nil {
+		b.failed = fmt.Errorf("forget promise: %w", err)
+		return b.failed
+	}
+	b.c.Log.Info("all founders are known to the cluster: the promise of birth has done its work")
+	return nil
+}
+
 // promise promises this free disk to members; mu is held.
 func (b *Birth) promise(members []string) error {
 	p := parsePromise(b.c.Disk.Promise())

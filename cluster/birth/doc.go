@@ -51,9 +51,10 @@
 //
 // A free disk that sees a cluster takes its id, without being a founder, once
 // the cluster is established: most founders are born, or someone has joined.
-// So the id of a birth that is still given up reaches no one else. When a
-// cluster has been shrunk below a majority of its founders, the caller removes
-// the promises of those left (SetPromise(nil)), which marks it as established.
+// So the id of a birth that is still given up reaches no one else. When the
+// cluster knows of every founder that it is born, or that its disk will never be,
+// each of them calls Settle, which marks the cluster as established whoever
+// leaves it later.
 //
 // # What is assumed
 //
