@@ -48,7 +48,8 @@ type testCluster struct {
 	size  int
 	parts int
 	log   *slog.Logger
-	net   *network // nil if nothing comes between the nodes
+	net   *network  // nil if nothing comes between the nodes
+	time  *testTime // nil if the shards' clocks are the real ones
 
 	mu    sync.Mutex
 	nodes map[string]*testNode // that run
@@ -128,6 +129,10 @@ func newScenario(t *testing.T, size, parts int) *testCluster {
 }
 
 func startCluster(t *testing.T, size, parts int, net *network) *testCluster {
+	return startTimed(t, size, parts, net, nil)
+}
+
+func startTimed(t *testing.T, size, parts int, net *network, time *testTime) *testCluster {
 	var out io.Writer = io.Discard
 	if os.Getenv("SHOAL_TEST_LOG") != "" {
 		out = os.Stderr
@@ -137,7 +142,7 @@ func startCluster(t *testing.T, size, parts int, net *network) *testCluster {
 		t.Fatal(err)
 	}
 	c := &testCluster{
-		t: t, dir: dir, nodes: make(map[string]*testNode), size: size, parts: parts, net: net,
+		t: t, dir: dir, nodes: make(map[string]*testNode), size: size, parts: parts, net: net, time: time,
 		log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for i := range size {
@@ -165,6 +170,9 @@ func (c *testCluster) start(name string) *testNode {
 	}
 	if c.net != nil {
 		config.Net = c.net.hooks(name)
+	}
+	if c.time != nil {
+		config.Clocks = c.time.hooks(name)
 	}
 	node, err := Open(config)
 	if err != nil {
@@ -365,24 +373,32 @@ type client struct {
 	mu         sync.Mutex
 	seen       uint64
 	count      *atomic.Int64 // if set, deliveries are counted, not kept
+	take       func(session.Delivery)
 	superseded chan struct{}
 	lost       chan struct{}
 	lapse      atomic.Int64 // for how long the node had no lease when lost
 }
 
 func (c *testNode) open(t *testing.T, id string, clean bool, expiry uint32) *client {
+	return c.openWith(t, session.OpenRequest{Client: id, CleanStart: clean, ExpirySeconds: expiry}, nil)
+}
+
+// openWith opens a connection that asks for r; with take it does not acknowledge
+// what it gets, but hands it over.
+func (c *testNode) openWith(t *testing.T, r session.OpenRequest, take func(session.Delivery)) *client {
 	t.Helper()
-	x := &client{t: t, n: c, in: newInbox(), superseded: make(chan struct{}, 16), lost: make(chan struct{}, 16)}
+	r.Window = 32
+	x := &client{t: t, n: c, in: newInbox(), take: take, superseded: make(chan struct{}, 16), lost: make(chan struct{}, 16)}
 	done := make(chan error, 1)
-	c.Open(session.OpenRequest{Client: id, CleanStart: clean, ExpirySeconds: expiry, Window: 32}, x,
+	c.Open(r, x,
 		func(l session.Link, o session.Opened, err error) {
 			x.mu.Lock()
 			x.link, x.opened = l, o
 			x.mu.Unlock()
 			done <- err
 		})
-	if err := wait(t, "open "+id, done); err != nil {
-		t.Fatalf("open %s: %v", id, err)
+	if err := wait(t, "open "+r.Client, done); err != nil {
+		t.Fatalf("open %s: %v", r.Client, err)
 	}
 	if x.opened.Durable {
 		x.link.Fetch()
@@ -415,6 +431,9 @@ func (c *client) Deliver(entries []session.Delivery) {
 	c.mu.Unlock()
 	for _, e := range fresh {
 		switch {
+		case c.take != nil:
+			c.take(e)
+			continue
 		case e.Released:
 			l.Ack(e.Seq)
 			continue
