@@ -113,29 +113,48 @@ func (a *asker) askOne(ctx context.Context, node string) (*shoalpb.OperateReply,
 }
 
 // dispensable tells, at the directory's leader, whether every group has a quorum
-// without any disk of node.
+// without any disk of node, whose process is down: all that it has helped to
+// commit is elsewhere, too.
 func (n *Node) dispensable(ctx context.Context, g *group, node string) error {
 	shards := uint32(0)
 	g.read(func(m machine) { shards = m.(*directoryMachine).Shards() })
 	for id := range shards + 1 {
-		reply, err := n.askReconfigure(ctx, id, shoalpb.ReconfigureRequest_CHANGE_LOOK, "")
-		if err != nil {
+		if err := n.groupWithout(ctx, id, node); err != nil {
 			return fmt.Errorf("%s: %w", groupName(id), err)
 		}
+	}
+	return nil
+}
+
+// groupWithout waits until a quorum of a group's voters, those on node not
+// counted, is alive and has the entries there were at first.
+func (n *Node) groupWithout(ctx context.Context, id uint32, node string) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout/2)
+	defer cancel()
+	for first := uint64(0); ; {
+		reply, err := n.askReconfigure(ctx, id, shoalpb.ReconfigureRequest_CHANGE_LOOK, "")
+		if err != nil {
+			return err
+		}
 		s := standingOf(reply)
-		voters, healthy := 0, 0
+		if first == 0 {
+			first = s.last
+		}
+		voters, have := 0, 0
 		for _, x := range s.replicas {
 			if !x.voter {
 				continue
 			}
 			voters++
-			if nodeOf(x.server) != node && s.healthy(x) {
-				healthy++
+			if nodeOf(x.server) != node && x.silent < aliveTimeout && x.matched >= first {
+				have++
 			}
 		}
-		if healthy < voters/2+1 {
-			return fmt.Errorf("%s has no quorum without node %s: of %d voters %d others are alive and caught up", groupName(id), node, voters, healthy)
+		if have >= voters/2+1 {
+			return nil
+		}
+		if pause(ctx, 5*retryDelay); ctx.Err() != nil {
+			return fmt.Errorf("it has no quorum without node %s: of %d voters %d others are alive and have all entries", node, voters, have)
 		}
 	}
-	return nil
 }

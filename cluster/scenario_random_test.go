@@ -28,7 +28,7 @@ func TestScenarioRandom(t *testing.T) {
 			seed := fromEnv(t, "SHOAL_TEST_SEED", rand.Uint64N(1<<32))
 			span := time.Duration(fromEnv(t, "SHOAL_TEST_SECONDS", 12)) * time.Second
 			t.Logf("SHOAL_TEST_SEED=%d", seed)
-			r := newRun(t, parts, seed)
+			r := newRun(t, 3, parts, seed)
 			r.trouble(t.Context(), span)
 			r.finish()
 			t.Log(r.h.summary())
@@ -62,8 +62,8 @@ type run struct {
 	tasks    sync.WaitGroup
 }
 
-func newRun(t *testing.T, parts int, seed uint64) *run {
-	r := &run{t: t, c: newScenario(t, 3, parts), h: &history{}, seed: seed}
+func newRun(t *testing.T, size, parts int, seed uint64) *run {
+	r := &run{t: t, c: newScenario(t, size, parts), h: &history{}, seed: seed}
 	failed, fail := context.WithCancel(context.Background())
 	r.failed = failed
 	r.over, r.stop = context.WithCancel(failed)
