@@ -50,6 +50,8 @@ type testCluster struct {
 	log   *slog.Logger
 	net   *network  // nil if nothing comes between the nodes
 	time  *testTime // nil if the shards' clocks are the real ones
+	// changes to the nodes' configuration.
+	changes []func(*Config)
 
 	mu    sync.Mutex
 	nodes map[string]*testNode // that run
@@ -128,11 +130,11 @@ func newScenario(t *testing.T, size, parts int) *testCluster {
 	return startCluster(t, size, parts, newNetwork())
 }
 
-func startCluster(t *testing.T, size, parts int, net *network) *testCluster {
-	return startTimed(t, size, parts, net, nil)
+func startCluster(t *testing.T, size, parts int, net *network, changes ...func(*Config)) *testCluster {
+	return startTimed(t, size, parts, net, nil, changes...)
 }
 
-func startTimed(t *testing.T, size, parts int, net *network, time *testTime) *testCluster {
+func startTimed(t *testing.T, size, parts int, net *network, time *testTime, changes ...func(*Config)) *testCluster {
 	var out io.Writer = io.Discard
 	if os.Getenv("SHOAL_TEST_LOG") != "" {
 		out = os.Stderr
@@ -142,7 +144,7 @@ func startTimed(t *testing.T, size, parts int, net *network, time *testTime) *te
 		t.Fatal(err)
 	}
 	c := &testCluster{
-		t: t, dir: dir, nodes: make(map[string]*testNode), size: size, parts: parts, net: net, time: time,
+		t: t, dir: dir, nodes: make(map[string]*testNode), size: size, parts: parts, net: net, time: time, changes: changes,
 		log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for i := range size {
@@ -173,6 +175,9 @@ func (c *testCluster) start(name string) *testNode {
 	}
 	if c.time != nil {
 		config.Clocks = c.time.hooks(name)
+	}
+	for _, change := range c.changes {
+		change(&config)
 	}
 	node, err := Open(config)
 	if err != nil {

@@ -443,6 +443,8 @@ func answerError(a *shoalpb.Answer) error {
 		return session.ErrNotOwner
 	case shoalpb.Code_CODE_ID_IN_USE:
 		return session.ErrIDInUse
+	case shoalpb.Code_CODE_QUEUE_FULL:
+		return session.ErrQueueFull
 	default:
 		return session.ErrQuota
 	}

@@ -338,7 +338,7 @@ func (n *Node) Open(r session.OpenRequest, sink session.Sink, done func(session.
 	o := &opening{l: l, done: done}
 	p.opens(l.client)
 	o.command = &command{owner: l, keep: true, done: o.answered, data: encodeCommand(&shoalpb.Command{Open: &shoalpb.Open{
-		Client: r.Client, CleanStart: r.CleanStart, ExpiryS: r.ExpirySeconds, Window: uint32(r.Window), Will: r.Will,
+		Client: r.Client, CleanStart: r.CleanStart, ExpiryS: r.ExpirySeconds, Window: uint32(r.Window), Will: r.Will, Limits: r.Queue,
 	}})}
 	o.timer = time.AfterFunc(openTimeout, o.giveUp)
 	p.sources[l.shard].enqueueControl(o.command)

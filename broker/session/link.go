@@ -29,6 +29,9 @@ var (
 	ErrNotOwner = errors.New("another connection owns the session")
 	// ErrQuota: a limit of the session or its shard is reached (0x97).
 	ErrQuota = errors.New("quota exceeded")
+	// ErrQueueFull: the queue of a matching session is full, and its policy is
+	// that the publisher is told (0x97). The others got the message.
+	ErrQueueFull = errors.New("the queue of a subscriber is full")
 	// ErrIDInUse: a QoS 2 Packet Identifier is in use by another message (0x91).
 	ErrIDInUse = errors.New("packet identifier in use")
 	// ErrBusy: the node admits no more work for now (0x89 to CONNECT).
