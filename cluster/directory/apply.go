@@ -3,7 +3,6 @@ package directory
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/shoalmq/shoal/broker/topic"
 	"github.com/shoalmq/shoal/cluster/stream"
@@ -120,15 +119,21 @@ func (m *Machine) applyBatch(b *shoalpb.Batch, eff *Effects) *shoalpb.BatchAnswe
 	return answer
 }
 
-// applyRoute makes or removes one route. A filter that is none, or is shared, is
-// answered with "quota".
+// applyRoute makes or removes one route. A filter that is none is answered with
+// "quota".
 func (m *Machine) applyRoute(source Source, c *shoalpb.RouteChange) *shoalpb.Answer {
-	if topic.ValidateFilter(c.Filter) != nil || strings.HasPrefix(c.Filter, "$share/") || c.Qos > 2 {
+	_, _, shared, err := topic.ParseShare(c.Filter)
+	if err != nil || c.Qos > 2 {
 		return &shoalpb.Answer{Code: shoalpb.Code_CODE_QUOTA}
 	}
-	if c.Present {
+	switch {
+	case shared && c.Present:
+		m.routes.setShare(source, c.Filter, seats{uint8(c.Qos), c.Members, c.Attached})
+	case shared:
+		m.routes.removeShare(source, c.Filter)
+	case c.Present:
 		m.routes.set(source, c.Filter, uint8(c.Qos))
-	} else {
+	default:
 		m.routes.remove(source, c.Filter)
 	}
 	return nil

@@ -94,8 +94,12 @@ func (c *Checkpoint) encode(page []string) []row {
 }
 
 func (c *Checkpoint) routeRow(filter string) row {
-	s, _ := c.m.routes.trie.Lookup(filter)
-	return row{bucketRoutes, routeKey(filter), c.m.routes.encode(filter, s, c.alive)}
+	r := &c.m.routes
+	if sh := r.share(filter); sh != nil {
+		return row{bucketRoutes, routeKey(filter), encodeRoute(filter, sh.rows(c.alive))}
+	}
+	s, _ := r.trie.Lookup(filter)
+	return row{bucketRoutes, routeKey(filter), encodeRoute(filter, r.rows(s, c.alive))}
 }
 
 // Done ends the checkpoint. With an error nothing of it is taken for written:

@@ -3,12 +3,15 @@ package directory
 import "slices"
 
 // Targets is where one publish goes. Reuse it: once grown, Match does not
-// allocate.
+// allocate but for Shares.
 type Targets struct {
 	// Shards have durable subscribers, Nodes are processes with transient
 	// ones; each comes once, in no particular order.
 	Shards []ShardTarget
 	Nodes  []NodeTarget
+	// Shares are the Shared Subscriptions that match, each for one copy. Their
+	// members are not among Shards and Nodes.
+	Shares []ShareTargets
 	sum    []planes
 }
 
@@ -29,6 +32,7 @@ type NodeTarget struct {
 func (m *Machine) Match(topic string, t *Targets) {
 	r := &m.routes
 	t.Shards, t.Nodes = t.Shards[:0], t.Nodes[:0]
+	r.matchShares(topic, t)
 	t.sum = slices.Grow(t.sum[:0], len(r.alive))[:len(r.alive)]
 	clear(t.sum)
 	r.trie.Match(topic, func(s *targetSet) bool {

@@ -18,7 +18,7 @@ type model struct {
 	fences uint64
 	min    map[string]uint64
 	last   map[Source]uint64
-	routes map[string]map[Source]uint8
+	routes map[string]map[Source]seats
 	placed map[uint32][]string
 	// version of each placement.
 	version map[uint32]uint64
@@ -34,7 +34,7 @@ type modelNode struct {
 }
 
 func newModel() *model {
-	return &model{nodes: map[string]modelNode{}, min: map[string]uint64{}, last: map[Source]uint64{}, routes: map[string]map[Source]uint8{},
+	return &model{nodes: map[string]modelNode{}, min: map[string]uint64{}, last: map[Source]uint64{}, routes: map[string]map[Source]seats{},
 		placed: map[uint32][]string{}, version: map[uint32]uint64{1: 1, 2: 1, 3: 1}}
 }
 
@@ -75,7 +75,7 @@ func (m *model) fence(node string, boot uint64) {
 	dead := func(s Source) bool { return s.Node == node && s.Boot < m.min[node] }
 	maps.DeleteFunc(m.last, func(s Source, _ uint64) bool { return dead(s) })
 	for _, at := range m.routes {
-		maps.DeleteFunc(at, func(s Source, _ uint8) bool { return dead(s) })
+		maps.DeleteFunc(at, func(s Source, _ seats) bool { return dead(s) })
 	}
 }
 
@@ -89,10 +89,10 @@ func (m *model) batch(s Source, b *shoalpb.Batch) {
 		}
 		m.last[s]++
 		if m.routes[c.Route.Filter] == nil {
-			m.routes[c.Route.Filter] = map[Source]uint8{}
+			m.routes[c.Route.Filter] = map[Source]seats{}
 		}
 		if at := m.routes[c.Route.Filter]; c.Route.Present {
-			at[s] = uint8(c.Route.Qos)
+			at[s] = seats{uint8(c.Route.Qos), c.Route.Members, c.Route.Attached}
 		} else {
 			delete(at, s)
 		}
@@ -101,13 +101,24 @@ func (m *model) batch(s Source, b *shoalpb.Batch) {
 
 func (m *model) matched(name string) string {
 	highest := map[Source]uint8{}
+	var shares []string
 	for filter, at := range m.routes {
-		if topic.MatchOne(filter, name) {
-			for s, qos := range at {
-				highest[s] = max(highest[s], qos)
+		_, rest, shared, _ := topic.ParseShare(filter)
+		switch {
+		case !topic.MatchOne(rest, name):
+		case shared && len(at) > 0:
+			var targets []string
+			for _, s := range slices.SortedFunc(maps.Keys(at), compareSources) {
+				targets = append(targets, targetText(s, at[s]))
+			}
+			shares = append(shares, fmt.Sprint(filter, targets))
+		case !shared:
+			for s, w := range at {
+				highest[s] = max(highest[s], w.qos)
 			}
 		}
 	}
+	slices.Sort(shares)
 	var nodes, shards []string
 	for s, qos := range highest {
 		if s.Node == "" {
@@ -118,7 +129,7 @@ func (m *model) matched(name string) string {
 	}
 	slices.Sort(nodes)
 	slices.Sort(shards)
-	return strings.Join(append(nodes, shards...), " ")
+	return strings.Join(slices.Concat(nodes, shards, shares), " ")
 }
 
 // cluster is two replicas of one log and the model: straight only applies;
@@ -134,8 +145,9 @@ type cluster struct {
 }
 
 var (
-	filters = []string{"a", "a/b", "+", "+/b", "#", "a/#", "$x/#", "$x/b", "b/" + strings.Repeat("long", 400), "+/" + strings.Repeat("long", 400)}
-	names   = []string{"a", "a/b", "b", "b/b", "a/b/c", "$x/b", "b/" + strings.Repeat("long", 400)}
+	filters = []string{"a", "a/b", "+", "+/b", "#", "a/#", "$x/#", "$x/b", "b/" + strings.Repeat("long", 400), "+/" + strings.Repeat("long", 400),
+		"$share/g/a/b", "$share/h/a/b", "$share/g/#", "$share/g/+/" + strings.Repeat("long", 400)}
+	names = []string{"a", "a/b", "b", "b/b", "a/b/c", "$x/b", "b/" + strings.Repeat("long", 400)}
 )
 
 // entry makes an entry of 1 to 3 proposals and lets the model apply it.
@@ -221,11 +233,16 @@ func (c *cluster) proposal() (p *shoalpb.Proposal, taken bool) {
 		b.First = c.model.last[s] + 1
 	}
 	for range rapid.IntRange(1, 6).Draw(t, "changes") {
-		b.Commands = append(b.Commands, &shoalpb.Command{Route: &shoalpb.RouteChange{
+		change := &shoalpb.RouteChange{
 			Filter:  rapid.SampledFrom(filters).Draw(t, "filter"),
 			Present: rapid.IntRange(0, 2).Draw(t, "present") > 0,
 			Qos:     rapid.Uint32Range(0, 2).Draw(t, "QoS"),
-		}})
+		}
+		if strings.HasPrefix(change.Filter, "$share/") && change.Present {
+			change.Members = rapid.Uint32Range(1, 3).Draw(t, "members")
+			change.Attached = rapid.Uint32Range(0, change.Members).Draw(t, "attached")
+		}
+		b.Commands = append(b.Commands, &shoalpb.Command{Route: change})
 	}
 	c.model.batch(s, b)
 	return &shoalpb.Proposal{Batch: b}, true

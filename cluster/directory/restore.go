@@ -122,7 +122,12 @@ func (m *Machine) loadRoute(k, v []byte) error {
 			stale = true
 			continue
 		}
-		m.routes.set(Source{Group: t.Group, Node: t.Node, Boot: t.Boot}, filter, uint8(t.Qos))
+		source := Source{Group: t.Group, Node: t.Node, Boot: t.Boot}
+		if _, shared := inner(filter); shared {
+			m.routes.setShare(source, filter, seats{uint8(t.Qos), t.Members, t.Attached})
+		} else {
+			m.routes.set(source, filter, uint8(t.Qos))
+		}
 	}
 	delete(m.dirty, filter)
 	if stale {

@@ -10,10 +10,11 @@ import (
 // a target gets its first route; they are this replica's own and no part of the
 // replicated state.
 type routes struct {
-	trie  topic.Trie[*targetSet]
-	ids   map[Source]int
-	owner []*target // by id; nil if the id is free
-	free  []int
+	trie   topic.Trie[*targetSet]
+	shared topic.Trie[*shareSet] // by the Topic Filter inside
+	ids    map[Source]int
+	owner  []*target // by id; nil if the id is free
+	free   []int
 	// alive has a bit for each id whose routes count. Those of a fenced process
 	// do not, even while they are still there.
 	alive []uint64
@@ -134,8 +135,12 @@ func (r *routes) sweep(limit int) {
 				return
 			}
 			limit--
-			s, _ := r.trie.Lookup(filter)
-			r.clear(t, filter, s)
+			if sh := r.share(filter); sh != nil {
+				r.clearShare(t, sh)
+			} else {
+				s, _ := r.trie.Lookup(filter)
+				r.clear(t, filter, s)
+			}
 		}
 		r.owner[t.id] = nil
 		r.free = append(r.free, t.id)

@@ -57,23 +57,27 @@ func (m *Machine) smallRows(applied uint64) []row {
 	return rows
 }
 
-// encode returns those of a filter's targets that are alive as a RouteRow, nil if
-// there are none. Equal routes give equal rows, whatever the ids.
-func (r *routes) encode(filter string, s *targetSet, alive []uint64) []byte {
+// rows returns those of a plain filter's targets that are alive. Equal routes give
+// equal rows, whatever the ids.
+func (r *routes) rows(s *targetSet, alive []uint64) (targets []*shoalpb.RouteTarget) {
 	if s == nil {
 		return nil
 	}
-	var targets []*shoalpb.RouteTarget
 	s.each(alive, func(id int, qos uint8) {
 		o := r.owner[id]
 		targets = append(targets, &shoalpb.RouteTarget{Group: o.Group, Node: o.Node, Boot: o.Boot, Qos: uint32(qos)})
 	})
-	if targets == nil {
-		return nil
-	}
 	slices.SortFunc(targets, func(a, b *shoalpb.RouteTarget) int {
 		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Boot, b.Boot), cmp.Compare(a.Group, b.Group))
 	})
+	return targets
+}
+
+// encodeRoute returns the row of a filter, nil if it has no targets.
+func encodeRoute(filter string, targets []*shoalpb.RouteTarget) []byte {
+	if targets == nil {
+		return nil
+	}
 	out := &shoalpb.RouteRow{Format: rowFormat, Targets: targets}
 	if len(filter) > keyBytes {
 		out.Filter = filter
@@ -121,10 +125,15 @@ func (m *Machine) Digest() [32]byte {
 		add(r)
 	}
 	m.routes.trie.All(func(filter string, s *targetSet) bool {
-		if value := m.routes.encode(filter, s, m.routes.alive); value != nil {
+		if value := encodeRoute(filter, m.routes.rows(s, m.routes.alive)); value != nil {
 			add(row{bucketRoutes, routeKey(filter), value})
 		}
 		return true
+	})
+	m.routes.eachShare(func(sh *share) {
+		if value := encodeRoute(sh.name, sh.rows(m.routes.alive)); value != nil {
+			add(row{bucketRoutes, routeKey(sh.name), value})
+		}
 	})
 	return [32]byte(h.Sum(nil))
 }

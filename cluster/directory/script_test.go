@@ -18,7 +18,7 @@ import (
 // written, restored and compared after every line:
 //
 //	birth ID shards=P NODE/DISK...       up NODE/DISK BOOT [rpc=ADDR] [version=V]
-//	down NODE BOOT                       route SOURCE FIRST: +FILTER:QOS -FILTER...
+//	down NODE BOOT                       route SOURCE FIRST: +FILTER:QOS[*MEMBERS,ATTACHED] -FILTER...
 //	set NODE [drained] [leaving]         remove NODE/DISK
 //	place G VERSION NODE/DISK... [+JOINING] [-LEAVING]
 //	move G, done G                       the first move that is planned of G; its end
@@ -184,7 +184,24 @@ func matched(m *Machine, topic string) string {
 		all = append(all, fmt.Sprintf("#%d:%d", s.Group, s.QoS))
 	}
 	slices.Sort(all[shards:])
+	shares := len(all)
+	for _, s := range t.Shares {
+		var targets []string
+		for _, c := range s.Candidates {
+			targets = append(targets, targetText(c.Source, seats{c.QoS, c.Members, c.Attached}))
+		}
+		all = append(all, fmt.Sprint(s.Share, targets))
+	}
+	slices.Sort(all[shares:])
 	return strings.Join(all, " ")
+}
+
+func targetText(s Source, w seats) string {
+	name := fmt.Sprintf("#%d", s.Group)
+	if s.Node != "" {
+		name = fmt.Sprintf("%s/%d", s.Node, s.Boot)
+	}
+	return fmt.Sprintf("%s:%d*%d,%d", name, w.qos, w.members, w.attached)
 }
 
 func (s *script) propose(p *shoalpb.Proposal) string {
@@ -267,7 +284,12 @@ func (s *script) route(source, first string, changes []string) string {
 		r := &shoalpb.RouteChange{Filter: c[1:]}
 		if c[0] == '+' {
 			i := strings.LastIndexByte(c, ':')
-			r.Present, r.Filter, r.Qos = true, c[1:i], uint32(s.number(c[i+1:]))
+			qos, members, shared := strings.Cut(c[i+1:], "*")
+			r.Present, r.Filter, r.Qos = true, c[1:i], uint32(s.number(qos))
+			if shared {
+				members, attached, _ := strings.Cut(members, ",")
+				r.Members, r.Attached = uint32(s.number(members)), uint32(s.number(attached))
+			}
 		}
 		b.Commands = append(b.Commands, &shoalpb.Command{Route: r})
 	}
