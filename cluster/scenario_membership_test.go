@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shoalmq/shoal/cluster/lease"
 )
 
 // TestScenarioRandomMembership is TestScenarioRandom with disks that are lost and
@@ -84,7 +86,10 @@ func (r *run) operate(command, node string) error {
 			continue
 		}
 		text := ""
-		if text, err = n.Operate(context.Background(), command, node, true); err == nil {
+		ctx, cancel := context.WithTimeout(r.failed, lease.Duration)
+		text, err = n.Operate(ctx, command, node, true)
+		cancel()
+		if err == nil {
 			r.t.Logf("%6.2fs %s %s: %s", float64(time.Since(start).Milliseconds())/1000, command, node, text)
 			return nil
 		}
