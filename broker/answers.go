@@ -26,6 +26,12 @@ func (c *conn) published(a answer, token session.Token, err error) {
 	if c.phase.Load() != serving {
 		return
 	}
+	if errors.Is(err, session.ErrQueueFull) && c.version != packet.V5 {
+		// MQTT 3 has no word for it. To close the connection would be to end, again
+		// and again, a publisher whose message everybody else has got. The copy is
+		// counted where it was rejected.
+		err = nil
+	}
 	if err != nil {
 		code, ok := errorCode(err)
 		if !ok || c.version != packet.V5 {
@@ -145,7 +151,7 @@ func (c *conn) fail(err error) {
 // errorCode is the Reason Code for an error that an acknowledgement can carry.
 func errorCode(err error) (packet.Code, bool) {
 	switch {
-	case errors.Is(err, session.ErrQuota):
+	case errors.Is(err, session.ErrQuota), errors.Is(err, session.ErrQueueFull):
 		return packet.CodeQuotaExceeded, true
 	case errors.Is(err, session.ErrBusy):
 		return packet.CodeServerBusy, true

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
 // Config is what a Broker is made of. Zero values mean the defaults named.
@@ -44,6 +46,9 @@ type Config struct {
 	// MaxSessionExpiry caps the Session Expiry Interval, also for MQTT 3 clients
 	// with Clean Session 0: no cap.
 	MaxSessionExpiry time.Duration
+	// Queue bounds what waits for a durable session, in its shard; nil for the
+	// shard's own limits. Read only.
+	Queue *shoalpb.QueueLimits
 	// MaxQueue bounds the QoS 1 and 2 messages that wait for a transient session
 	// beyond its window: 1,000. More are dropped and counted.
 	MaxQueue int

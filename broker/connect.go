@@ -119,6 +119,7 @@ func (c *conn) accept(q *connect) session.OpenRequest {
 		CleanStart:    q.CleanStart,
 		ExpirySeconds: c.expiry,
 		Window:        c.window,
+		Queue:         config.Queue,
 	}
 	if q.Will != nil {
 		r.Will = willMessage(q.Will, c.client)

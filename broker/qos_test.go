@@ -80,6 +80,22 @@ func TestNoAckWithoutCommit(t *testing.T) {
 	}
 }
 
+// TestQueueFull: a subscriber whose full queue rejects is told to publishers that
+// have a word for it; to the others it is none of their business.
+func TestQueueFull(t *testing.T) {
+	n := start(t)
+	n.cluster.Fail(brokertest.Publish, session.ErrQueueFull)
+	newer, older := n.connect(packet.V5, "new"), n.connect(packet.V311, "old")
+	for _, qos := range []packet.QoS{1, 2} {
+		newer.Write(publish("a", "x", qos, 7))
+		older.Write(publish("a", "x", qos, 7))
+	}
+	newer.ExpectAck(packet.TypePuback, 7, packet.CodeQuotaExceeded)
+	newer.ExpectAck(packet.TypePubrec, 7, packet.CodeQuotaExceeded)
+	older.ExpectAck(packet.TypePuback, 7, packet.CodeSuccess)
+	older.ExpectAck(packet.TypePubrec, 7, packet.CodeSuccess)
+}
+
 // TestRefusedPublish: what PUBACK and PUBREC can say; MQTT 3 cannot.
 func TestRefusedPublish(t *testing.T) {
 	for err, code := range map[error]packet.Code{

@@ -17,6 +17,7 @@ import (
 	"github.com/shoalmq/shoal/cluster"
 	"github.com/shoalmq/shoal/cmd/shoal/admin"
 	"github.com/shoalmq/shoal/cmd/shoal/config"
+	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
 const (
@@ -112,13 +113,14 @@ func (d *daemon) open() (err error) {
 		}
 		d.tasks.Go(func() { d.fail(d.surface.Serve(d.http)) })
 	}
-	if d.node, err = cluster.Open(d.clusterConfig()); err != nil {
+	memory := limitMemory(d.config.MemoryLimit)
+	if d.node, err = cluster.Open(d.clusterConfig(memory)); err != nil {
 		return err
 	}
 	d.broker = broker.New(broker.Config{
 		Log: d.log.With("component", "broker", "node", d.config.NodeID), Metrics: d.surface.Registry(),
 		NodeID: d.config.NodeID, AllowAnonymous: d.config.AllowAnonymous,
-		ConnectRate: d.config.ConnectRate, MemoryLimit: limitMemory(d.config.MemoryLimit),
+		ConnectRate: d.config.ConnectRate, MemoryLimit: memory, Queue: queueLimits(d.config),
 	})
 	d.broker.Attach(d.node)
 	d.node.Attach(d.broker)
@@ -130,7 +132,7 @@ func (d *daemon) open() (err error) {
 	return nil
 }
 
-func (d *daemon) clusterConfig() cluster.Config {
+func (d *daemon) clusterConfig(memory int64) cluster.Config {
 	c := d.config
 	return cluster.Config{
 		NodeID: c.NodeID, DataDir: c.DataDir,
@@ -138,9 +140,38 @@ func (d *daemon) clusterConfig() cluster.Config {
 		HTTPAddr: d.announced(d.http), MQTTAddr: d.announced(d.mqtt),
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Shards: c.Shards,
 		CAFile: c.ClusterCA, CertFile: c.ClusterCert, KeyFile: c.ClusterKey, GossipKeyFile: c.GossipKeyFile,
-		MinFreeBytes: uint64(c.MinFreeBytes),
-		Build:        build(), Log: d.log, Metrics: d.surface.Registry(),
+		MinFreeBytes: uint64(c.MinFreeBytes), QueueMemory: queueMemory(c.QueueMemory, memory),
+		Build: build(), Log: d.log, Metrics: d.surface.Registry(),
 	}
+}
+
+// queueLimits are what is configured for persistent sessions, nil if nothing is:
+// sessions then need no memory for limits of their own.
+func queueLimits(c *config.Config) *shoalpb.QueueLimits {
+	if c.Origin("max-queued-messages") == "default" && c.Origin("max-queued-bytes") == "default" && c.Origin("queue-overflow") == "default" {
+		return nil
+	}
+	l := &shoalpb.QueueLimits{Messages: uint64(c.MaxQueuedMessages), Bytes: uint64(c.MaxQueuedBytes)}
+	switch c.QueueOverflow {
+	case "drop-new":
+		l.Policy = shoalpb.QueuePolicy_QUEUE_POLICY_DROP_NEW
+	case "reject":
+		l.Policy = shoalpb.QueuePolicy_QUEUE_POLICY_REJECT
+	}
+	return l
+}
+
+// queueMemory is what stored messages may take in memory: what is configured, or
+// 512 MiB, or a quarter of what the process may use if that is less.
+func queueMemory(configured, memory int64) int {
+	const usual = 512 << 20
+	if configured > 0 {
+		return int(configured)
+	}
+	if quarter := memory / 4; memory > 0 && quarter < usual {
+		return int(quarter)
+	}
+	return usual
 }
 
 // announced is a listener's address as others may use it.

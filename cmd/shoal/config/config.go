@@ -43,6 +43,13 @@ type Config struct {
 	ClusterCA, ClusterCert, ClusterKey string
 	// GossipKeyFile holds the key that encrypts gossip; empty is none.
 	GossipKeyFile string
+	// MaxQueuedMessages and MaxQueuedBytes bound what waits for one persistent
+	// session; QueueOverflow says what is lost: drop-oldest, drop-new or reject.
+	MaxQueuedMessages int
+	MaxQueuedBytes    int64
+	QueueOverflow     string
+	// QueueMemory is what stored messages may take in memory; 0 is found out.
+	QueueMemory int64
 	// MinFreeBytes of disk must be free for the node to be ready; 0 is no bound.
 	MinFreeBytes int64
 	// MemoryLimit is what the process may use, in bytes; 0 is found out.

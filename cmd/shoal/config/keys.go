@@ -68,6 +68,10 @@ var keys = []key{
 	text("cluster-cert", "", "PEM file of this node's certificate", readable, func(c *Config) *string { return &c.ClusterCert }),
 	text("cluster-key", "", "PEM file of this node's private key", readable, func(c *Config) *string { return &c.ClusterKey }),
 	text("gossip-key-file", "", "file with the key that encrypts gossip", readable, func(c *Config) *string { return &c.GossipKeyFile }),
+	number("max-queued-messages", "100000", "messages that wait for one persistent session; of others 1,000", 1, maxQueued, func(c *Config) *int { return &c.MaxQueuedMessages }),
+	size("max-queued-bytes", "256MiB", "default", "contents of the messages that wait for one persistent session", func(c *Config) *int64 { return &c.MaxQueuedBytes }),
+	text("queue-overflow", dropOldest, "what a full queue loses: drop-oldest, drop-new, or reject (drop-new, and publishers of QoS 1 are told)", oneOf(dropOldest, "drop-new", "reject"), func(c *Config) *string { return &c.QueueOverflow }),
+	size("queue-memory", "auto", "auto", "memory that stored messages take before they are left to the disk (auto: 512MiB, or a quarter of memory-limit if that is less)", func(c *Config) *int64 { return &c.QueueMemory }),
 	size("min-free-bytes", "256MiB", off, "free disk space below which this node is not ready and leads nothing, or \"off\"", func(c *Config) *int64 { return &c.MinFreeBytes }),
 	size("memory-limit", "auto", "auto", "memory the process may use; near it clients are refused, slowed and at last closed (auto: GOMEMLIMIT, or three quarters of the container's or the machine's)", func(c *Config) *int64 { return &c.MemoryLimit }),
 	number("connect-rate", "0", "connections accepted per second; 0 is 1,000 for each processor", 0, 1_000_000, func(c *Config) *int { return &c.ConnectRate }),
@@ -80,7 +84,11 @@ var keys = []key{
 }
 
 const (
-	off = "off"
+	off        = "off"
+	dropOldest = "drop-oldest"
+	// maxQueued: the entries of a queue are one row of the state file, of three or
+	// four bytes each.
+	maxQueued = 10_000_000
 	// maxNodes: every node has a replica of the directory, and more than five
 	// voters cost more than they protect.
 	maxNodes = 5
