@@ -24,29 +24,26 @@ func (n *node) digests() (list []replica, err error) {
 	return list, json.Unmarshal([]byte(body), &list)
 }
 
-// awaitEqual waits until all nodes have applied the same entries of each group,
-// when nobody is at work any more, and fails if their states differ.
+// awaitEqual waits until all replicas of each group have applied the same
+// entries, when nobody is at work any more, and fails if their states differ.
 func (c *cluster) awaitEqual() {
 	c.t.Helper()
 	eventually(c.t, "all replicas have applied the same", func() error {
-		first, err := c.nodes[0].digests()
-		if err != nil {
-			return err
-		}
-		for _, n := range c.nodes[1:] {
-			other, err := n.digests()
+		first := map[string]replica{}
+		for _, n := range c.nodes {
+			list, err := n.digests()
 			if err != nil {
 				return err
 			}
-			if len(other) != len(first) {
-				return fmt.Errorf("node %s has %d groups, node %s %d", n.name, len(other), c.nodes[0].name, len(first))
-			}
-			for i, r := range other {
+			for _, r := range list {
+				other, known := first[r.Group]
 				switch {
-				case r.Group != first[i].Group || r.Applied != first[i].Applied:
-					return fmt.Errorf("%s: node %s has %v, node %s %v", r.Group, n.name, r, c.nodes[0].name, first[i])
-				case r.Digest != first[i].Digest:
-					c.t.Fatalf("%s at index %d: node %s has another state than node %s", r.Group, r.Applied, n.name, c.nodes[0].name)
+				case !known:
+					first[r.Group] = r
+				case r.Applied != other.Applied:
+					return fmt.Errorf("%s: node %s has applied %d, another %d", r.Group, n.name, r.Applied, other.Applied)
+				case r.Digest != other.Digest:
+					c.t.Fatalf("%s at index %d: node %s has another state than others", r.Group, r.Applied, n.name)
 				}
 			}
 		}

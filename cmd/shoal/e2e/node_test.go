@@ -140,9 +140,19 @@ func (n *node) ready() error {
 
 // status is what these tests read of /api/v1/status.
 type status struct {
-	ClusterID string        `json:"cluster_id"`
-	Ready     bool          `json:"ready"`
+	ClusterID string `json:"cluster_id"`
+	Ready     bool   `json:"ready"`
+	Nodes     []struct {
+		Node string `json:"node"`
+		Disk string `json:"disk"`
+	} `json:"nodes"`
 	Groups    []groupStatus `json:"groups"`
+	Placement []struct {
+		Group    string   `json:"group"`
+		Replicas []string `json:"replicas"`
+		Joining  string   `json:"joining"`
+		Leaving  string   `json:"leaving"`
+	} `json:"placement"`
 }
 
 type groupStatus struct {
