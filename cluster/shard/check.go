@@ -47,7 +47,7 @@ func checkProposal(p *shoalpb.Proposal) error {
 		return errNotForShard
 	}
 	switch set := isSet(p.Batch != nil) + isSet(p.Fence != nil) + isSet(p.OutboxAnswered != nil) +
-		isSet(p.Tick != nil) + isSet(p.Dispatch != nil); {
+		isSet(p.Tick != nil) + isSet(p.Dispatch != nil) + isSet(p.Page != nil); {
 	case set != 1:
 		return fmt.Errorf("%d kinds at once: %w", set, errIncomplete)
 	case p.Batch != nil:
@@ -58,6 +58,8 @@ func checkProposal(p *shoalpb.Proposal) error {
 		return known(p.Tick)
 	case p.Dispatch != nil:
 		return checkDispatch(p.Dispatch)
+	case p.Page != nil:
+		return checkPage(p.Page)
 	default:
 		return checkOutboxAnswered(p.OutboxAnswered)
 	}
@@ -107,14 +109,15 @@ func checkOutboxAnswered(o *shoalpb.OutboxAnswered) error {
 }
 
 // checkCommand checks one command. A node may send all kinds, another shard's
-// outbox only Append.
+// outbox only Append and Retain.
 func checkCommand(c *shoalpb.Command, fromNode bool) error {
 	if err := known(c); err != nil {
 		return err
 	}
 	set := isSet(c.Append != nil) + isSet(c.Open != nil) + isSet(c.Close != nil) + isSet(c.Drained != nil) +
 		isSet(c.Subscribe != nil) + isSet(c.Unsubscribe != nil) + isSet(c.Received != nil) +
-		isSet(c.Released != nil) + isSet(c.Release != nil) + isSet(c.Ack != nil) + isSet(c.Route != nil)
+		isSet(c.Released != nil) + isSet(c.Release != nil) + isSet(c.Ack != nil) + isSet(c.Route != nil) +
+		isSet(c.Retain != nil)
 	switch {
 	case set != 1:
 		return fmt.Errorf("%d kinds at once: %w", set, errIncomplete)
@@ -125,6 +128,11 @@ func checkCommand(c *shoalpb.Command, fromNode bool) error {
 			return err
 		}
 		return checkMessage(c.Append.Message)
+	case c.Retain != nil:
+		if err := known(c.Retain); err != nil {
+			return err
+		}
+		return checkMessage(c.Retain.Message)
 	case !fromNode:
 		return fmt.Errorf("from an outbox: %w", errNotForShard)
 	case c.Received != nil:
@@ -199,6 +207,15 @@ func checkSubscribe(s *shoalpb.Subscribe) error {
 		}
 	}
 	return known(s)
+}
+
+func checkPage(p *shoalpb.Page) error {
+	for _, m := range p.Messages {
+		if err := checkMessage(m); err != nil {
+			return err
+		}
+	}
+	return known(p)
 }
 
 func checkReceived(r *shoalpb.Received) error {

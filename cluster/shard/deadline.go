@@ -94,22 +94,26 @@ func (m *Machine) schedule(s *session) {
 // is false if it never does. It may be in the past: an entry does a bounded
 // part of what is due.
 func (m *Machine) NextDeadline() (clockMs uint64, ok bool) {
-	if len(m.deadlines) == 0 {
-		return 0, false
+	clockMs = never
+	if len(m.deadlines) > 0 {
+		clockMs = m.deadlines[0].at
 	}
-	return m.deadlines[0].at, true
+	if len(m.fading) > 0 {
+		clockMs = min(clockMs, m.fading[0].body.until)
+	}
+	return clockMs, clockMs != never
 }
 
 // passTime does what is due by the clock: a page of it.
 func (m *Machine) passTime() {
 	before := m.counters.SessionEnded
 	for n := 0; n < deadlinePage && m.counters.SessionEnded-before < deadlineRefs; n++ {
-		at, ok := m.NextDeadline()
-		if !ok || at > m.clock {
-			return
+		if len(m.deadlines) == 0 || m.deadlines[0].at > m.clock {
+			break
 		}
 		m.expire(m.deadlines[0].session)
 	}
+	m.fadeOut()
 }
 
 // expire does what is due for one session, if anything is.

@@ -41,6 +41,11 @@ func (m *Machine) Digest() [32]byte {
 			d.add(due.row(use))
 		}
 	}
+	m.retained.All(func(name string, r *retained) bool {
+		d.add([]byte(name))
+		d.add(r.row(use))
+		return true
+	})
 	for _, b := range slices.SortedFunc(maps.Keys(bodies), func(a, b *body) int { return cmp.Compare(a.seq, b.seq) }) {
 		d.add(b.digest())
 	}

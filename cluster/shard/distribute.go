@@ -21,25 +21,26 @@ func (m *Machine) distribute(b **body, message *shoalpb.Message, targets []*shoa
 }
 
 // distributeRetained gives a message to the register of retained messages in
-// group.
-func (m *Machine) distributeRetained(b **body, message *shoalpb.Message, group uint32, waiter *received) {
+// group: to this shard's own at once, to another through the outbox; then it
+// returns the entry to wait for.
+func (m *Machine) distributeRetained(b **body, message *shoalpb.Message, group uint32, waiter *received) pending {
 	if group == m.cfg.Group {
-		m.retain(b, message)
-		return
+		if !m.retain(b, message) {
+			m.counters.OutboxRefused++
+		}
+		return pending{}
 	}
-	m.pushMessage(&shoalpb.Target{Group: group}, outboxEntry{body: m.use(b, message), retain: true, waiter: waiter})
+	return m.pushMessage(&shoalpb.Target{Group: group}, outboxEntry{body: m.use(b, message), retain: true, waiter: waiter})
 }
 
-// retain takes a message into this shard's register.
-func (m *Machine) retain(**body, *shoalpb.Message) {}
-
 // pushMessage puts e into the outbox to t, and makes its waiter wait.
-func (m *Machine) pushMessage(t *shoalpb.Target, e outboxEntry) {
+func (m *Machine) pushMessage(t *shoalpb.Target, e outboxEntry) pending {
 	o := m.outbox(t)
-	n := m.push(o, e)
+	p := pending{o, m.push(o, e)}
 	if e.waiter != nil {
-		e.waiter.pending = append(e.waiter.pending, pending{o, n})
+		e.waiter.pending = append(e.waiter.pending, p)
 	}
+	return p
 }
 
 // picksOf are the picks that are for t.

@@ -12,6 +12,9 @@ type Effects struct {
 	Volatile []Volatile
 	// Completed are QoS 2 exchanges that may get their PUBCOMP.
 	Completed []Completed
+	// Recorded are QoS 2 exchanges that may get their PUBREC: the retained copy
+	// of the message is in its register.
+	Recorded []Completed
 	// Superseded are connections that lost their session to another one.
 	Superseded []Superseded
 	// OwnersChanged are clients whose last former owner is gone.
@@ -20,6 +23,8 @@ type Effects struct {
 	OutboxGrew []*shoalpb.Target
 	// DueGrew: there may be more to dispatch than before, see Machine.Due.
 	DueGrew bool
+	// ReplayMoved: there may be more to replay, see Machine.Replays.
+	ReplayMoved bool
 	// DeadlineMoved: NextDeadline may be earlier than before.
 	DeadlineMoved bool
 }
@@ -69,10 +74,11 @@ func (e *Effects) Reset() {
 	e.Ready = empty(e.Ready)
 	e.Volatile = empty(e.Volatile)
 	e.Completed = empty(e.Completed)
+	e.Recorded = empty(e.Recorded)
 	e.Superseded = empty(e.Superseded)
 	e.OwnersChanged = empty(e.OwnersChanged)
 	e.OutboxGrew = empty(e.OutboxGrew)
-	e.DueGrew, e.DeadlineMoved = false, false
+	e.DueGrew, e.DeadlineMoved, e.ReplayMoved = false, false, false
 }
 
 // empty keeps the array but nothing that it refers to.

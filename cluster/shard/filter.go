@@ -108,8 +108,19 @@ func (m *Machine) subscribe(c *shoalpb.Subscribe) *shoalpb.Answer {
 		var f *filter
 		f, a.Existed[i] = m.setSubscription(s, want)
 		a.Route = max(a.Route, f.route)
+		m.replayFor(s, want, a.Existed[i], c.Replay, i)
 	}
 	return &shoalpb.Answer{Subscribe: a}
+}
+
+// replayFor begins the replay that Retain Handling asks for (MQTT 5 §3.8.3.1), if
+// the node has named a group to begin with.
+func (m *Machine) replayFor(s *session, want *shoalpb.Subscription, existed bool, groups []uint32, i int) {
+	at, _ := s.find(want.Filter)
+	m.endReplay(s, s.subs[at]) // what it had begun was for the former options
+	if i < len(groups) && groups[i] != 0 && want.RetainHandling < 2 && !(existed && want.RetainHandling == 1) {
+		m.startReplay(s, s.subs[at], groups[i])
+	}
 }
 
 // refused tells what a shard takes no subscription for: Shared Subscriptions,
@@ -216,6 +227,7 @@ func (m *Machine) unsubscribe(c *shoalpb.Unsubscribe) *shoalpb.Answer {
 
 func (m *Machine) removeSubscription(sub *subscription) {
 	m.gauges.subscriptions--
+	m.endReplay(sub.session, sub)
 	m.change(sub.filter, func(f *filter) { f.remove(sub) })
 }
 

@@ -51,6 +51,18 @@ const (
 	deadlinePage = 1000
 	deadlineRefs = 100_000
 
+	// defaultRetained bounds the retained messages of one shard: what is beyond
+	// is answered with 0x97.
+	defaultRetained = 1_000_000
+
+	// replayQueue is up to how many unfinished entries a replay of retained
+	// messages fills a queue; it goes on when half of them are gone.
+	replayQueue = 512
+
+	// maxReplayLive bounds the topics that a replay remembers to leave out.
+	// Beyond it a retained message may follow a newer live one.
+	maxReplayLive = 64 << 10
+
 	// minSendable is the least number of unfinished entries that may be sent
 	// ahead of what a client with a small window takes: enough to keep the
 	// connection busy while an acknowledgement is being committed.

@@ -31,6 +31,8 @@ type Config struct {
 	// RestoreBytes bounds what messages that are restored take in memory; others
 	// stay in the state file alone. It may differ between replicas.
 	RestoreBytes int
+	// Retained bounds the retained messages.
+	Retained int
 }
 
 // Machine is the state of one shard. See the package comment for who may call
@@ -57,6 +59,11 @@ type Machine struct {
 	pinned    map[*body]int // by the number of reasons
 	due       dueList
 	deadlines deadlines
+	retained  topic.Trie[*retained]
+	fading    fading
+	// replaying are the sessions with replays; nextReplay numbers them.
+	replaying  map[*session]struct{}
+	nextReplay uint64
 
 	counters *shoalpb.ShardCounters
 	gauges   gauges
@@ -92,6 +99,7 @@ func New(c Config) *Machine {
 	setDefault(&c.OutboxEntries, defaultOutboxEntries)
 	setDefault(&c.OutboxBytes, defaultOutboxBytes)
 	setDefault(&c.RestoreBytes, defaultRestoreBytes)
+	setDefault(&c.Retained, defaultRetained)
 	return &Machine{
 		cfg:       c,
 		in:        stream.NewIn(c.Group, c.Life),
@@ -101,6 +109,7 @@ func New(c Config) *Machine {
 		known:     map[limits]*limits{},
 		pinned:    map[*body]int{},
 		due:       newDueList(),
+		replaying: map[*session]struct{}{},
 		counters:  &shoalpb.ShardCounters{},
 		file:      file{generation: 1},
 		matcher:   newMatcher(),
@@ -151,6 +160,8 @@ func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result,
 			m.tick(p.Tick)
 		case p.Dispatch != nil:
 			m.dispatch(p.Dispatch)
+		case p.Page != nil:
+			m.page(p.Page)
 		}
 	}
 	m.now = now{}
@@ -170,6 +181,8 @@ func (m *Machine) command(n uint64, c *shoalpb.Command) *shoalpb.Answer {
 	switch {
 	case c.Append != nil:
 		return m.appendCommand(c.Append)
+	case c.Retain != nil:
+		return m.retainCommand(c.Retain)
 	case c.Ack != nil:
 		return m.ack(c.Ack)
 	case c.Release != nil:

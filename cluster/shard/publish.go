@@ -40,8 +40,12 @@ func (m *Machine) deliver(b **body, message *shoalpb.Message, _ []*shoalpb.Pick)
 		if f.retain {
 			flag |= refRetain
 		}
+		before := f.session.nextSeq
 		if m.enqueue(f.session, b, message, f.ids, flag) {
 			rejected = true
+		}
+		if message.Retain && f.session.nextSeq > before {
+			f.session.seenLive(message)
 		}
 	}
 	m.matcher.clear()
@@ -50,7 +54,14 @@ func (m *Machine) deliver(b **body, message *shoalpb.Message, _ []*shoalpb.Pick)
 
 // sendVolatile hands a delivery of QoS 0 to the leader, who may lose it.
 func (m *Machine) sendVolatile(f *match, message *shoalpb.Message) {
-	if f.session.owner != nil && m.now.eff != nil {
+	if f.session.owner == nil {
+		return
+	}
+	if s := f.session; message.Retain && s.extra != nil && len(s.extra.replays) > 0 {
+		m.touch(s)
+		s.seenLive(message)
+	}
+	if m.now.eff != nil {
 		m.now.eff.Volatile = append(m.now.eff.Volatile, f.volatile(message))
 	}
 }

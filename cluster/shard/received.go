@@ -16,6 +16,9 @@ type received struct {
 	// released: PUBREL came; PUBCOMP waits for pending.
 	released bool
 	pending  []pending
+	// retained is the one of pending that the PUBREC waits for: the topic's
+	// register is in another shard.
+	retained pending
 }
 
 // pending is one outbox entry that its target has not answered.
@@ -50,6 +53,9 @@ func (m *Machine) receive(c *shoalpb.Received) *shoalpb.Answer {
 		case r.hash == c.Hash: // a repeat, whatever its DUP flag
 			m.touch(s)
 			r.conn = c.Conn
+			if r.retained.outbox != nil {
+				return refuse(shoalpb.Code_CODE_PENDING)
+			}
 			return refuse(shoalpb.Code_CODE_KNOWN)
 		case c.Dup || r.conn == c.Conn:
 			return refuse(shoalpb.Code_CODE_ID_IN_USE)
@@ -70,7 +76,14 @@ func (m *Machine) receive(c *shoalpb.Received) *shoalpb.Answer {
 	// now, and other shards cannot be asked.
 	var b *body
 	m.distribute(&b, c.Message, c.Targets, c.Picks, r)
-	return nil
+	if c.Retain == 0 {
+		return nil
+	}
+	r.retained = m.distributeRetained(&b, c.Message, c.Retain, r)
+	if r.retained.outbox == nil {
+		return nil
+	}
+	return refuse(shoalpb.Code_CODE_PENDING)
 }
 
 // released takes the publisher's PUBREL.
@@ -113,12 +126,26 @@ func (m *Machine) answered(r *received, o *outbox, n uint64) {
 	}
 	m.touch(s)
 	r.pending = slices.DeleteFunc(r.pending, func(p pending) bool { return p == pending{o, n} })
+	if r.retained == (pending{o, n}) {
+		r.retained = pending{}
+		m.recorded(r)
+	}
 	if len(r.pending) > 0 || !r.released {
 		return
 	}
 	m.endExchange(r)
 	if eff := m.now.eff; eff != nil && s.owner != nil && s.conn == r.conn {
 		eff.Completed = append(eff.Completed, Completed{
+			Node: s.owner.node, Boot: s.owner.boot, Client: s.client, Conn: s.conn, ID: r.id,
+		})
+	}
+}
+
+// recorded tells that the PUBREC of an exchange may be sent.
+func (m *Machine) recorded(r *received) {
+	s := r.session
+	if eff := m.now.eff; eff != nil && s.owner != nil && s.conn == r.conn {
+		eff.Recorded = append(eff.Recorded, Completed{
 			Node: s.owner.node, Boot: s.owner.boot, Client: s.client, Conn: s.conn, ID: r.id,
 		})
 	}

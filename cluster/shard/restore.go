@@ -41,6 +41,7 @@ func (m *Machine) Restore(scan func(bucket string, fn func(k, v []byte) error) e
 		{bucketFilters, r.filterRow},
 		{bucketSessions, r.sessionRow},
 		{bucketDue, r.dueRow},
+		{bucketRetained, r.retainedRow},
 	} {
 		if err := scan(step.bucket, step.row); err != nil {
 			return fmt.Errorf("restore shard %d: %s: %w", m.cfg.Group, step.bucket, err)
@@ -78,6 +79,7 @@ func (r *restorer) metaRow(_, v []byte) error {
 	m.applied, m.clock, m.bodySeq = row.Applied, row.ClockMs, row.BodySeq
 	m.wall, m.wallClock = row.WallMs, row.WallClockMs
 	m.due.next = row.NextDue
+	m.nextReplay = row.NextReplay
 	if row.Counters != nil {
 		m.counters = row.Counters
 	}

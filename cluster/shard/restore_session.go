@@ -65,7 +65,7 @@ func (r *restorer) subscriptions(s *session, rows []*shoalpb.Subscription) error
 }
 
 func (r *restorer) extra(s *session, row *shoalpb.SessionRow) error {
-	if len(row.Former) == 0 && row.Will == nil && row.Dropped == 0 && row.Limits == nil && len(row.Received) == 0 {
+	if len(row.Former) == 0 && row.Will == nil && row.Dropped == 0 && row.Limits == nil && len(row.Received) == 0 && len(row.Replays) == 0 {
 		return nil
 	}
 	x := s.more()
@@ -82,9 +82,15 @@ func (r *restorer) extra(s *session, row *shoalpb.SessionRow) error {
 			if err := r.wait(exchange, p); err != nil {
 				return err
 			}
+			if e.Retained != nil && e.Retained.N == p.N && compareTargets(e.Retained.Target, p.Target) == 0 {
+				exchange.retained = exchange.pending[len(exchange.pending)-1]
+			}
+		}
+		if e.Retained != nil && exchange.retained.outbox == nil {
+			return fmt.Errorf("exchange %d: its retained entry is not pending: %w", e.Id, errCorrupt)
 		}
 	}
-	return nil
+	return r.replays(s, row.Replays)
 }
 
 // wait makes an exchange wait for an outbox entry again.

@@ -14,6 +14,7 @@ import (
 //	shard.bodies    body number, 8 bytes big-endian
 //	shard.sessions  Client Identifier, see nameKey
 //	shard.filters   Topic Filter, see nameKey
+//	shard.retained  Topic Name, see nameKey
 //	shard.outbox    target and number, see outboxKey
 //	shard.due       number, 8 bytes big-endian, as a nameKey
 const (
@@ -22,6 +23,7 @@ const (
 	bucketSessions = "shard.sessions"
 	bucketFilters  = "shard.filters"
 	bucketOutbox   = "shard.outbox"
+	bucketRetained = "shard.retained"
 	bucketDue      = "shard.due"
 )
 
@@ -113,6 +115,7 @@ func (m *Machine) metaRow() []byte {
 
 		WallMs:      m.wall,
 		WallClockMs: m.wallClock,
+		NextReplay:  m.nextReplay,
 		NextDue:     m.due.next,
 	}
 	for _, o := range m.outboxes {
@@ -170,6 +173,9 @@ func (s *session) row(use func(*body)) []byte {
 		for _, r := range x.received {
 			row.Received = append(row.Received, r.row())
 		}
+		for _, r := range x.replays {
+			row.Replays = append(row.Replays, r.row())
+		}
 	}
 	return encode(row)
 }
@@ -178,6 +184,9 @@ func (r *received) row() *shoalpb.ReceivedRow {
 	row := &shoalpb.ReceivedRow{Id: r.id, Conn: r.conn, Hash: r.hash, Released: r.released}
 	for _, p := range r.pending {
 		row.Pending = append(row.Pending, &shoalpb.PendingRow{Target: p.outbox.target, N: p.n})
+	}
+	if p := r.retained; p.outbox != nil {
+		row.Retained = &shoalpb.PendingRow{Target: p.outbox.target, N: p.n}
 	}
 	return row
 }

@@ -43,8 +43,9 @@ type extra struct {
 	will     *shoalpb.Will
 	willConn uint64      // connection that left the Will of a detached session
 	received []*received // in order of arrival
-	dropped  uint64      // at the queue's limits, in this incarnation
-	limits   *limits     // of the queue; nil for the shard's own
+	replays  []*replay
+	dropped  uint64  // at the queue's limits, in this incarnation
+	limits   *limits // of the queue; nil for the shard's own
 }
 
 // process is a node's process that has or had connections here.
@@ -118,6 +119,7 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 	s.window = uint16(max(c.Window, 1))
 	s.setLimits(m.limits(c.Limits))
 	s.setWill(c.Will)
+	m.forgetVolatile(s)
 	s.openSentHi = s.sentHi
 	s.advance()
 	m.schedule(s)

@@ -9,6 +9,7 @@ type gauges struct {
 	bodies        int
 	bodyBytes     int
 	memory        int
+	retainedBytes int
 }
 
 // Stats are a shard's figures for metrics: gauges first, then counters, which
@@ -23,6 +24,9 @@ type Stats struct {
 	// Bodies are stored messages; BodyBytes is about what they would all take in
 	// memory, MemoryBytes what those take that are there.
 	Bodies, BodyBytes, MemoryBytes int
+	// Retained are retained messages, RetainedBytes what they take in memory;
+	// Replays counts sessions that are owed some.
+	Retained, RetainedBytes, Replays int
 	// OutboxEntries counts unanswered outbox entries of all targets.
 	OutboxEntries, OutboxBytes int
 	// Due counts messages that wait to be dispatched.
@@ -40,6 +44,8 @@ type Stats struct {
 	OutboxFenced, OutboxRefused uint64
 	// ReceivedReplaced counts QoS 2 exchanges abandoned by their publisher.
 	ReceivedReplaced uint64
+	// RetainedExpired counts retained messages that expired.
+	RetainedExpired uint64
 	// Wills counts Will Messages that became due.
 	Wills uint64
 }
@@ -56,6 +62,9 @@ func (m *Machine) Stats() Stats {
 		Bodies:        m.gauges.bodies,
 		BodyBytes:     m.gauges.bodyBytes,
 		MemoryBytes:   m.gauges.memory,
+		Retained:      m.retained.Len(),
+		RetainedBytes: m.gauges.retainedBytes,
+		Replays:       len(m.replaying),
 
 		Appended:         m.counters.Appended,
 		Enqueued:         m.counters.Enqueued,
@@ -69,6 +78,7 @@ func (m *Machine) Stats() Stats {
 		OutboxRefused:    m.counters.OutboxRefused,
 		ReceivedReplaced: m.counters.ReceivedReplaced,
 		Wills:            m.counters.Wills,
+		RetainedExpired:  m.counters.RetainedExpired,
 		Due:              m.due.count,
 	}
 	for _, o := range m.outboxes {

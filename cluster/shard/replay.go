@@ -1,0 +1,205 @@
+package shard
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/shoalmq/shoal/broker/topic"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
+
+// replay is what a durable session is owed of the retained messages that match a
+// subscription (MQTT 5 §3.8.4): page by page, each committed together with the
+// place where the next begins. So it goes on under any leader and on any
+// connection, and no topic comes twice.
+type replay struct {
+	id  uint64
+	sub *subscription
+	// group and after are where the next page begins: topics of group's
+	// registers above after.
+	group uint32
+	after string
+	// live are topics that were published retained, and given to the session,
+	// since the replay began, and that no page has passed: the session has a
+	// value that is no older than what a page could bring.
+	live map[string]struct{}
+}
+
+// startReplay begins the replay of a subscription at group, in place of one that
+// is under way.
+func (m *Machine) startReplay(s *session, sub *subscription, group uint32) {
+	m.endReplay(s, sub)
+	m.nextReplay++
+	x := s.more()
+	x.replays = append(x.replays, &replay{id: m.nextReplay, sub: sub, group: group})
+	m.replaying[s] = struct{}{}
+	m.replayMoved()
+}
+
+// replayMoved tells the leader that there is something to replay.
+func (m *Machine) replayMoved() {
+	if m.now.eff != nil {
+		m.now.eff.ReplayMoved = true
+	}
+}
+
+// endReplay ends the replay of a subscription, if one is under way. s has been
+// touched.
+func (m *Machine) endReplay(s *session, sub *subscription) {
+	if s.extra == nil || len(s.extra.replays) == 0 {
+		return
+	}
+	s.extra.replays = slices.DeleteFunc(s.extra.replays, func(r *replay) bool { return r.sub == sub })
+	if len(s.extra.replays) == 0 {
+		s.extra.replays = nil
+		delete(m.replaying, s)
+	}
+}
+
+// seenLive notes that a message with RETAIN was queued for s: replays leave its
+// topic out from now on. The session has been touched.
+func (s *session) seenLive(message *shoalpb.Message) {
+	if s.extra == nil {
+		return
+	}
+	for _, r := range s.extra.replays {
+		if len(r.live) < maxReplayLive && topic.MatchOne(r.sub.filter.name, message.Topic) {
+			if r.live == nil {
+				r.live = map[string]struct{}{}
+			}
+			r.live[strings.Clone(message.Topic)] = struct{}{}
+		}
+	}
+}
+
+// findReplay returns the replay of a number.
+func (s *session) findReplay(id uint64) *replay {
+	if s.extra == nil {
+		return nil
+	}
+	for _, r := range s.extra.replays {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// page takes a page of a replay into the session's queue, if the replay still
+// stands where the page begins: of two leaders' pages one is taken.
+func (m *Machine) page(c *shoalpb.Page) {
+	s := m.sessions[c.Client]
+	if s == nil {
+		return
+	}
+	r := s.findReplay(c.Replay)
+	if r == nil || r.group != c.Group || r.after != c.After {
+		return
+	}
+	m.touch(s)
+	for _, message := range c.Messages {
+		if _, live := r.live[message.Topic]; !live && r.takes(s, message) {
+			var b *body
+			qos := min(uint8(message.Qos), r.sub.options.qos())
+			m.enqueue(s, &b, message, r.sub.ids, refFlag(qos)|refRetain)
+		}
+	}
+	r.group, r.after = c.NextGroup, strings.Clone(c.NextAfter)
+	if r.group == 0 {
+		m.endReplay(s, r.sub)
+		return
+	}
+	m.replayMoved()
+}
+
+// takes tells whether a retained message is for the session: not if it has
+// expired, or is its own and the subscription has No Local ([MQTT-3.8.3-3]).
+func (r *replay) takes(s *session, message *shoalpb.Message) bool {
+	expired := message.ExpiryMs != nil && *message.ExpiryMs == 0
+	return !expired && (r.sub.options&optNoLocal == 0 || message.Publisher != s.client)
+}
+
+// Replay is a replay that can go on.
+type Replay struct {
+	Client string
+	ID     uint64
+	// Filter is the Topic Filter; Group and After are where the next page begins.
+	Filter string
+	Group  uint32
+	After  string
+	// Messages and Bytes are what the queue has room for: at least one message.
+	Messages, Bytes int
+}
+
+// Replays visits one replay of each session whose queue is short enough for a
+// page, in no order.
+func (m *Machine) Replays(yield func(Replay) bool) {
+	for s := range m.replaying {
+		room, bytes := m.replayRoom(s)
+		if room <= 0 || bytes <= 0 {
+			continue
+		}
+		r := s.extra.replays[0]
+		if !yield(Replay{s.client, r.id, r.sub.filter.name, r.group, r.after, room, bytes}) {
+			return
+		}
+	}
+}
+
+// replayRoom is how many messages, and bytes of them, a page for s may have.
+func (m *Machine) replayRoom(s *session) (messages, bytes int) {
+	l := m.limitsOf(s)
+	queued, size := 0, 0
+	if s.queue != nil {
+		queued, size = s.queue.unfinished, s.queue.bytes
+	}
+	if queued > replayQueue/2 && queued > int(l.messages)/2 {
+		return 0, 0
+	}
+	return min(replayQueue, int(l.messages)) - queued, int(l.bytes) - size
+}
+
+// forgetVolatile finishes entries of QoS 0, which come from replays alone, that a
+// connection before may have sent: they are sent at most once.
+func (m *Machine) forgetVolatile(s *session) {
+	q := s.queue
+	if q == nil {
+		return
+	}
+	for seq := q.base; seq <= s.sentHi && s.queue != nil; seq++ {
+		if r := s.queue.find(seq); r != nil && r.flag.qos() == 0 {
+			m.finish(s, seq)
+			m.counters.Acked++
+		}
+	}
+}
+
+func (r *replay) row() *shoalpb.ReplayRow {
+	row := &shoalpb.ReplayRow{Id: r.id, Subscription: r.sub.row(), Group: r.group, After: r.after}
+	for name := range r.live {
+		row.Live = append(row.Live, name)
+	}
+	slices.Sort(row.Live)
+	return row
+}
+
+// replays restores the replays of a session.
+func (r *restorer) replays(s *session, rows []*shoalpb.ReplayRow) error {
+	for _, row := range rows {
+		i, ok := s.find(row.Subscription.GetFilter())
+		if !ok || row.Group == 0 {
+			return fmt.Errorf("replay %d of %q: %w", row.Id, row.Subscription.GetFilter(), errCorrupt)
+		}
+		x := &replay{id: row.Id, sub: s.subs[i], group: row.Group, after: row.After}
+		if len(row.Live) > 0 {
+			x.live = make(map[string]struct{}, len(row.Live))
+		}
+		for _, name := range row.Live {
+			x.live[name] = struct{}{}
+		}
+		s.more().replays = append(s.more().replays, x)
+		r.m.replaying[s] = struct{}{}
+	}
+	return nil
+}
