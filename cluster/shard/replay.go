@@ -154,10 +154,11 @@ func (m *Machine) replayRoom(s *session) (messages, bytes int) {
 	if s.queue != nil {
 		queued, size = s.queue.unfinished, s.queue.bytes
 	}
-	if queued > replayQueue/2 && queued > int(l.messages)/2 {
+	most := min(replayQueue, int(l.messages))
+	if queued > most/2 {
 		return 0, 0
 	}
-	return min(replayQueue, int(l.messages)) - queued, int(l.bytes) - size
+	return most - queued, int(l.bytes) - size
 }
 
 // forgetVolatile finishes entries of QoS 0, which come from replays alone, that a
