@@ -20,6 +20,8 @@ type body struct {
 	inFile  fileState
 	qos     uint8 // as published
 	retain  bool  // as published
+	// register: it is a retained message, which stays in memory.
+	register bool
 }
 
 // fileState says whether the state file has a body.

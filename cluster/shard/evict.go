@@ -24,6 +24,9 @@ type resident struct {
 }
 
 func (r *resident) add(b *body) {
+	if b.register {
+		return
+	}
 	r.list = append(r.list, b)
 	r.bytes += b.bytes()
 }

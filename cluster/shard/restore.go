@@ -21,6 +21,8 @@ type restorer struct {
 	meta   bool
 	// pinned are the bodies whose messages apply will need.
 	pinned map[uint64]bool
+	// registers are the bodies of retained messages.
+	registers map[uint64]bool
 }
 
 // Restore fills a fresh Machine from the rows of a state file; scan visits all
@@ -28,7 +30,7 @@ type restorer struct {
 // during fn. A file without any row leaves the machine empty. After an error
 // the machine must not be used.
 func (m *Machine) Restore(scan func(bucket string, fn func(k, v []byte) error) error) error {
-	r := &restorer{m: m, bodies: map[uint64]*body{}, pinned: map[uint64]bool{}}
+	r := &restorer{m: m, bodies: map[uint64]*body{}, pinned: map[uint64]bool{}, registers: map[uint64]bool{}}
 	// In order of what refers to what.
 	for _, step := range []struct {
 		bucket string
@@ -36,6 +38,7 @@ func (m *Machine) Restore(scan func(bucket string, fn func(k, v []byte) error) e
 	}{
 		{bucketMeta, r.metaRow},
 		{bucketDue, r.pinRow},
+		{bucketRetained, r.registerRow},
 		{bucketBodies, r.bodyRow},
 		{bucketOutbox, r.outboxRow},
 		{bucketFilters, r.filterRow},
@@ -103,11 +106,12 @@ func (r *restorer) bodyRow(k, v []byte) error {
 	}
 	b := newBody(row.Message, binary.BigEndian.Uint64(k), row.AtMs)
 	b.inFile = inFile
+	b.register = r.registers[b.seq]
 	r.bodies[b.seq] = b
 	m := r.m
 	m.gauges.bodies++
 	m.gauges.bodyBytes += b.bytes()
-	if m.gauges.memory+b.bytes() > m.cfg.RestoreBytes && !r.pinned[b.seq] {
+	if m.gauges.memory+b.bytes() > m.cfg.RestoreBytes && !r.pinned[b.seq] && !b.register {
 		b.sum, b.message = contentSum(b.message), nil
 		return nil
 	}
@@ -123,6 +127,16 @@ func (r *restorer) pinRow(_, v []byte) error {
 		return err
 	}
 	r.pinned[row.Body] = true
+	return nil
+}
+
+// registerRow notes the body of a retained message.
+func (r *restorer) registerRow(_, v []byte) error {
+	row := &shoalpb.RetainedRow{}
+	if err := decode(v, row); err != nil {
+		return err
+	}
+	r.registers[row.Body] = true
 	return nil
 }
 

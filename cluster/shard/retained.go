@@ -39,11 +39,10 @@ func (m *Machine) retain(b **body, message *shoalpb.Message) bool {
 	}
 	m.touch(r)
 	was := r.body
-	r.body = m.use(b, message)
+	r.body = m.register(b, message)
 	m.gauges.retainedBytes += r.body.bytes()
 	if was != nil {
-		m.gauges.retainedBytes -= was.bytes()
-		m.drop(was)
+		m.unregister(was)
 	}
 	m.fade(r)
 	return true
@@ -65,8 +64,27 @@ func (m *Machine) unretain(r *retained) {
 	if r.place > 0 {
 		heap.Remove(&m.fading, r.place-1)
 	}
-	m.gauges.retainedBytes -= r.body.bytes()
-	m.drop(r.body)
+	m.unregister(r.body)
+}
+
+// register adds a register's reference to the body in *b. It is made if it is
+// missing, or may have left memory: retained messages stay there.
+func (m *Machine) register(b **body, message *shoalpb.Message) *body {
+	if *b != nil && (*b).inFile != notInFile {
+		message, b = (*b).remaining(m.clock), new(*body)
+	}
+	m.use(b, message).register = true
+	return *b
+}
+
+// unregister takes it back. What queues refer to may leave memory from now on.
+func (m *Machine) unregister(b *body) {
+	m.gauges.retainedBytes -= b.bytes()
+	b.register = false
+	if b.inFile == inFile {
+		m.resident.add(b)
+	}
+	m.drop(b)
 }
 
 func (r *retained) key() (bucket, name string) { return bucketRetained, r.topic }

@@ -140,7 +140,7 @@ func TestReplay(t *testing.T) {
 		got, replayed, after := map[string]int{}, map[string]bool{}, uint64(0)
 		receive := func() {
 			var seqs []uint64
-			f.m.Entries("s", conn, after, 1000, f.m.Clock(), func(d mqtt.Delivery) bool {
+			f.m.Entries("s", conn, after, 1000, f.m.Clock(), func(d mqtt.Delivery, _ Stored) bool {
 				seqs = append(seqs, d.Seq)
 				name, n := d.Message.Topic, 0
 				fmt.Sscan(string(d.Message.Payload), &n)
