@@ -18,6 +18,10 @@ type outgoing struct {
 	last uint64
 	// deadlines has when the messages with a Message Expiry Interval expire.
 	deadlines map[uint64]time.Time
+	// replayed are retained messages of QoS 0 for a durable session that wait for
+	// room in the output, ascending; replayedTo is the highest that came.
+	replayed   []session.Delivery
+	replayedTo uint64
 }
 
 // outgoingState makes the state when it is first needed. mu is held.
@@ -72,7 +76,35 @@ func remaining(d *session.Delivery) time.Duration {
 // full, and then retained messages. mu is held.
 func (c *conn) pump() {
 	c.pumpQueue()
+	c.pumpReplayed()
 	c.replayOn()
+}
+
+// replay takes a retained message of QoS 0 out of a durable session's queue.
+func (out *outgoing) replay(d session.Delivery) {
+	if d.Seq <= out.replayedTo {
+		return
+	}
+	out.replayedTo = d.Seq
+	out.expire(d.Seq, &d)
+	out.replayed = append(out.replayed, d)
+}
+
+// pumpReplayed puts them into the output as long as that is not full. They are
+// over when they are sent. mu is held.
+func (c *conn) pumpReplayed() {
+	if c.outgoing == nil || c.phase.Load() != serving {
+		return
+	}
+	for out := c.outgoing; len(out.replayed) > 0 && c.pending < c.broker.config.MaxOutputBytes; {
+		d := out.replayed[0]
+		out.replayed[0] = session.Delivery{}
+		out.replayed = out.replayed[1:]
+		c.broker.metrics.matched.Add(1)
+		if c.sendPublish(&session.Send{Delivery: d}) {
+			c.finished(d.Seq)
+		}
+	}
 }
 
 func (c *conn) pumpQueue() {
@@ -97,9 +129,9 @@ func (c *conn) pumpQueue() {
 	}
 }
 
-// sendPublish puts a PUBLISH of QoS 1 or 2 into the output, unless it has
-// expired or is too large for the client. mu is held.
-func (c *conn) sendPublish(s *session.Send) {
+// sendPublish puts a queued PUBLISH into the output and reports true, unless it
+// has expired or is too large for the client: then it is over. mu is held.
+func (c *conn) sendPublish(s *session.Send) bool {
 	p := packet.Publish{Dup: s.Dup, QoS: packet.QoS(s.QoS), Retain: s.Retain, PacketID: s.ID, SubscriptionIDs: s.Identifiers}
 	fillPublish(&p, s.Message)
 	if at, ok := c.outgoing.deadlines[s.Seq]; ok {
@@ -107,16 +139,18 @@ func (c *conn) sendPublish(s *session.Send) {
 		left := time.Until(at)
 		if left <= 0 && !s.Dup { // [MQTT-3.3.2-5]; what was begun goes on, [MQTT-4.3.3-7]
 			c.discard(s.Seq, dropExpired)
-			return
+			return false
 		}
 		p.MessageExpiry = expirySeconds(left)
 	}
 	switch {
 	case !c.appendPublish(&p):
 		c.discard(s.Seq, dropTooLarge)
+		return false
 	case s.Dup:
 		c.broker.metrics.redelivered.Add(1)
 	}
+	return true
 }
 
 // appendPublish puts a PUBLISH into the output and counts it, unless it is too

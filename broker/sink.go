@@ -25,6 +25,8 @@ func (c *conn) Deliver(entries []session.Delivery) {
 			m.matched.Add(1)
 			f.reset(d.Message)
 			c.deliverLocked(f.encode(c.version, d.Retain, d.Identifiers))
+		case d.QoS == 0: // of a replay, in the queue so that it is paced
+			out.replay(*d)
 		case out.session.Deliver(*d) && !d.Released:
 			out.expire(d.Seq, d)
 		}

@@ -241,6 +241,9 @@ func (f *feedClient) notice(n *shoalpb.Notice) {
 	if n.Superseded {
 		x.l.sink.Superseded()
 	}
+	for _, id := range n.Recorded {
+		x.l.recorded(uint16(id))
+	}
 	for _, id := range n.Completed {
 		x.l.completed(uint16(id))
 	}

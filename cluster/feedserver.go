@@ -107,6 +107,9 @@ func (l *shardLead) take(eff *shard.Effects) {
 		for _, v := range eff.Volatile {
 			s.volatile(l.n, v)
 		}
+		for _, c := range eff.Recorded {
+			s.notice(c.Client, c.Conn, func(n *shoalpb.Notice) { n.Recorded = append(n.Recorded, uint32(c.ID)) })
+		}
 		for _, c := range eff.Completed {
 			s.notice(c.Client, c.Conn, func(n *shoalpb.Notice) { n.Completed = append(n.Completed, uint32(c.ID)) })
 		}
@@ -119,6 +122,9 @@ func (l *shardLead) take(eff *shard.Effects) {
 	}
 	if len(eff.OutboxGrew) > 0 {
 		l.outboxGrew.set()
+	}
+	if eff.ReplayMoved {
+		l.replayMoved.set()
 	}
 	if eff.DueGrew {
 		l.dueGrew.set()

@@ -23,6 +23,9 @@ type shardLead struct {
 	fenceGrew  signal
 	// dueGrew wakes the dispatcher, deadlineMoved the clock.
 	dueGrew, deadlineMoved signal
+	// replayMoved wakes the replays of retained messages.
+	replayMoved signal
+	confirms    confirmations
 }
 
 // broadcast wakes all that wait at the time.
@@ -51,7 +54,7 @@ func newShardLead(ctx context.Context, n *Node, g *group, term uint64) *shardLea
 		n: n, g: g, term: term, tasks: newTasks(ctx),
 		seats: make(map[*feedSeat]struct{}), senders: make(map[outboxKey]*outboxSender),
 		owners: newBroadcast(), outboxGrew: newSignal(), fenceGrew: newSignal(),
-		dueGrew: newSignal(), deadlineMoved: newSignal(),
+		dueGrew: newSignal(), deadlineMoved: newSignal(), replayMoved: newSignal(),
 	}
 }
 
@@ -61,8 +64,10 @@ func (l *shardLead) start() {
 	l.tasks.run(l.runClock)
 	l.tasks.run(l.runDispatch)
 	l.tasks.run(l.runFormer)
+	l.tasks.run(l.runReplays)
 	l.outboxGrew.set()
 	l.dueGrew.set()
+	l.replayMoved.set()
 	l.fenceGrew.set()
 }
 

@@ -43,6 +43,19 @@ const (
 	// then a publish goes through and asks again.
 	fullTime = 200 * time.Millisecond
 
+	// retainedPage and retainedPageBytes bound one page of retained messages: a
+	// commit's fixed cost is shared by many, and no connection waits for long.
+	retainedPage      = 256
+	retainedPageBytes = 256 << 10
+
+	// replaysAtOnce bounds the sessions for which a shard's leader reads pages
+	// at the same time; the others have their turn after them.
+	replaysAtOnce = 16
+
+	// lazyRetains bounds the retained messages of QoS 0 of one connection that
+	// wait for their shards; what is beyond is dropped and counted.
+	lazyRetains = 1024
+
 	// formerPage bounds the clients whose former connections a shard's leader
 	// asks to close in one round.
 	formerPage = 256

@@ -38,6 +38,8 @@ type link struct {
 	// pending are the Released exchanges that wait for their targets, from
 	// asking on.
 	pending map[uint16]*release
+
+	registers registers // has a lock of its own
 }
 
 var _ session.Link = (*link)(nil)
@@ -59,6 +61,8 @@ type publish struct {
 	received bool
 	id       uint16
 	dup      bool
+	// lazy: QoS 0, for the topic's register alone.
+	lazy bool
 }
 
 // Publish implements session.Link.
@@ -213,6 +217,7 @@ func (l *link) Close(r session.CloseRequest) {
 			c.finish(nil, session.ErrClosed)
 		}
 	}
+	l.registers.close()
 	l.mu.Lock() // held while Close is queued: Drained comes after it
 	drained := l.unsettled == 0
 	l.p.control(l.shard, &shoalpb.Command{Close: &shoalpb.Close{
@@ -332,7 +337,8 @@ func (l *link) completedIf(id uint16, r *release) {
 
 // Subscribe implements session.Link.
 func (l *link) Subscribe(subs []*shoalpb.Subscription, done func(existed []bool, err error)) {
-	l.p.control(l.shard, &shoalpb.Command{Subscribe: &shoalpb.Subscribe{Client: l.client, Conn: l.conn, Subscriptions: subs}}, l,
+	c := &shoalpb.Subscribe{Client: l.client, Conn: l.conn, Subscriptions: subs, Replay: l.p.n.replays(subs)}
+	l.p.control(l.shard, &shoalpb.Command{Subscribe: c}, l,
 		func(_ uint64, a *shoalpb.Answer, err error) {
 			if err == nil {
 				err = answerError(a)
@@ -397,11 +403,6 @@ func (l *link) takeAcks() []byte {
 	l.acks, l.expired = nil, nil
 	l.mu.Unlock()
 	return encodeCommand(&shoalpb.Command{Ack: ack})
-}
-
-// Retain implements session.Link.
-func (l *link) Retain(*shoalpb.Message) {
-	l.p.n.metrics.dropped.WithLabelValues("retain").Inc()
 }
 
 // Release implements session.Link.

@@ -135,6 +135,7 @@ func (p *process) sweep(ctx context.Context) {
 		limit := time.Now().Add(-time.Second)
 		for _, l := range p.pendingLinks() {
 			l.askAgain(limit)
+			l.recordAgain(limit)
 		}
 	}
 }
@@ -158,7 +159,7 @@ func (p *process) pendingLinks() (pending []*link) {
 	for _, ls := range p.links {
 		for _, l := range ls {
 			l.mu.Lock()
-			if len(l.pending) > 0 {
+			if len(l.pending) > 0 || l.registers.waits() {
 				pending = append(pending, l)
 			}
 			l.mu.Unlock()

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"hash/fnv"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -46,6 +47,28 @@ func (p *parts) answered(_ uint64, a *shoalpb.Answer, err error) {
 // node may have acknowledged a subscription that this match has not seen. So it
 // does while an outbox on the way is full.
 func (l *link) route(p *publish) bool {
+	if p.lazy {
+		return l.routeLazy(p)
+	}
+	if !p.m.Retain {
+		return l.routeTo(p, p.done)
+	}
+	if !l.registers.claim(p.m.Topic, p.received) {
+		return false
+	}
+	routed := l.routeTo(p, func(err error) {
+		l.registers.release(p.m.Topic)
+		p.done(err)
+	})
+	if !routed {
+		l.registers.release(p.m.Topic)
+	}
+	return routed
+}
+
+// routeTo is route without a look at registers; done is called when all has been
+// answered.
+func (l *link) routeTo(p *publish, done func(error)) bool {
 	n := l.p.n
 	expiry := n.lease.expiry()
 	t := n.routes.match(p.m.Topic)
@@ -54,11 +77,16 @@ func (l *link) route(p *publish) bool {
 	}
 	var targets []*shoalpb.Target
 	if p.received {
-		if targets = outboxTargets(t); l.p.isFull(l.shard, targets) {
+		targets = outboxTargets(t)
+		needed := targets
+		if p.m.Retain {
+			needed = append(slices.Clone(targets), &shoalpb.Target{Group: n.shardOf(p.m.Topic)})
+		}
+		if l.p.isFull(l.shard, needed) {
 			return false
 		}
 	}
-	w := &parts{l: l, done: p.done}
+	w := &parts{l: l, done: done}
 	w.left.Store(1)
 	if p.received {
 		l.routeReceived(p, t, targets, w)
@@ -92,6 +120,9 @@ func (l *link) routePublish(p *publish, t *directory.Targets, w *parts) {
 			l.p.forward(t.Node, t.Boot).enqueue(p.m, w.part)
 		}
 	}
+	if p.m.Retain {
+		l.send(l.p.n.shardOf(p.m.Topic), encodeCommand(&shoalpb.Command{Retain: &shoalpb.Retain{Message: p.m}}), w)
+	}
 }
 
 // routeReceived sends the whole decision to the publisher's own shard, whose
@@ -101,15 +132,29 @@ func (l *link) routeReceived(p *publish, t *directory.Targets, targets []*shoalp
 		Client: l.client, Conn: l.conn, Id: uint32(p.id), Hash: messageHash(p.m), Dup: p.dup, Message: p.m,
 		Targets: targets,
 	}
-	l.sendThen(l.shard, encodeCommand(&shoalpb.Command{Received: r}), w, func(a *shoalpb.Answer) {
-		if a != nil {
-			return // a repeat: they had it
+	volatiles := func(a *shoalpb.Answer) {
+		if a != nil && (a.Code != shoalpb.Code_CODE_PENDING || p.dup) {
+			return // a repeat, or refused: they had it
 		}
 		for _, s := range t.Shards {
 			if s.QoS == 0 {
 				l.p.feed(s.Group).volatile(p.m)
 			}
 		}
+	}
+	if !p.m.Retain {
+		l.sendThen(l.shard, encodeCommand(&shoalpb.Command{Received: r}), w, volatiles)
+		return
+	}
+	r.Retain = l.p.n.shardOf(p.m.Topic)
+	data := encodeCommand(&shoalpb.Command{Received: r})
+	x := l.record(p.id, data, w.part)
+	w.left.Add(1)
+	l.enqueue(l.shard, data, func(_ uint64, a *shoalpb.Answer, err error) {
+		if err == nil {
+			volatiles(a)
+		}
+		l.recordAnswered(p.id, x, a, err)
 	})
 }
 
@@ -134,15 +179,20 @@ func (l *link) send(group uint32, data []byte, w *parts) {
 // sendThen sends a part of a publish and calls then with its answer.
 func (l *link) sendThen(group uint32, data []byte, w *parts, then func(*shoalpb.Answer)) {
 	w.left.Add(1)
-	l.mu.Lock()
-	q := l.queue(group)
-	l.mu.Unlock()
-	l.p.sources[group].enqueue(q, &command{data: data, owner: l, done: func(n uint64, a *shoalpb.Answer, err error) {
+	l.enqueue(group, data, func(n uint64, a *shoalpb.Answer, err error) {
 		if err == nil {
 			then(a)
 		}
 		w.answered(n, a, err)
-	}})
+	})
+}
+
+// enqueue queues an encoded command among the link's publishes to group.
+func (l *link) enqueue(group uint32, data []byte, done func(uint64, *shoalpb.Answer, error)) {
+	l.mu.Lock()
+	q := l.queue(group)
+	l.mu.Unlock()
+	l.p.sources[group].enqueue(q, &command{data: data, owner: l, done: done})
 }
 
 // PublishQoS0 implements broker.Cluster.

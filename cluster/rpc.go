@@ -58,6 +58,14 @@ func (s *peerServer) Operate(ctx context.Context, r *shoalpb.OperateRequest) (*s
 	return s.n.acceptOperate(ctx, r), nil
 }
 
+func (s *peerServer) Retained(ctx context.Context, r *shoalpb.RetainedRequest) (*shoalpb.RetainedReply, error) {
+	l := s.n.leadOf(r.Group)
+	if l == nil {
+		return &shoalpb.RetainedReply{NotLeader: true}, nil
+	}
+	return l.readRetained(ctx, r), nil
+}
+
 func (s *peerServer) Hello(_ context.Context, r *shoalpb.HelloRequest) (*shoalpb.HelloReply, error) {
 	reply := s.n.birth.Answer(r)
 	reply.WallMs = s.n.config.wall()

@@ -20,18 +20,19 @@ func newTasks(parent context.Context) *tasks {
 	return t
 }
 
-// run starts f in a goroutine of t, unless t is stopping.
-func (t *tasks) run(f func(ctx context.Context)) {
+// run starts f in a goroutine of t, unless t is stopping: then it reports false.
+func (t *tasks) run(f func(ctx context.Context)) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over {
-		return
+		return false
 	}
 	t.wg.Add(1)
 	go func() {
 		defer t.wg.Done()
 		f(t.ctx)
 	}()
+	return true
 }
 
 // stop cancels the context of all goroutines and starts no more.

@@ -203,6 +203,9 @@ func (m *Machine) ack(c *shoalpb.Ack) *shoalpb.Answer {
 	if finished && s.advance() {
 		m.ready(s)
 	}
+	if finished && s.extra != nil && len(s.extra.replays) > 0 {
+		m.replayMoved()
+	}
 	return nil
 }
 
