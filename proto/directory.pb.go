@@ -548,6 +548,80 @@ func (x *NodeDown) GetBoot() uint64 {
 	return 0
 }
 
+// Recover, proposed by no one but written offline into the log of every group
+// that a disk has, makes what the disk holds a cluster of its own: the majority
+// is lost for good.
+type Recover struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// cluster_id is the new cluster's.
+	ClusterId string `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// server is the disk that is left.
+	Server *NodeDisk `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
+	// shards of the cluster, and those of them that the disk has, ascending.
+	Shards        uint32   `protobuf:"varint,3,opt,name=shards,proto3" json:"shards,omitempty"`
+	Kept          []uint32 `protobuf:"varint,4,rep,packed,name=kept,proto3" json:"kept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recover) Reset() {
+	*x = Recover{}
+	mi := &file_directory_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recover) ProtoMessage() {}
+
+func (x *Recover) ProtoReflect() protoreflect.Message {
+	mi := &file_directory_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recover.ProtoReflect.Descriptor instead.
+func (*Recover) Descriptor() ([]byte, []int) {
+	return file_directory_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Recover) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *Recover) GetServer() *NodeDisk {
+	if x != nil {
+		return x.Server
+	}
+	return nil
+}
+
+func (x *Recover) GetShards() uint32 {
+	if x != nil {
+		return x.Shards
+	}
+	return 0
+}
+
+func (x *Recover) GetKept() []uint32 {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
 var File_directory_proto protoreflect.FileDescriptor
 
 const file_directory_proto_rawDesc = "" +
@@ -589,7 +663,13 @@ const file_directory_proto_rawDesc = "" +
 	"\x04disk\x18\x02 \x01(\tR\x04disk\"2\n" +
 	"\bNodeDown\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
-	"\x04boot\x18\x02 \x01(\x04R\x04bootB(Z&github.com/shoalmq/shoal/proto;shoalpbb\x06proto3"
+	"\x04boot\x18\x02 \x01(\x04R\x04boot\"\x80\x01\n" +
+	"\aRecover\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12*\n" +
+	"\x06server\x18\x02 \x01(\v2\x12.shoal.v1.NodeDiskR\x06server\x12\x16\n" +
+	"\x06shards\x18\x03 \x01(\rR\x06shards\x12\x12\n" +
+	"\x04kept\x18\x04 \x03(\rR\x04keptB(Z&github.com/shoalmq/shoal/proto;shoalpbb\x06proto3"
 
 var (
 	file_directory_proto_rawDescOnce sync.Once
@@ -603,7 +683,7 @@ func file_directory_proto_rawDescGZIP() []byte {
 	return file_directory_proto_rawDescData
 }
 
-var file_directory_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_directory_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_directory_proto_goTypes = []any{
 	(*Birth)(nil),      // 0: shoal.v1.Birth
 	(*NodeDisk)(nil),   // 1: shoal.v1.NodeDisk
@@ -613,15 +693,17 @@ var file_directory_proto_goTypes = []any{
 	(*SetNode)(nil),    // 5: shoal.v1.SetNode
 	(*RemoveNode)(nil), // 6: shoal.v1.RemoveNode
 	(*NodeDown)(nil),   // 7: shoal.v1.NodeDown
+	(*Recover)(nil),    // 8: shoal.v1.Recover
 }
 var file_directory_proto_depIdxs = []int32{
 	1, // 0: shoal.v1.Birth.members:type_name -> shoal.v1.NodeDisk
 	3, // 1: shoal.v1.NodeUp.node:type_name -> shoal.v1.NodeInfo
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	1, // 2: shoal.v1.Recover.server:type_name -> shoal.v1.NodeDisk
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_directory_proto_init() }
@@ -635,7 +717,7 @@ func file_directory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_directory_proto_rawDesc), len(file_directory_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -183,7 +183,9 @@ type StreamRow struct {
 	// last is the highest number consumed.
 	Last uint64 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
 	// answers that are kept, ascending.
-	Answers       []*Answer `protobuf:"bytes,5,rep,name=answers,proto3" json:"answers,omitempty"`
+	Answers []*Answer `protobuf:"bytes,5,rep,name=answers,proto3" json:"answers,omitempty"`
+	// adopt: the next batch of the group counts from whatever number it has.
+	Adopt         bool `protobuf:"varint,6,opt,name=adopt,proto3" json:"adopt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -251,6 +253,13 @@ func (x *StreamRow) GetAnswers() []*Answer {
 		return x.Answers
 	}
 	return nil
+}
+
+func (x *StreamRow) GetAdopt() bool {
+	if x != nil {
+		return x.Adopt
+	}
+	return false
 }
 
 // DirectoryRow is what the directory knows of the cluster as a whole.
@@ -698,13 +707,14 @@ const file_directory_rows_proto_rawDesc = "" +
 	"\rStreamsOfNode\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x19\n" +
 	"\bmin_boot\x18\x02 \x01(\x04R\aminBoot\x12-\n" +
-	"\astreams\x18\x03 \x03(\v2\x13.shoal.v1.StreamRowR\astreams\"\x89\x01\n" +
+	"\astreams\x18\x03 \x03(\v2\x13.shoal.v1.StreamRowR\astreams\"\x9f\x01\n" +
 	"\tStreamRow\x12\x12\n" +
 	"\x04boot\x18\x01 \x01(\x04R\x04boot\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\rR\x05group\x12\x12\n" +
 	"\x04life\x18\x03 \x01(\rR\x04life\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\x04R\x04last\x12*\n" +
-	"\aanswers\x18\x05 \x03(\v2\x10.shoal.v1.AnswerR\aanswers\"\xa7\x01\n" +
+	"\aanswers\x18\x05 \x03(\v2\x10.shoal.v1.AnswerR\aanswers\x12\x14\n" +
+	"\x05adopt\x18\x06 \x01(\bR\x05adopt\"\xa7\x01\n" +
 	"\fDirectoryRow\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x1d\n" +

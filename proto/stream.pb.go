@@ -287,12 +287,14 @@ type Proposal struct {
 	Page           *Page           `protobuf:"bytes,5,opt,name=page,proto3" json:"page,omitempty"`
 	Dispatch       *Dispatch       `protobuf:"bytes,6,opt,name=dispatch,proto3" json:"dispatch,omitempty"`
 	// Of the directory:
-	Birth         *Birth      `protobuf:"bytes,8,opt,name=birth,proto3" json:"birth,omitempty"`
-	NodeUp        *NodeUp     `protobuf:"bytes,9,opt,name=node_up,json=nodeUp,proto3" json:"node_up,omitempty"`
-	NodeDown      *NodeDown   `protobuf:"bytes,10,opt,name=node_down,json=nodeDown,proto3" json:"node_down,omitempty"`
-	Place         *Place      `protobuf:"bytes,11,opt,name=place,proto3" json:"place,omitempty"`
-	SetNode       *SetNode    `protobuf:"bytes,12,opt,name=set_node,json=setNode,proto3" json:"set_node,omitempty"`
-	RemoveNode    *RemoveNode `protobuf:"bytes,13,opt,name=remove_node,json=removeNode,proto3" json:"remove_node,omitempty"`
+	Birth      *Birth      `protobuf:"bytes,8,opt,name=birth,proto3" json:"birth,omitempty"`
+	NodeUp     *NodeUp     `protobuf:"bytes,9,opt,name=node_up,json=nodeUp,proto3" json:"node_up,omitempty"`
+	NodeDown   *NodeDown   `protobuf:"bytes,10,opt,name=node_down,json=nodeDown,proto3" json:"node_down,omitempty"`
+	Place      *Place      `protobuf:"bytes,11,opt,name=place,proto3" json:"place,omitempty"`
+	SetNode    *SetNode    `protobuf:"bytes,12,opt,name=set_node,json=setNode,proto3" json:"set_node,omitempty"`
+	RemoveNode *RemoveNode `protobuf:"bytes,13,opt,name=remove_node,json=removeNode,proto3" json:"remove_node,omitempty"`
+	// Of every group, from an offline recovery:
+	Recover       *Recover `protobuf:"bytes,14,opt,name=recover,proto3" json:"recover,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -407,6 +409,13 @@ func (x *Proposal) GetSetNode() *SetNode {
 func (x *Proposal) GetRemoveNode() *RemoveNode {
 	if x != nil {
 		return x.RemoveNode
+	}
+	return nil
+}
+
+func (x *Proposal) GetRecover() *Recover {
+	if x != nil {
+		return x.Recover
 	}
 	return nil
 }
@@ -2548,7 +2557,7 @@ const file_stream_proto_rawDesc = "" +
 	"\x05Entry\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x19\n" +
 	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\x120\n" +
-	"\tproposals\x18\x03 \x03(\v2\x12.shoal.v1.ProposalR\tproposals\"\xa2\x04\n" +
+	"\tproposals\x18\x03 \x03(\v2\x12.shoal.v1.ProposalR\tproposals\"\xcf\x04\n" +
 	"\bProposal\x12%\n" +
 	"\x05batch\x18\x01 \x01(\v2\x0f.shoal.v1.BatchR\x05batch\x12%\n" +
 	"\x05fence\x18\x02 \x01(\v2\x0f.shoal.v1.FenceR\x05fence\x12A\n" +
@@ -2563,7 +2572,8 @@ const file_stream_proto_rawDesc = "" +
 	"\x05place\x18\v \x01(\v2\x0f.shoal.v1.PlaceR\x05place\x12,\n" +
 	"\bset_node\x18\f \x01(\v2\x11.shoal.v1.SetNodeR\asetNode\x125\n" +
 	"\vremove_node\x18\r \x01(\v2\x14.shoal.v1.RemoveNodeR\n" +
-	"removeNode\"\x96\x02\n" +
+	"removeNode\x12+\n" +
+	"\arecover\x18\x0e \x01(\v2\x11.shoal.v1.RecoverR\arecover\"\x96\x02\n" +
 	"\x05Batch\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\x04R\x04boot\x12\x14\n" +
@@ -2801,9 +2811,10 @@ var file_stream_proto_goTypes = []any{
 	(*Place)(nil),             // 38: shoal.v1.Place
 	(*SetNode)(nil),           // 39: shoal.v1.SetNode
 	(*RemoveNode)(nil),        // 40: shoal.v1.RemoveNode
-	(*Message)(nil),           // 41: shoal.v1.Message
-	(*Will)(nil),              // 42: shoal.v1.Will
-	(*Subscription)(nil),      // 43: shoal.v1.Subscription
+	(*Recover)(nil),           // 41: shoal.v1.Recover
+	(*Message)(nil),           // 42: shoal.v1.Message
+	(*Will)(nil),              // 43: shoal.v1.Will
+	(*Subscription)(nil),      // 44: shoal.v1.Subscription
 }
 var file_stream_proto_depIdxs = []int32{
 	4,  // 0: shoal.v1.Entry.proposals:type_name -> shoal.v1.Proposal
@@ -2819,50 +2830,51 @@ var file_stream_proto_depIdxs = []int32{
 	38, // 10: shoal.v1.Proposal.place:type_name -> shoal.v1.Place
 	39, // 11: shoal.v1.Proposal.set_node:type_name -> shoal.v1.SetNode
 	40, // 12: shoal.v1.Proposal.remove_node:type_name -> shoal.v1.RemoveNode
-	6,  // 13: shoal.v1.Batch.commands:type_name -> shoal.v1.Command
-	7,  // 14: shoal.v1.Command.append:type_name -> shoal.v1.Append
-	10, // 15: shoal.v1.Command.open:type_name -> shoal.v1.Open
-	12, // 16: shoal.v1.Command.close:type_name -> shoal.v1.Close
-	13, // 17: shoal.v1.Command.drained:type_name -> shoal.v1.Drained
-	14, // 18: shoal.v1.Command.subscribe:type_name -> shoal.v1.Subscribe
-	15, // 19: shoal.v1.Command.unsubscribe:type_name -> shoal.v1.Unsubscribe
-	16, // 20: shoal.v1.Command.received:type_name -> shoal.v1.Received
-	19, // 21: shoal.v1.Command.released:type_name -> shoal.v1.Released
-	20, // 22: shoal.v1.Command.release:type_name -> shoal.v1.Release
-	21, // 23: shoal.v1.Command.ack:type_name -> shoal.v1.Ack
-	22, // 24: shoal.v1.Command.route:type_name -> shoal.v1.RouteChange
-	9,  // 25: shoal.v1.Command.retain:type_name -> shoal.v1.Retain
-	41, // 26: shoal.v1.Append.message:type_name -> shoal.v1.Message
-	8,  // 27: shoal.v1.Append.picks:type_name -> shoal.v1.Pick
-	41, // 28: shoal.v1.Retain.message:type_name -> shoal.v1.Message
-	42, // 29: shoal.v1.Open.will:type_name -> shoal.v1.Will
-	11, // 30: shoal.v1.Open.limits:type_name -> shoal.v1.QueueLimits
-	0,  // 31: shoal.v1.QueueLimits.policy:type_name -> shoal.v1.QueuePolicy
-	43, // 32: shoal.v1.Subscribe.subscriptions:type_name -> shoal.v1.Subscription
-	41, // 33: shoal.v1.Received.message:type_name -> shoal.v1.Message
-	18, // 34: shoal.v1.Received.targets:type_name -> shoal.v1.Target
-	17, // 35: shoal.v1.Received.picks:type_name -> shoal.v1.TargetPick
-	18, // 36: shoal.v1.TargetPick.target:type_name -> shoal.v1.Target
-	8,  // 37: shoal.v1.TargetPick.pick:type_name -> shoal.v1.Pick
-	41, // 38: shoal.v1.Page.messages:type_name -> shoal.v1.Message
-	18, // 39: shoal.v1.Dispatch.targets:type_name -> shoal.v1.Target
-	17, // 40: shoal.v1.Dispatch.picks:type_name -> shoal.v1.TargetPick
-	27, // 41: shoal.v1.Fence.nodes:type_name -> shoal.v1.NodeBoot
-	18, // 42: shoal.v1.OutboxAnswered.target:type_name -> shoal.v1.Target
-	30, // 43: shoal.v1.OutboxAnswered.refused:type_name -> shoal.v1.Answer
-	1,  // 44: shoal.v1.BatchAnswer.refusal:type_name -> shoal.v1.Refusal
-	30, // 45: shoal.v1.BatchAnswer.answers:type_name -> shoal.v1.Answer
-	18, // 46: shoal.v1.BatchAnswer.full:type_name -> shoal.v1.Target
-	2,  // 47: shoal.v1.Answer.code:type_name -> shoal.v1.Code
-	31, // 48: shoal.v1.Answer.open:type_name -> shoal.v1.OpenAnswer
-	33, // 49: shoal.v1.Answer.subscribe:type_name -> shoal.v1.SubscribeAnswer
-	34, // 50: shoal.v1.Answer.unsubscribe:type_name -> shoal.v1.UnsubscribeAnswer
-	32, // 51: shoal.v1.OpenAnswer.former:type_name -> shoal.v1.Owner
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	41, // 13: shoal.v1.Proposal.recover:type_name -> shoal.v1.Recover
+	6,  // 14: shoal.v1.Batch.commands:type_name -> shoal.v1.Command
+	7,  // 15: shoal.v1.Command.append:type_name -> shoal.v1.Append
+	10, // 16: shoal.v1.Command.open:type_name -> shoal.v1.Open
+	12, // 17: shoal.v1.Command.close:type_name -> shoal.v1.Close
+	13, // 18: shoal.v1.Command.drained:type_name -> shoal.v1.Drained
+	14, // 19: shoal.v1.Command.subscribe:type_name -> shoal.v1.Subscribe
+	15, // 20: shoal.v1.Command.unsubscribe:type_name -> shoal.v1.Unsubscribe
+	16, // 21: shoal.v1.Command.received:type_name -> shoal.v1.Received
+	19, // 22: shoal.v1.Command.released:type_name -> shoal.v1.Released
+	20, // 23: shoal.v1.Command.release:type_name -> shoal.v1.Release
+	21, // 24: shoal.v1.Command.ack:type_name -> shoal.v1.Ack
+	22, // 25: shoal.v1.Command.route:type_name -> shoal.v1.RouteChange
+	9,  // 26: shoal.v1.Command.retain:type_name -> shoal.v1.Retain
+	42, // 27: shoal.v1.Append.message:type_name -> shoal.v1.Message
+	8,  // 28: shoal.v1.Append.picks:type_name -> shoal.v1.Pick
+	42, // 29: shoal.v1.Retain.message:type_name -> shoal.v1.Message
+	43, // 30: shoal.v1.Open.will:type_name -> shoal.v1.Will
+	11, // 31: shoal.v1.Open.limits:type_name -> shoal.v1.QueueLimits
+	0,  // 32: shoal.v1.QueueLimits.policy:type_name -> shoal.v1.QueuePolicy
+	44, // 33: shoal.v1.Subscribe.subscriptions:type_name -> shoal.v1.Subscription
+	42, // 34: shoal.v1.Received.message:type_name -> shoal.v1.Message
+	18, // 35: shoal.v1.Received.targets:type_name -> shoal.v1.Target
+	17, // 36: shoal.v1.Received.picks:type_name -> shoal.v1.TargetPick
+	18, // 37: shoal.v1.TargetPick.target:type_name -> shoal.v1.Target
+	8,  // 38: shoal.v1.TargetPick.pick:type_name -> shoal.v1.Pick
+	42, // 39: shoal.v1.Page.messages:type_name -> shoal.v1.Message
+	18, // 40: shoal.v1.Dispatch.targets:type_name -> shoal.v1.Target
+	17, // 41: shoal.v1.Dispatch.picks:type_name -> shoal.v1.TargetPick
+	27, // 42: shoal.v1.Fence.nodes:type_name -> shoal.v1.NodeBoot
+	18, // 43: shoal.v1.OutboxAnswered.target:type_name -> shoal.v1.Target
+	30, // 44: shoal.v1.OutboxAnswered.refused:type_name -> shoal.v1.Answer
+	1,  // 45: shoal.v1.BatchAnswer.refusal:type_name -> shoal.v1.Refusal
+	30, // 46: shoal.v1.BatchAnswer.answers:type_name -> shoal.v1.Answer
+	18, // 47: shoal.v1.BatchAnswer.full:type_name -> shoal.v1.Target
+	2,  // 48: shoal.v1.Answer.code:type_name -> shoal.v1.Code
+	31, // 49: shoal.v1.Answer.open:type_name -> shoal.v1.OpenAnswer
+	33, // 50: shoal.v1.Answer.subscribe:type_name -> shoal.v1.SubscribeAnswer
+	34, // 51: shoal.v1.Answer.unsubscribe:type_name -> shoal.v1.UnsubscribeAnswer
+	32, // 52: shoal.v1.OpenAnswer.former:type_name -> shoal.v1.Owner
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_stream_proto_init() }

@@ -48,7 +48,7 @@ func Check(e *shoalpb.Entry) error {
 		kinds := 0
 		for _, set := range []bool{
 			p.Batch != nil, p.Birth != nil, p.NodeUp != nil && p.NodeUp.Node != nil, p.NodeDown != nil,
-			p.Place != nil, p.SetNode != nil, p.RemoveNode != nil,
+			p.Place != nil, p.SetNode != nil, p.RemoveNode != nil, p.Recover != nil && p.Recover.Server != nil,
 		} {
 			if set {
 				kinds++
@@ -95,6 +95,8 @@ func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result,
 			results[i].Err = m.applyPlace(p.Place, eff)
 		case p.SetNode != nil:
 			results[i].Err = m.applySetNode(p.SetNode, eff)
+		case p.Recover != nil:
+			results[i].Err = m.applyRecover(p.Recover, eff)
 		case p.RemoveNode != nil:
 			results[i].Err = m.applyRemoveNode(p.RemoveNode, eff)
 		}

@@ -22,6 +22,10 @@ const (
 	// which is safe: raft knows it under no name that counts.
 	refusedDisks = 64
 
+	// recoverJump is how far boots and the fence number are raised by a recovery:
+	// beyond all that the lost nodes can have reached after this copy was made.
+	recoverJump = 1 << 20
+
 	// keyBytes is the longest Topic Filter that is the key of its row; longer ones
 	// are found by hash. Keys of a state file may have 16 KiB, and short keys
 	// keep its tree flat.

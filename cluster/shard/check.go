@@ -47,7 +47,7 @@ func checkProposal(p *shoalpb.Proposal) error {
 		return errNotForShard
 	}
 	switch set := isSet(p.Batch != nil) + isSet(p.Fence != nil) + isSet(p.OutboxAnswered != nil) +
-		isSet(p.Tick != nil) + isSet(p.Dispatch != nil) + isSet(p.Page != nil); {
+		isSet(p.Tick != nil) + isSet(p.Dispatch != nil) + isSet(p.Page != nil) + isSet(p.Recover != nil); {
 	case set != 1:
 		return fmt.Errorf("%d kinds at once: %w", set, errIncomplete)
 	case p.Batch != nil:
@@ -60,6 +60,8 @@ func checkProposal(p *shoalpb.Proposal) error {
 		return checkDispatch(p.Dispatch)
 	case p.Page != nil:
 		return checkPage(p.Page)
+	case p.Recover != nil:
+		return checkRecover(p.Recover)
 	default:
 		return checkOutboxAnswered(p.OutboxAnswered)
 	}
@@ -87,6 +89,16 @@ func checkFence(f *shoalpb.Fence) error {
 		}
 	}
 	return nil
+}
+
+func checkRecover(r *shoalpb.Recover) error {
+	if r.Server == nil {
+		return errIncomplete
+	}
+	if err := known(r); err != nil {
+		return err
+	}
+	return known(r.Server)
 }
 
 func checkOutboxAnswered(o *shoalpb.OutboxAnswered) error {

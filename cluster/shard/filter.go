@@ -181,11 +181,16 @@ func (m *Machine) change(f *filter, how func(*filter)) {
 		return
 	}
 	m.touch(f)
-	f.route = m.pushRoute(&shoalpb.RouteChange{Filter: f.name, Present: has, Qos: uint32(f.qos())})
+	m.tell(f)
 	if !has {
 		m.forget(f)
 		m.filters.Delete(f.name)
 	}
+}
+
+// tell tells the directory of the shard's route for f as it is.
+func (m *Machine) tell(f *filter) {
+	f.route = m.pushRoute(&shoalpb.RouteChange{Filter: f.name, Present: len(f.subs) > 0, Qos: uint32(f.qos())})
 }
 
 // add makes a subscription of f.

@@ -162,6 +162,8 @@ func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result,
 			m.dispatch(p.Dispatch)
 		case p.Page != nil:
 			m.page(p.Page)
+		case p.Recover != nil:
+			m.recover(p.Recover)
 		}
 	}
 	m.now = now{}

@@ -32,3 +32,23 @@ func (in *In) MinBoot(node string) uint64 {
 	}
 	return 0
 }
+
+// Adopt makes the streams of the outboxes of groups 1 to shards count from
+// whatever number their next batch has: source and target have been recovered
+// from copies of different age. What the source sends again is done again; what
+// this group has forgotten and the source has not kept is lost.
+func (in *In) Adopt(shards uint32) {
+	for group := uint32(1); group <= shards; group++ {
+		if group == in.group {
+			continue
+		}
+		if in.shards[group] == nil {
+			in.shards[group] = &inStream{life: 1}
+		}
+		in.shards[group].adopt = true
+	}
+}
+
+// Jump raises the fence number by so much that no group has heard of a fence
+// after it.
+func (in *In) Jump(by uint64) { in.fence += by }

@@ -31,6 +31,7 @@ type inStream struct {
 	life    uint32
 	last    uint64
 	answers []*shoalpb.Answer // ascending by N, all more than "done"
+	adopt   bool              // see Adopt
 }
 
 // NewIn returns the state of a group, in its given life, that has consumed
@@ -53,7 +54,10 @@ func (in *In) Apply(b *shoalpb.Batch, f func(n uint64, c *shoalpb.Command) *shoa
 		s = &inStream{} // nothing consumed; kept only once something is
 	}
 	if refusal == shoalpb.Refusal_REFUSAL_NONE {
-		if s.last == 0 && len(b.Commands) > 0 {
+		switch {
+		case s.adopt && len(b.Commands) > 0:
+			*s = inStream{life: b.SourceLife, last: b.First - 1}
+		case s.last == 0 && len(b.Commands) > 0:
 			s = in.open(b)
 		}
 		s.forget(b.Answered)
@@ -103,7 +107,7 @@ func (in *In) check(b *shoalpb.Batch) (*inStream, shoalpb.Refusal) {
 	if s != nil {
 		last = s.last
 	}
-	if b.First == 0 || b.First > last+1 {
+	if b.First == 0 || b.First > last+1 && !(s != nil && s.adopt) {
 		return s, shoalpb.Refusal_REFUSAL_GAP
 	}
 	return s, shoalpb.Refusal_REFUSAL_NONE

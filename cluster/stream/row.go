@@ -43,7 +43,7 @@ func (in *In) AppendRow(dst []byte) []byte {
 }
 
 func (s *inStream) row(group uint32) *shoalpb.StreamRow {
-	return &shoalpb.StreamRow{Boot: s.boot, Group: group, Life: s.life, Last: s.last, Answers: s.answers}
+	return &shoalpb.StreamRow{Boot: s.boot, Group: group, Life: s.life, Last: s.last, Answers: s.answers, Adopt: s.adopt}
 }
 
 // LoadRow replaces the state by a row of AppendRow. b is not kept. A row of
@@ -78,5 +78,5 @@ func (in *In) LoadRow(b []byte) error {
 }
 
 func loaded(s *shoalpb.StreamRow) *inStream {
-	return &inStream{boot: s.Boot, life: s.Life, last: s.Last, answers: s.Answers}
+	return &inStream{boot: s.Boot, life: s.Life, last: s.Last, answers: s.Answers, adopt: s.Adopt}
 }
