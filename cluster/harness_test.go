@@ -282,7 +282,11 @@ func (c *testCluster) same(id uint32) error {
 		g.read(func(m machine) {
 			at, sum = m.applied(), m.digest()
 			if s, ok := m.(*shardMachine); ok {
-				left = s.Stats().OutboxEntries
+				st := s.Stats()
+				left = st.OutboxEntries
+				if err := st.Account(); err != nil {
+					c.t.Errorf("%s: %v", groupName(id), err)
+				}
 			}
 		})
 		switch {

@@ -73,15 +73,17 @@ var (
 	descFence    = prometheus.NewDesc("shoal_cluster_fence_number", "Fence number of this node's copy of the directory.", nil, nil)
 	descSessions = prometheus.NewDesc("shoal_shard_sessions", "Sessions in this replica, by class.", []string{"group", "class"}, nil)
 	descQueued   = prometheus.NewDesc("shoal_shard_queued_messages", "Unfinished queue entries in this replica.", []string{"group"}, nil)
-	descBytes    = prometheus.NewDesc("shoal_shard_body_bytes", "Memory of stored message bodies in this replica.", []string{"group"}, nil)
+	descBytes    = prometheus.NewDesc("shoal_shard_body_bytes", "Stored messages in this replica: all of them, and what of them is in memory.", []string{"group", "where"}, nil)
 	descOutbox   = prometheus.NewDesc("shoal_shard_outbox_entries", "Unanswered outbox entries in this replica.", []string{"group"}, nil)
-	descLost     = prometheus.NewDesc("shoal_shard_messages_dropped_total", "Deliveries that durable sessions lost to limits, from replicated state.", []string{"group", "reason"}, nil)
+	descEnqueued = prometheus.NewDesc("shoal_shard_messages_enqueued_total", "Copies put into queues of durable sessions, from replicated state; told by the shard's leader alone.", []string{"group"}, nil)
+	descAcked    = prometheus.NewDesc("shoal_shard_messages_acked_total", "Copies out of queues of durable sessions that their clients acknowledged; told by the shard's leader alone.", []string{"group"}, nil)
+	descLost     = prometheus.NewDesc("shoal_shard_messages_dropped_total", "Copies for durable sessions, and messages in outboxes, that were not delivered, from replicated state; told by the shard's leader alone.", []string{"group", "reason"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descLease, descReady, descLeads, descTerm, descApplied, descFence,
-		descSessions, descQueued, descBytes, descOutbox, descLost} {
+		descSessions, descQueued, descBytes, descOutbox, descEnqueued, descAcked, descLost} {
 		ch <- d
 	}
 }
@@ -106,15 +108,29 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descSessions, float64(s.Durable), g.name, "durable")
 		gauge(descSessions, float64(s.Sessions-s.Durable), g.name, "transient")
 		gauge(descQueued, float64(s.Queued), g.name)
-		gauge(descBytes, float64(s.BodyBytes), g.name)
+		gauge(descBytes, float64(s.BodyBytes), g.name, "all")
+		gauge(descBytes, float64(s.MemoryBytes), g.name, "memory")
 		gauge(descOutbox, float64(s.OutboxEntries), g.name)
-		counter := func(reason string, v uint64) {
-			ch <- prometheus.MustNewConstMetric(descLost, prometheus.CounterValue, float64(v), g.name, reason)
+		if g.leads() {
+			c.account(ch, g.name, &s)
 		}
-		counter("queue_full", s.QueueFull)
-		counter("session_ended", s.SessionEnded)
-		counter("expired", s.Expired)
-		counter("subscriber_node_dead", s.OutboxFenced)
+	}
+}
+
+// account tells what became of copies for durable sessions. The counters are
+// replicated: the leader alone tells them, so that sums over nodes are right.
+func (c *collector) account(ch chan<- prometheus.Metric, group string, s *shard.Stats) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), append([]string{group}, labels...)...)
+	}
+	counter(descEnqueued, s.Enqueued)
+	counter(descAcked, s.Acked)
+	for reason, v := range map[string]uint64{
+		"queue_full": s.QueueFull, "dropped_oldest": s.DroppedOldest, "rejected": s.Rejected,
+		"session_ended": s.SessionEnded, "expired": s.Expired,
+		"subscriber_node_dead": s.OutboxFenced, "refused_by_target": s.OutboxRefused,
+	} {
+		counter(descLost, v, reason)
 	}
 }
 

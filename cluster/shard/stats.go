@@ -1,5 +1,7 @@
 package shard
 
+import "fmt"
+
 // gauges count what is in the state now.
 type gauges struct {
 	durable       int
@@ -33,14 +35,13 @@ type Stats struct {
 	Due int
 
 	// Appended counts messages matched, Enqueued queue entries made of them.
-	// Enqueued = Acked + Expired + SessionEnded + DroppedOldest + Queued.
+	// See Account.
 	Appended, Enqueued, Acked, Expired, SessionEnded, DroppedOldest uint64
 	// QueueFull counts copies dropped at a session's limit, Rejected those
 	// whose publisher was to be told: neither was enqueued.
 	QueueFull, Rejected uint64
-	// OutboxFenced counts outbox
-	// entries dropped with their target's process, OutboxRefused those that
-	// the target did not answer with "done".
+	// OutboxFenced counts outbox entries dropped with their target's process,
+	// OutboxRefused those that the target did not answer with "done".
 	OutboxFenced, OutboxRefused uint64
 	// ReceivedReplaced counts QoS 2 exchanges abandoned by their publisher.
 	ReceivedReplaced uint64
@@ -86,6 +87,16 @@ func (m *Machine) Stats() Stats {
 		s.OutboxBytes += o.bytes
 	}
 	return s
+}
+
+// Account returns an error unless what became of every entry that was put into a
+// queue is known: it was acknowledged, it expired, its session ended, it made
+// room for newer ones, or it is there.
+func (s *Stats) Account() error {
+	if known := s.Acked + s.Expired + s.SessionEnded + s.DroppedOldest + uint64(s.Queued); s.Enqueued != known {
+		return fmt.Errorf("%d entries were enqueued, %d are accounted for: %+v", s.Enqueued, known, *s)
+	}
+	return nil
 }
 
 // DirtyRefs is the number of references made and dropped since the last
