@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -173,8 +174,8 @@ func TestQueueFigures(t *testing.T) {
 	stored := time.Since(start)
 	within(t, c.node("n1"), 64<<20)
 	memory, all := memoryOf(c.node("n1"))
-	t.Logf("%d messages of %d bytes stored in %v; heap %d MB more, %d of %d MB of messages in memory",
-		sessions*each, size, stored, (heap()-before)>>20, memory>>20, all>>20)
+	t.Logf("%d messages of %d bytes stored in %v; heap %d MB more, %d of %d MB of messages in memory; resident: %s",
+		sessions*each, size, stored, (heap()-before)>>20, memory>>20, all>>20, resident())
 	start = time.Now()
 	c.restartAll()
 	eventually(t, "the queues are restored", func() error {
@@ -183,7 +184,7 @@ func TestQueueFigures(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("restarted in %v, heap %d MB", time.Since(start), heap()>>20)
+	t.Logf("restarted in %v, heap %d MB; resident: %s", time.Since(start), heap()>>20, resident())
 	start = time.Now()
 	for i := range sessions {
 		c.node("n1").open(t, fmt.Sprintf("s%d", i), false, 3600)
@@ -202,4 +203,20 @@ func heap() int {
 	runtime.GC()
 	runtime.ReadMemStats(&s)
 	return int(s.HeapAlloc)
+}
+
+// resident is the process's memory by kind, where the system tells.
+func resident() string {
+	debug.FreeOSMemory()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return "unknown"
+	}
+	var kinds []string
+	for line := range strings.Lines(string(status)) {
+		if strings.HasPrefix(line, "Rss") {
+			kinds = append(kinds, strings.Join(strings.Fields(line), " "))
+		}
+	}
+	return strings.Join(kinds, ", ")
 }
