@@ -13,10 +13,16 @@ func (c *conn) Deliver(entries []session.Delivery) {
 	defer f.free()
 	c.mu.Lock()
 	defer c.unlock()
+	m := &c.broker.metrics
 	if c.phase.Load() != serving {
+		for i := range entries {
+			if entries[i].Seq == 0 { // the others stay in their shard
+				m.matched.Add(1)
+				m.dropped[dropClosed].Add(1)
+			}
+		}
 		return
 	}
-	m := &c.broker.metrics
 	out := c.outgoingState()
 	for i := range entries {
 		d := &entries[i]

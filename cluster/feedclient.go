@@ -110,7 +110,7 @@ func (f *feedClient) dial(ctx context.Context) (feedStream, error) {
 	if g := n.group(f.group); g != nil && g.leads() {
 		return newLocalFeed(ctx, f)
 	}
-	peer, inner, cancel, err := n.toLeader(ctx, f.group)
+	peer, inner, cancel, err := n.toLeader(ctx, f.group, feedLinger)
 	if err != nil {
 		return nil, err
 	}
@@ -124,20 +124,27 @@ func (f *feedClient) dial(ctx context.Context) (feedStream, error) {
 // talk sends what there is to ask until the stream breaks.
 func (f *feedClient) talk(ctx context.Context, cancel context.CancelFunc, stream feedStream) {
 	over := make(chan struct{})
+	var sent, taken uint64 // volatiles; taken is the listener's until over
 	go func() {
 		defer close(over)
 		defer cancel()
-		f.listen(stream)
+		taken = f.listen(stream)
 	}()
-	defer func() { cancel(); <-over }()
+	defer func() {
+		cancel()
+		<-over
+		if _, local := stream.(*localFeed); !local && sent > taken {
+			f.lose(int(sent - taken))
+		}
+	}()
 	f.askAll()
 	first := true
 	for {
 		req := f.request()
 		if first || len(req.Fetches) > 0 || len(req.Volatiles) > 0 {
 			first = false
+			sent += uint64(len(req.Volatiles))
 			if stream.Send(req) != nil {
-				f.p.n.metrics.dropped.WithLabelValues("volatile_lost").Add(float64(len(req.Volatiles)))
 				return
 			}
 			if f.more() {
@@ -179,14 +186,23 @@ func (f *feedClient) more() bool {
 	return len(f.volatiles.list) > 0
 }
 
-func (f *feedClient) listen(stream feedStream) {
+// listen takes replies until the stream ends. It returns how many volatiles the
+// leader has taken as far as it has said.
+func (f *feedClient) listen(stream feedStream) (taken uint64) {
 	for {
 		r, err := stream.Recv()
-		if err != nil || r.NotLeader {
-			return
+		if err != nil {
+			return taken
 		}
-		if !f.newest(r.Term) {
-			return
+		taken = r.Taken
+		if r.NotLeader {
+			return taken
+		}
+		if !f.newest(r.Term) { // QoS 0 is the only thing that nobody else has
+			for _, s := range r.Sessions {
+				f.lose(volatileEntries(s.Entries))
+			}
+			continue
 		}
 		for _, s := range r.Sessions {
 			f.deliver(s.Client, s.Conn, deliveries(s.Entries))
@@ -196,6 +212,19 @@ func (f *feedClient) listen(stream feedStream) {
 		}
 	}
 }
+
+func volatileEntries(entries []*shoalpb.FeedEntry) (n int) {
+	for _, e := range entries {
+		if e.Seq == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// lose counts QoS 0 messages that were lost with a leader. Of those on the way
+// to one that died some may have been delivered.
+func (f *feedClient) lose(n int) { f.p.n.metrics.leaderMoved(n) }
 
 // newest refuses replies of a leader that another has followed.
 func (f *feedClient) newest(term uint64) bool {
@@ -222,7 +251,12 @@ func (f *feedClient) find(client string, conn uint64) *fetching {
 // calls it.
 func (f *feedClient) deliver(client string, conn uint64, entries []session.Delivery) {
 	x := f.find(client, conn)
-	if x == nil || len(entries) == 0 {
+	if x == nil {
+		for i := range entries {
+			if entries[i].Seq == 0 {
+				f.p.n.metrics.dropped.WithLabelValues("session_detached").Inc()
+			}
+		}
 		return
 	}
 	f.mu.Lock()

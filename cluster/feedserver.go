@@ -22,6 +22,8 @@ type feedSeat struct {
 	volatiles []shard.Volatile
 	volume    int // bytes of volatiles
 	notices   []*shoalpb.Notice
+	taken     uint64 // volatiles that the node has sent
+	over      bool   // it takes no more
 	wake      signal
 }
 
@@ -51,17 +53,24 @@ func (s *feedSeat) ask(f *shoalpb.Fetch) {
 	}
 }
 
-// request takes what a node asks and sends.
-func (l *shardLead) request(s *feedSeat, r *shoalpb.FeedRequest) {
+// request takes what a node asks and sends; not if the seat is closed.
+func (l *shardLead) request(s *feedSeat, r *shoalpb.FeedRequest) (taken bool) {
 	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		return false
+	}
+	s.taken += uint64(len(r.Volatiles))
 	for _, f := range r.Fetches {
 		s.ask(f)
 	}
 	s.mu.Unlock()
 	s.wake.set()
+	l.asked(r.Fetches)
 	if len(r.Volatiles) > 0 {
 		l.spread(r.Volatiles)
 	}
+	return true
 }
 
 // spread hands publishes of QoS 0 in effect to the feeds of the sessions that
@@ -76,25 +85,23 @@ func (l *shardLead) spread(messages []*shoalpb.Message) {
 			})
 		}
 	})
-	l.eachSeat(func(s *feedSeat) {
-		for _, v := range all {
-			s.volatile(l.n, v)
-		}
-	})
+	l.hand(all)
 }
 
-// volatile queues v if its session is fetched here. Called with mu held.
-func (s *feedSeat) volatile(n *Node, v shard.Volatile) {
+// volatile queues v if its session is fetched here, which it reports; what does
+// not fit is dropped and counted. Called with mu held.
+func (s *feedSeat) volatile(n *Node, v shard.Volatile) bool {
 	if f := s.fetches[v.Client]; f == nil || f.Conn != v.Conn {
-		return
+		return false
 	}
 	size := messageBytes(v.Message)
 	if s.volume+size > volatileBytes && len(s.volatiles) > 0 {
 		n.metrics.dropped.WithLabelValues("feed_full").Inc()
-		return
+		return true
 	}
 	s.volume += size
 	s.volatiles = append(s.volatiles, v)
+	return true
 }
 
 // take hands the effects of applies on to the feeds and the outbox. It runs on
@@ -103,9 +110,6 @@ func (l *shardLead) take(eff *shard.Effects) {
 	l.eachSeat(func(s *feedSeat) {
 		for _, r := range eff.Ready {
 			s.mark(r.Client)
-		}
-		for _, v := range eff.Volatile {
-			s.volatile(l.n, v)
 		}
 		for _, c := range eff.Recorded {
 			s.notice(c.Client, c.Conn, func(n *shoalpb.Notice) { n.Recorded = append(n.Recorded, uint32(c.ID)) })
@@ -117,6 +121,7 @@ func (l *shardLead) take(eff *shard.Effects) {
 			s.notice(x.Client, x.Conn, func(n *shoalpb.Notice) { n.Superseded = true })
 		}
 	})
+	l.hand(eff.Volatile)
 	if len(eff.OwnersChanged) > 0 {
 		l.owners.broadcast()
 	}
@@ -168,10 +173,15 @@ func (l *shardLead) leave(s *feedSeat) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.seats, s)
+	s.mu.Lock()
+	l.lose(len(s.volatiles))
+	s.volatiles, s.volume = nil, 0
+	s.mu.Unlock()
 }
 
 // portion is what one reply carries, before it is encoded or handed over.
 type portion struct {
+	taken    uint64 // volatiles of the node, so far
 	sessions []sessionPortion
 	notices  []*shoalpb.Notice
 	// missing are the messages that have left memory.
@@ -238,6 +248,7 @@ func (l *shardLead) gather(s *feedSeat) portion {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.notices, s.notices = s.notices, nil
+	p.taken = s.taken
 	size := 0
 	for len(s.volatiles) > 0 && size < feedReplyBytes {
 		v := s.volatiles[0]
@@ -356,14 +367,31 @@ func (n *Node) serveFeed(stream grpc.BidiStreamingServer[shoalpb.FeedRequest, sh
 			return err
 		}
 	}
-	if ctx.Err() == nil {
-		return stream.Send(&shoalpb.FeedReply{NotLeader: true})
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return ctx.Err()
+	for l.rest(s) {
+		if err := stream.Send(l.next(s).encode(l.term)); err != nil {
+			return err
+		}
+	}
+	return stream.Send(&shoalpb.FeedReply{NotLeader: true, Taken: s.taken})
+}
+
+// rest closes the seat of a lead that has ended, and tells whether QoS 0
+// deliveries are left in it: they go to their node before the stream ends.
+func (l *shardLead) rest(s *feedSeat) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.seats, s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	return len(s.volatiles) > 0
 }
 
 func (p portion) encode(term uint64) *shoalpb.FeedReply {
-	r := &shoalpb.FeedReply{Term: term, Notices: p.notices}
+	r := &shoalpb.FeedReply{Term: term, Notices: p.notices, Taken: p.taken}
 	for _, s := range p.sessions {
 		out := &shoalpb.FeedEntries{Client: s.client, Conn: s.conn}
 		for _, d := range s.entries {
@@ -398,14 +426,16 @@ func newLocalFeed(ctx context.Context, f *feedClient) (feedStream, error) {
 }
 
 func (x *localFeed) Send(r *shoalpb.FeedRequest) error {
-	x.l.request(x.s, r)
+	if !x.l.request(x.s, r) {
+		x.f.lose(len(r.Volatiles))
+	}
 	return nil
 }
 
 // Recv delivers until the lead ends; it returns no replies.
 func (x *localFeed) Recv() (*shoalpb.FeedReply, error) {
 	defer x.once.Do(func() { x.l.leave(x.s) })
-	for x.f.newest(x.l.term) && x.l.more(x.ctx, x.s) {
+	for x.f.newest(x.l.term) && (x.l.more(x.ctx, x.s) || x.l.rest(x.s)) {
 		p := x.l.next(x.s)
 		for _, s := range p.sessions {
 			x.f.deliver(s.client, s.conn, s.entries)

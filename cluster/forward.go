@@ -39,6 +39,7 @@ type forwarded struct {
 type forwardRun struct {
 	first    uint64
 	messages []forwarded
+	loose    int // QoS 0 messages sent beside them, unanswered
 }
 
 func newForwarder(p *process, to processID) *forwarder {
@@ -101,6 +102,7 @@ func (f *forwarder) finish() {
 	f.mu.Unlock()
 	err := f.end()
 	for _, r := range f.flights {
+		f.lose(r.loose)
 		for _, m := range r.messages {
 			m.done(err)
 		}
@@ -128,6 +130,10 @@ func (f *forwarder) serve(parent context.Context, pipe forwardPipe) {
 			}
 		}
 	}()
+	for i := range f.flights { // QoS 0 is not sent again; some of it may have come
+		f.lose(f.flights[i].loose)
+		f.flights[i].loose = 0
+	}
 	f.sent = 0
 	for {
 		if f.fill(pipe) != nil {
@@ -168,7 +174,7 @@ func (f *forwarder) fill(pipe forwardPipe) error {
 			if len(run.messages) == 0 && len(v) == 0 {
 				return nil
 			}
-			loose = v
+			loose, run.loose = v, len(v)
 			f.flights = append(f.flights, run)
 		}
 		run := f.flights[f.sent]
@@ -180,7 +186,6 @@ func (f *forwarder) fill(pipe forwardPipe) error {
 			r.Messages = append(r.Messages, m.m)
 		}
 		if err := pipe.Send(r); err != nil {
-			f.lose(len(loose))
 			return err
 		}
 		f.sent++

@@ -308,14 +308,15 @@ func (g *group) leader() string {
 
 // whileLeads derives a context that ends when this replica hears of a leader
 // other than the node given: what was sent to a frozen one is sent again to its
-// successor.
-func (g *group) whileLeads(parent context.Context, node string) (context.Context, context.CancelFunc) {
+// successor. linger is for what a leader that is well may still have to say.
+func (g *group) whileLeads(parent context.Context, node string, linger time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(parent)
 	go func() {
 		defer cancel()
 		for {
 			moved := g.leaderMoved.next()
 			if now := g.leader(); now != "" && now != node {
+				pause(ctx, linger)
 				return
 			}
 			select {

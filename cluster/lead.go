@@ -14,9 +14,14 @@ type shardLead struct {
 	term  uint64
 	tasks *tasks
 
-	mu      sync.Mutex
-	seats   map[*feedSeat]struct{}
-	senders map[outboxKey]*outboxSender
+	mu    sync.Mutex
+	seats map[*feedSeat]struct{}
+	// held are QoS 0 deliveries that no seat has asked for yet; over: the lead
+	// has ended.
+	held      []heldVolatile
+	heldBytes int
+	over      bool
+	senders   map[outboxKey]*outboxSender
 
 	owners     *broadcast
 	outboxGrew signal

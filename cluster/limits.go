@@ -156,6 +156,15 @@ const (
 	// fit is dropped and counted.
 	volatileBytes = 8 << 20
 
+	// holdTime is how long a shard's leader keeps a QoS 0 delivery for a session
+	// whose node has not asked for it: feeds reach a new leader within some
+	// retryDelays of its election.
+	holdTime = 500 * time.Millisecond
+
+	// feedLinger is how long a leader that leads no more may take to say what of
+	// a feed's QoS 0 messages it has taken, and to send what it has.
+	feedLinger = 300 * time.Millisecond
+
 	// feedSessionEntries is how many entries of one session go into one reply;
 	// a session holds at most max(2 × window, 64) anyway.
 	feedSessionEntries = 256

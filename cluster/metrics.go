@@ -53,6 +53,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
+// leaderMoved counts QoS 0 deliveries to durable sessions that were lost because
+// a shard's leader changed.
+func (m *metrics) leaderMoved(n int) {
+	if n > 0 {
+		m.dropped.WithLabelValues("leader_moved").Add(float64(n))
+	}
+}
+
 // observe registers what is read from the node when metrics are asked for.
 func (m *metrics) observe(n *Node) {
 	if m.registry == nil {

@@ -306,6 +306,7 @@ func (n *Node) leadShard(g *group) func(context.Context, uint64) func() {
 			}
 			n.mu.Unlock()
 			l.tasks.wait()
+			l.end()
 		}
 	}
 }

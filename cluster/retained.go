@@ -85,7 +85,7 @@ func (n *Node) askRetained(ctx context.Context, req *shoalpb.RetainedRequest) (*
 	if l := n.leadOf(req.Group); l != nil {
 		return l.readRetained(ctx, req), nil
 	}
-	peer, inner, cancel, err := n.toLeader(ctx, req.Group)
+	peer, inner, cancel, err := n.toLeader(ctx, req.Group, 0)
 	if err != nil {
 		return nil, err
 	}

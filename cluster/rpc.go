@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -86,8 +87,8 @@ func (n *Node) peer(node string) (shoalpb.PeerClient, error) {
 }
 
 // toLeader returns the client of the node that leads group, and a context for
-// calls that ends when another does.
-func (n *Node) toLeader(parent context.Context, group uint32) (shoalpb.PeerClient, context.Context, context.CancelFunc, error) {
+// calls that ends when another does, linger later.
+func (n *Node) toLeader(parent context.Context, group uint32, linger time.Duration) (shoalpb.PeerClient, context.Context, context.CancelFunc, error) {
 	leader := n.leaderOf(group)
 	if leader == "" || leader == n.config.NodeID {
 		return nil, nil, nil, errNoLeader
@@ -97,7 +98,7 @@ func (n *Node) toLeader(parent context.Context, group uint32) (shoalpb.PeerClien
 		return nil, nil, nil, err
 	}
 	if g := n.group(group); g != nil {
-		ctx, cancel := g.whileLeads(parent, leader)
+		ctx, cancel := g.whileLeads(parent, leader, linger)
 		return peer, ctx, cancel, nil
 	}
 	ctx, cancel := context.WithCancel(parent)
@@ -111,7 +112,7 @@ func (n *Node) dialGroup(ctx context.Context, group uint32) (batchPipe, bool) {
 	if g := n.group(group); g != nil && g.leads() {
 		return newLocalPipe(ctx, g), true
 	}
-	peer, inner, cancel, err := n.toLeader(ctx, group)
+	peer, inner, cancel, err := n.toLeader(ctx, group, 0)
 	if err != nil {
 		return nil, false
 	}

@@ -429,9 +429,12 @@ type FeedReply struct {
 	NotLeader bool                   `protobuf:"varint,1,opt,name=not_leader,json=notLeader,proto3" json:"not_leader,omitempty"`
 	Leader    string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
 	// term of the leader; a node ignores lower ones.
-	Term          uint64         `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
-	Sessions      []*FeedEntries `protobuf:"bytes,4,rep,name=sessions,proto3" json:"sessions,omitempty"`
-	Notices       []*Notice      `protobuf:"bytes,5,rep,name=notices,proto3" json:"notices,omitempty"`
+	Term     uint64         `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	Sessions []*FeedEntries `protobuf:"bytes,4,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	Notices  []*Notice      `protobuf:"bytes,5,rep,name=notices,proto3" json:"notices,omitempty"`
+	// taken is how many volatiles of this stream's requests were taken so far;
+	// with not_leader there will be no more.
+	Taken         uint64 `protobuf:"varint,6,opt,name=taken,proto3" json:"taken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -499,6 +502,13 @@ func (x *FeedReply) GetNotices() []*Notice {
 		return x.Notices
 	}
 	return nil
+}
+
+func (x *FeedReply) GetTaken() uint64 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
 }
 
 // FeedEntries are entries of one session in order of seq.
@@ -2236,14 +2246,15 @@ const file_peer_proto_rawDesc = "" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x14\n" +
 	"\x05after\x18\x03 \x01(\x04R\x05after\x12\x12\n" +
-	"\x04gone\x18\x04 \x01(\bR\x04gone\"\xb5\x01\n" +
+	"\x04gone\x18\x04 \x01(\bR\x04gone\"\xcb\x01\n" +
 	"\tFeedReply\x12\x1d\n" +
 	"\n" +
 	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x121\n" +
 	"\bsessions\x18\x04 \x03(\v2\x15.shoal.v1.FeedEntriesR\bsessions\x12*\n" +
-	"\anotices\x18\x05 \x03(\v2\x10.shoal.v1.NoticeR\anotices\"h\n" +
+	"\anotices\x18\x05 \x03(\v2\x10.shoal.v1.NoticeR\anotices\x12\x14\n" +
+	"\x05taken\x18\x06 \x01(\x04R\x05taken\"h\n" +
 	"\vFeedEntries\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12-\n" +
