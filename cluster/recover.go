@@ -16,11 +16,14 @@ import (
 
 // Recovered is what a recovery has made.
 type Recovered struct {
-	Node, Disk string
+	Node string `json:"node"`
+	Disk string `json:"disk"`
 	// Former is the cluster there was, ClusterID the new one.
-	Former, ClusterID string
+	Former    string `json:"former_cluster_id"`
+	ClusterID string `json:"cluster_id"`
 	// Kept are the shards that the disk has, Lost those that begin empty.
-	Kept, Lost []string
+	Kept []string `json:"kept"`
+	Lost []string `json:"lost"`
 }
 
 // Recover makes a cluster of one node of what a data directory holds, when the

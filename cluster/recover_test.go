@@ -3,10 +3,14 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/shoalmq/shoal/cluster/raftnet"
 )
 
 // TestRecover loses two of three nodes for good and makes a cluster of the third.
@@ -82,5 +86,77 @@ func TestRecoverRefuses(t *testing.T) {
 	c := newScenario(t, 1, 1)
 	if _, err := Recover(filepath.Join(c.dir, "n1"), nil); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a running node: %v", err)
+	}
+}
+
+// TestRecoverFromCopiesOfDifferentAge recovers from a disk on which one shard is
+// older than the other, so that each has forgotten, or knows more of, what they
+// sent to each other. What is published afterwards arrives all the same.
+func TestRecoverFromCopiesOfDifferentAge(t *testing.T) {
+	t.Parallel()
+	c := newScenario(t, 3, 2)
+	for id := range uint32(3) {
+		c.lead(id, "n1")
+	}
+	var pubs, subs []*device
+	for shard := uint32(1); shard <= 2; shard++ {
+		sub, pub := newDevice(c, c.clientIn(shard, "sub")), newDevice(c, c.clientIn(shard, "pub"))
+		c.must(sub.stay("n1"))
+		c.must(sub.subscribe("a/+", 2))
+		c.must(pub.stay("n2"))
+		subs, pubs = append(subs, sub), append(pubs, pub)
+	}
+	publish := func(what string, count int) (payloads []string) {
+		for i := range count {
+			for _, pub := range pubs {
+				payload := fmt.Sprint(what, " ", i, " of ", pub.id)
+				wait(t, payload+" is taken", pub.publish("a/b", 2, payload).acked)
+				payloads = append(payloads, payload)
+			}
+		}
+		return payloads
+	}
+	publish("before", 3)
+	c.settled()
+	c.net.filter(func(m raftnet.Message) (<-chan struct{}, bool) {
+		return nil, m.Group == 1 && (strings.HasPrefix(m.To, "n3/") || strings.HasPrefix(m.From, "n3/"))
+	})
+	publish("forgotten by one", 5)
+	eventually(t, "n3 has the second shard", func() error {
+		if a, b := c.node("n1").group(2).applied(), c.node("n3").group(2).applied(); a != b {
+			return fmt.Errorf("applied %d and %d", a, b)
+		}
+		return nil
+	})
+	for _, d := range append(subs, pubs...) {
+		d.hangUp()
+	}
+	for _, name := range c.names {
+		c.kill(name)
+	}
+	c.net.heal()
+	if _, err := Recover(filepath.Join(c.dir, "n3"), nil); err != nil {
+		t.Fatal(err)
+	}
+	n3 := c.start("n3")
+	eventually(t, "n3 is ready", n3.Ready)
+	for _, d := range append(subs, pubs...) {
+		c.must(d.stay("n3"))
+	}
+	want := publish("after", 10)
+	late := newDevice(c, c.clientIn(1, "late"))
+	c.must(late.stay("n3"))
+	c.must(late.subscribe("a/+", 1))
+	want = append(want, publish("last", 1)...)
+	for _, sub := range subs {
+		eventually(t, sub.id+" gets what came after", func() error {
+			got, _ := sub.payloads()
+			for _, payload := range want {
+				if !slices.Contains(got, payload) {
+					return fmt.Errorf("%q has not come", payload)
+				}
+			}
+			return nil
+		})
 	}
 }

@@ -24,7 +24,7 @@ const (
 func clusterCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster", Short: "Questions about a cluster"}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-	cmd.AddCommand(clusterStatusCommand())
+	cmd.AddCommand(clusterStatusCommand(), clusterRecoverCommand())
 	return cmd
 }
 
