@@ -160,3 +160,34 @@ func TestRecoverFromCopiesOfDifferentAge(t *testing.T) {
 		})
 	}
 }
+
+// TestRecoverWithLostShards recovers from a disk that has some of the shards: the
+// others begin empty.
+func TestRecoverWithLostShards(t *testing.T) {
+	t.Parallel()
+	c := newScenario(t, 3, 4)
+	c.grow("n4")
+	c.ready()
+	c.operate("rebalance", "", false)
+	c.placed(3, 3, "n1", "n2", "n3", "n4")
+	for _, name := range c.names {
+		c.kill(name)
+	}
+	r, err := Recover(filepath.Join(c.dir, "n4"), nil)
+	if err != nil || len(r.Kept) != 3 || len(r.Lost) != 1 {
+		t.Fatalf("recovered %+v: %v", r, err)
+	}
+	n4 := c.start("n4")
+	eventually(t, "n4 is ready", n4.Ready)
+	var subs []*client
+	for shard := uint32(1); shard <= 4; shard++ {
+		sub := n4.open(t, c.clientIn(shard, "sub"), true, 3600)
+		sub.subscribe("a", 1)
+		subs = append(subs, sub)
+	}
+	subs[0].publish("a", 1, "to all shards")
+	for _, sub := range subs {
+		sub.expect("to all shards")
+	}
+	c.placed(1, 1, "n4")
+}

@@ -21,6 +21,7 @@ import (
 //	down NODE BOOT                       route SOURCE FIRST: +FILTER:QOS[*MEMBERS,ATTACHED] -FILTER...
 //	set NODE [drained] [leaving]         remove NODE/DISK
 //	place G VERSION NODE/DISK... [+JOINING] [-LEAVING]
+//	recover ID NODE/DISK SHARD...        what an offline recovery has written
 //	move G, done G                       the first move that is planned of G; its end
 //	nodes, since N, placement G, placed G, plan [SETTLED...], shardof KEY, match TOPIC,
 //	index SOURCE
@@ -89,6 +90,13 @@ func (s *script) line(line string) string {
 		return s.propose(&shoalpb.Proposal{RemoveNode: &shoalpb.RemoveNode{Node: node, Disk: disk}})
 	case "place":
 		return s.place(uint32(s.number(w[1])), s.number(w[2]), w[3:])
+	case "recover":
+		r := &shoalpb.Recover{ClusterId: w[1], Server: &shoalpb.NodeDisk{}, Shards: s.m.Shards()}
+		r.Server.Node, r.Server.Disk, _ = strings.Cut(w[2], "/")
+		for _, kept := range w[3:] {
+			r.Kept = append(r.Kept, uint32(s.number(kept)))
+		}
+		return s.propose(&shoalpb.Proposal{Recover: r})
 	case "move":
 		for _, move := range s.m.Plan(anySettled) {
 			if move.Group == uint32(s.number(w[1])) {
