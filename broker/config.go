@@ -47,11 +47,14 @@ type Config struct {
 	// with Clean Session 0: no cap.
 	MaxSessionExpiry time.Duration
 	// Queue bounds what waits for a durable session, in its shard; nil for the
-	// shard's own limits. Read only.
+	// shard's own limits. Its policy holds for transient sessions too, whose
+	// publishers are never told. Read only.
 	Queue *shoalpb.QueueLimits
 	// MaxQueue bounds the QoS 1 and 2 messages that wait for a transient session
-	// beyond its window: 1,000. More are dropped and counted.
-	MaxQueue int
+	// beyond its window: 1,000. MaxQueueBytes bounds their contents: 16 MiB. What
+	// does not fit, or the oldest, is dropped and counted.
+	MaxQueue      int
+	MaxQueueBytes int
 	// MaxOutputBytes bounds what is encoded for a connection and not written:
 	// 1 MiB. QoS 0 messages beyond are dropped and counted, the others wait in
 	// the queue, and the client is not read until its output drains.
@@ -86,6 +89,7 @@ func (c Config) withDefaults() Config {
 	or(&c.TopicAliasMaximum, defaultTopicAliasMaximum)
 	or(&c.MaxKeepAlive, defaultMaxKeepAlive)
 	or(&c.MaxQueue, defaultMaxQueue)
+	or(&c.MaxQueueBytes, defaultMaxQueueBytes)
 	or(&c.MaxOutputBytes, defaultMaxOutputBytes)
 	or(&c.MaxUnfinishedBytes, defaultMaxUnfinishedBytes)
 	or(&c.ConnectRate, defaultConnectRate*runtime.GOMAXPROCS(0))

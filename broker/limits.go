@@ -20,6 +20,8 @@ const (
 	defaultTopicAliasMaximum = 64
 	// defaultMaxQueue bounds what waits for a slow or stalled transient client.
 	defaultMaxQueue = 1000
+	// defaultMaxQueueBytes: a thousand messages of 16 KB.
+	defaultMaxQueueBytes = 16 << 20
 	// defaultMaxOutputBytes bounds what is encoded and not yet written: enough
 	// for a burst between two writes, small enough to have it for many clients.
 	defaultMaxOutputBytes = 1 << 20

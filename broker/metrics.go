@@ -17,7 +17,8 @@ type drop int
 const (
 	// dropOutputFull: QoS 0, and the connection's output was full.
 	dropOutputFull drop = iota
-	// dropQueueFull: QoS 1 or 2, and the transient session's queue was full.
+	// dropQueueFull: QoS 1 or 2, and the transient session's queue was full and
+	// took no newer ones.
 	dropQueueFull
 	// dropTooLarge: larger than the client's Maximum Packet Size
 	// ([MQTT-3.1.2-25]).
@@ -29,10 +30,12 @@ const (
 	// dropMemory: QoS 0, the server is short of memory and the connection's
 	// output was not empty.
 	dropMemory
+	// dropOldest: QoS 1 or 2, made room for a newer one in a full queue.
+	dropOldest
 	drops
 )
 
-var dropNames = [drops]string{"output_full", "queue_full", "packet_too_large", "connection_closed", "expired", "memory"}
+var dropNames = [drops]string{"output_full", "queue_full", "packet_too_large", "connection_closed", "expired", "memory", "dropped_oldest"}
 
 // metrics are plain counters; collecting turns them into Prometheus' own.
 type metrics struct {

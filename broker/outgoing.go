@@ -43,7 +43,7 @@ type finishing struct {
 func (c *conn) enqueue(d session.Delivery) bool {
 	m := &c.broker.metrics
 	out := c.outgoingState()
-	if !out.session.Enqueue(d) {
+	if !c.makeRoom(&d) || !out.session.Enqueue(d) {
 		m.dropped[dropQueueFull].Add(1)
 		return false
 	}
@@ -51,6 +51,27 @@ func (c *conn) enqueue(d session.Delivery) bool {
 	m.queued.Add(1)
 	out.expire(out.last, &d)
 	c.pumpQueue()
+	return true
+}
+
+// makeRoom drops the oldest messages that wait for a transient session, if that
+// is the policy, as long as d does not fit. It reports whether it fits. mu is
+// held.
+func (c *conn) makeRoom(d *session.Delivery) bool {
+	config, out := &c.broker.config, c.outgoing
+	size := session.ContentBytes(d)
+	for out.session.Queued() >= config.MaxQueue || out.session.QueuedBytes()+size > config.MaxQueueBytes {
+		if size > config.MaxQueueBytes || config.Queue.GetPolicy() != shoalpb.QueuePolicy_QUEUE_POLICY_DROP_OLDEST {
+			return false
+		}
+		seq, ok := out.session.DropOldest()
+		if !ok {
+			return false
+		}
+		delete(out.deadlines, seq)
+		c.broker.metrics.queued.Add(-1)
+		c.broker.metrics.dropped[dropOldest].Add(1)
+	}
 	return true
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/shoalmq/shoal/broker"
 	"github.com/shoalmq/shoal/broker/mqtttest"
 	"github.com/shoalmq/shoal/broker/packet"
+	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
 // sessions runs a test with subscribers of both classes.
@@ -211,19 +212,61 @@ func TestSlowSubscriberQoS0(t *testing.T) {
 }
 
 // TestSlowSubscriberQoS1: what waits for a transient session is bounded by
-// MaxQueue, without a word to the publisher.
+// MaxQueue and MaxQueueBytes, without a word to the publisher. What was sent
+// stays; of the rest the newest or the oldest do, as the policy says.
 func TestSlowSubscriberQoS1(t *testing.T) {
-	n := start(t, func(c *broker.Config) { c.MaxQueue = 10; c.MaxInFlight = 5 })
+	for name, c := range map[string]struct {
+		change func(*broker.Config)
+		policy shoalpb.QueuePolicy
+		reason string
+		stay   [2]int // of those that were not sent
+	}{
+		"drop oldest": {func(c *broker.Config) { c.MaxQueue = 10 }, shoalpb.QueuePolicy_QUEUE_POLICY_DROP_OLDEST, "dropped_oldest", [2]int{20, 30}},
+		"drop new":    {func(c *broker.Config) { c.MaxQueue = 10 }, shoalpb.QueuePolicy_QUEUE_POLICY_DROP_NEW, "queue_full", [2]int{5, 15}},
+		"reject":      {func(c *broker.Config) { c.MaxQueue = 10 }, shoalpb.QueuePolicy_QUEUE_POLICY_REJECT, "queue_full", [2]int{5, 15}},
+		// The topic and two digits are three bytes.
+		"bytes": {func(c *broker.Config) { c.MaxQueueBytes = 32 }, shoalpb.QueuePolicy_QUEUE_POLICY_DROP_OLDEST, "dropped_oldest", [2]int{20, 30}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := start(t, func(config *broker.Config) {
+				config.MaxInFlight, config.Queue = 5, &shoalpb.QueueLimits{Policy: c.policy}
+				c.change(config)
+			})
+			sub := n.connect(packet.V5, "s")
+			sub.Subscribe("a", 1)
+			pub := n.connect(packet.V5, "p")
+			for i := range 30 {
+				pub.Publish("a", fmt.Sprint(i), 1)
+			}
+			if got := n.metric("shoal_messages_dropped_total", c.reason); got != 15 {
+				t.Errorf("%v dropped, want 15", got)
+			}
+			n.checkAccounts()
+			for i := range 15 {
+				if i >= 5 {
+					i += c.stay[0] - 5
+				}
+				p := sub.ExpectPublish("a", fmt.Sprint(i))
+				sub.Write(&packet.Ack{Type: packet.TypePuback, PacketID: p.PacketID})
+			}
+			sub.ExpectNothing()
+		})
+	}
+}
+
+// TestTooLargeForQueue: nothing is dropped for a message that does not fit alone.
+func TestTooLargeForQueue(t *testing.T) {
+	n := start(t, func(c *broker.Config) { c.MaxInFlight, c.MaxQueueBytes = 1, 20 })
 	sub := n.connect(packet.V5, "s")
 	sub.Subscribe("a", 1)
 	pub := n.connect(packet.V5, "p")
-	for i := range 30 {
-		pub.Publish("a", fmt.Sprint(i), 1)
+	for _, payload := range []string{"0", "1", "far too long for twenty", "2"} {
+		pub.Publish("a", payload, 1)
 	}
-	if got := n.metric("shoal_messages_dropped_total", "queue_full"); got != 15 {
-		t.Errorf("%v dropped, want 15", got)
+	if got := n.metric("shoal_messages_dropped_total", "queue_full"); got != 1 {
+		t.Errorf("%v dropped, want 1", got)
 	}
-	for i := range 15 {
+	for i := range 3 {
 		p := sub.ExpectPublish("a", fmt.Sprint(i))
 		sub.Write(&packet.Ack{Type: packet.TypePuback, PacketID: p.PacketID})
 	}

@@ -31,6 +31,8 @@ type Outbound struct {
 	finished int // entries in stage finished
 	inFlight int // entries in any stage between
 	queued   int // entries in stage queued
+	// queuedBytes are the contents of the entries in stage queued.
+	queuedBytes int
 
 	window   int
 	maxQueue int
@@ -81,6 +83,9 @@ func (o *Outbound) InFlight() int { return o.inFlight }
 // Queued is the number of messages that Next has not returned.
 func (o *Outbound) Queued() int { return o.queued }
 
+// QueuedBytes is what their topics, payloads and properties take.
+func (o *Outbound) QueuedBytes() int { return o.queuedBytes }
+
 // Deliver takes an entry of a durable session's queue; entries come ascending
 // in Seq, with gaps. It returns false, and ignores d, for a Seq that is not
 // above all it took before: after a change of the shard's leader entries come
@@ -91,8 +96,7 @@ func (o *Outbound) Deliver(d Delivery) bool {
 	}
 	o.taken = d.Seq
 	if !d.Released {
-		o.entries.push(entry{d, queued})
-		o.queued++
+		o.enqueue(d)
 		return true
 	}
 	o.entries.push(entry{Delivery: Delivery{Seq: d.Seq, QoS: d.QoS}, stage: released})
@@ -110,9 +114,20 @@ func (o *Outbound) Enqueue(d Delivery) bool {
 	}
 	o.taken++
 	d.Seq, d.Released = o.taken, false
+	o.enqueue(d)
+	return true
+}
+
+func (o *Outbound) enqueue(d Delivery) {
 	o.entries.push(entry{d, queued})
 	o.queued++
-	return true
+	o.queuedBytes += ContentBytes(&d)
+}
+
+// ContentBytes is the size of a delivery as limits of queues count it.
+func ContentBytes(d *Delivery) int {
+	m := d.Message
+	return len(m.GetTopic()) + len(m.GetPayload()) + len(m.GetProperties())
 }
 
 // Next returns what to write next and counts it as sent: a PUBREL that is
@@ -126,18 +141,24 @@ func (o *Outbound) Next() (Send, bool) {
 	if o.queued == 0 || o.inFlight >= o.window {
 		return Send{}, false
 	}
-	for o.entries.at(o.unsent).stage != queued {
-		o.unsent++
-	}
-	e := o.entries.at(o.unsent)
+	e := o.nextQueued()
 	if e.Seq-o.entries.at(0).Seq >= packetIDs {
 		return Send{}, false
 	}
 	e.stage = published
 	o.unsent++
 	o.queued--
+	o.queuedBytes -= ContentBytes(&e.Delivery)
 	o.inFlight++
 	return Send{Delivery: e.Delivery, ID: PacketID(e.Seq), Dup: e.Seq <= o.sentHi}, true
+}
+
+// nextQueued returns the first entry in stage queued. There is one.
+func (o *Outbound) nextQueued() *entry {
+	for o.entries.at(o.unsent).stage != queued {
+		o.unsent++
+	}
+	return o.entries.at(o.unsent)
 }
 
 // nextPubrel returns the oldest PUBREL if its release is committed. A younger

@@ -112,10 +112,29 @@ func (o *Outbound) Discard(seq uint64) {
 	}
 }
 
+// DropOldest drops the message that Enqueue took first of those that Next has
+// not returned, and returns its number. ok is false if there is none.
+func (o *Outbound) DropOldest() (seq uint64, ok bool) {
+	if o.queued == 0 {
+		return 0, false
+	}
+	e := o.nextQueued()
+	seq = e.Seq
+	o.queued--
+	o.queuedBytes -= ContentBytes(&e.Delivery)
+	o.retire(e)
+	return seq, true
+}
+
 // finish ends an exchange and returns its quota.
 func (o *Outbound) finish(e *entry) {
-	*e = entry{Delivery: Delivery{Seq: e.Seq}, stage: finished}
 	o.inFlight--
+	o.retire(e)
+}
+
+// retire ends an entry.
+func (o *Outbound) retire(e *entry) {
+	*e = entry{Delivery: Delivery{Seq: e.Seq}, stage: finished}
 	o.finished++
 	for o.entries.len() > 0 && o.entries.at(0).stage == finished {
 		o.entries.pop()

@@ -232,6 +232,43 @@ func TestOutboundLetsGo(t *testing.T) {
 	}
 }
 
+// A client that stands still while the oldest messages are dropped for newer ones
+// makes nothing grow, and gets the newest in their order.
+func TestOutboundDropsOldest(t *testing.T) {
+	const waiting, all = 10, 200_000
+	o := NewOutbound(1, 0, waiting)
+	for i := range uint64(all) {
+		if o.Queued() == waiting {
+			if _, ok := o.DropOldest(); !ok {
+				t.Fatal("nothing to drop from a full queue")
+			}
+		}
+		if !o.Enqueue(Delivery{QoS: 1, Message: message(i)}) {
+			t.Fatal("no room")
+		}
+		if i == 0 {
+			o.Next() // and no answer to it
+		}
+	}
+	if n := len(o.entries.buf); n > 4*fewFinished+4*waiting {
+		t.Errorf("%d places for %d messages", n, waiting+1)
+	}
+	if o.Queued() != waiting || o.QueuedBytes() != waiting*ContentBytes(&Delivery{Message: message(all - 1)}) {
+		t.Errorf("%d queued, %d bytes", o.Queued(), o.QueuedBytes())
+	}
+	o.Puback(PacketID(1))
+	for i := range uint64(waiting) {
+		s, ok := o.Next()
+		if want := all - waiting + i; !ok || s.Seq != want+1 || s.Message.Topic != message(want).Topic {
+			t.Fatalf("%d. is %v, %v", i, s, ok)
+		}
+		o.Puback(s.ID)
+	}
+	if _, ok := o.DropOldest(); ok || o.QueuedBytes() != 0 {
+		t.Error("something is left")
+	}
+}
+
 func TestRingClearsWhatLeft(t *testing.T) {
 	var r ring[*int]
 	for range 3 {
