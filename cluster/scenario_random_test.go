@@ -56,6 +56,8 @@ type run struct {
 	seed     uint64
 	devices  []*device
 	visitors []*visitor
+	mortals  []*mortal
+	watcher  *device         // of their Wills
 	over     context.Context // no one begins anything more
 	stop     context.CancelFunc
 	failed   context.Context // no one waits any more
@@ -68,6 +70,7 @@ func newRun(t *testing.T, size, parts int, seed uint64) *run {
 	r.failed = failed
 	r.over, r.stop = context.WithCancel(failed)
 	t.Cleanup(func() { fail(); r.tasks.Wait() })
+	r.startMortals()
 	for i := range 6 {
 		d := newDevice(r.c, fmt.Sprint("device-", i))
 		r.devices = append(r.devices, d)
@@ -298,6 +301,9 @@ func (r *run) disturb(name string, how func()) {
 			v.leaves()
 		}
 	}
+	for _, m := range r.mortals {
+		m.trouble(name)
+	}
 	r.t.Logf("%6.2fs trouble at %s", float64(time.Since(start).Milliseconds())/1000, name)
 	how()
 }
@@ -331,6 +337,7 @@ func (r *run) finish() {
 		})
 	}
 	r.tasks.Wait()
+	r.finishMortals()
 	for _, d := range r.devices {
 		eventually(r.t, d.id, func() error {
 			got, faults := d.payloads()
