@@ -92,8 +92,8 @@ func (t *timekeeper) anchor(ctx context.Context) time.Duration {
 	return wait
 }
 
-// note proposes an anchor, if the time matters to the shard at all and if most
-// replicas take it for the same. The first one of a lead that does not know how
+// note proposes an anchor, if there is none or the time matters to the shard,
+// and if most replicas take it for the same. The first one of a lead that does not know how
 // much time has passed moves the clock to where the wall time says: by the
 // anchor of before, and forward only.
 func (t *timekeeper) note(ctx context.Context) (noted bool) {
@@ -105,7 +105,7 @@ func (t *timekeeper) note(ctx context.Context) (noted bool) {
 		timed = s.Timed()
 		wallMs, clockMs = s.Anchor()
 	})
-	if !timed && (wallMs == 0 || l.g.clock.isLive()) {
+	if !timed && wallMs != 0 && l.g.clock.isLive() {
 		return true
 	}
 	if !l.wallAgreed(ctx) {
