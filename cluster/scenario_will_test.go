@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/shoalmq/shoal/broker/session"
+	"github.com/shoalmq/shoal/cluster/shard"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -30,7 +32,7 @@ func TestScenarioWills(t *testing.T) {
 	}{{"node dies", false, false}, {"node restarts", true, false}, {"leader dies too", true, true}} {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			c := newTimed(t, 3, 1)
+			c := newTimed(t, 3, 2)
 			w := newWillWatch(c)
 			at := c.node("n1")
 			for i := range 25 {
@@ -40,6 +42,7 @@ func TestScenarioWills(t *testing.T) {
 				at.openWith(t, willOf(fmt.Sprint("back-", i), 300, 3600, false), nil)
 			}
 			c.lead(1, "n2")
+			c.lead(2, "n2")
 			c.kill("n1")
 			if s.restart {
 				c.start("n1")
@@ -57,12 +60,18 @@ func TestScenarioWills(t *testing.T) {
 			}
 			w.expect("now", "kept", "later")
 			eventually(t, "nothing is left", func() error {
-				if st := c.stats(1); st.Wills != 75 || st.Due != 0 || st.OutboxEntries != 0 {
-					return fmt.Errorf("%d wills, %d due, %d in the outbox", st.Wills, st.Due, st.OutboxEntries)
+				wills, due, outbox := uint64(0), 0, 0
+				for id := range uint32(2) {
+					st := c.stats(id + 1)
+					wills, due, outbox = wills+st.Wills, due+st.Due, outbox+st.OutboxEntries
+				}
+				if wills != 75 || due != 0 || outbox != 0 {
+					return fmt.Errorf("%d wills, %d due, %d in the outbox", wills, due, outbox)
 				}
 				return nil
 			})
 			w.expect("now", "kept", "later")
+			w.retained(25)
 		})
 	}
 }
@@ -152,4 +161,25 @@ func (w *willWatch) some(kind string) {
 		}
 		return nil
 	})
+}
+
+// retained checks that the registers have so many Wills, and only those that
+// were to be retained.
+func (w *willWatch) retained(want int) {
+	w.c.t.Helper()
+	got := 0
+	for id := range uint32(w.c.parts) {
+		w.c.shard(id+1, func(m *shard.Machine) {
+			m.Retained("will/#", "", m.Clock(), func(msg *shoalpb.Message) bool {
+				if !strings.HasPrefix(msg.Topic, "will/kept-") {
+					w.c.t.Errorf("%s is retained", msg.Topic)
+				}
+				got++
+				return true
+			})
+		})
+	}
+	if got != want {
+		w.c.t.Errorf("%d retained wills, not %d", got, want)
+	}
 }

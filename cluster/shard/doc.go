@@ -30,6 +30,15 @@
 // only while no unfinished one has the same identifier: sentHi, the highest seq
 // that may have been sent, moves only here, in apply, and never back.
 //
+// # Time and Wills
+//
+// The clock is part of the state: every entry carries what its leader took for
+// the time, and the clock is the highest so far. When an entry has moved it, what
+// is due by it is done before the entry's proposals, a page for each entry;
+// sessions with a deadline are in a heap. What needs the routes, which are not
+// here (a Will that is due), waits in a list until the leader has matched it and
+// proposes a Dispatch.
+//
 // # Checkpoints
 //
 // The state file lags behind memory. Freeze fixes the state at one index in
