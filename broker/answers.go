@@ -16,7 +16,8 @@ type answer struct {
 	code packet.Code
 	// counted: the session recorded the message and has to know of the answer.
 	counted bool
-	size    int // bytes of the payload
+	size    int       // bytes of the payload
+	at      time.Time // the PUBLISH came
 }
 
 // published takes the Link's answer for a message of QoS 1 or 2.
@@ -70,6 +71,7 @@ func (c *conn) sendAnswers(in *incoming, order *session.AckOrder[answer]) {
 		if a.counted {
 			in.session.Answered(a.qos, a.id, a.code.Failed())
 			in.bytes -= a.size
+			c.broker.metrics.ackDelays[a.qos-1].observe(time.Since(a.at))
 		}
 		t := packet.TypePuback
 		if a.qos == 2 {

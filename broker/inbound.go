@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"time"
+
 	"github.com/shoalmq/shoal/broker/packet"
 	"github.com/shoalmq/shoal/broker/session"
 	"github.com/shoalmq/shoal/broker/topic"
@@ -136,7 +138,7 @@ func (c *conn) publish(p *packet.Publish, name string) error {
 		return nil
 	}
 	in := c.incomingState()
-	a := answer{qos: qos, id: id, size: len(p.Payload)}
+	a := answer{qos: qos, id: id, size: len(p.Payload), at: time.Now()}
 	var token session.Token
 	result := in.session.Publish(qos, id, p.Dup)
 	switch result {

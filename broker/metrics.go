@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -58,6 +59,7 @@ type metrics struct {
 	memoryPaused   atomic.Uint64
 	memoryClosed   atomic.Uint64
 	broker         *Broker
+	ackDelays      [2]delays // by QoS, 1 and 2
 }
 
 // description names one metric and how to read it.
@@ -133,11 +135,49 @@ var descriptions = []description{
 	vector("messages_dropped_total", "Copies of messages that did not reach their client.", "reason", dropNames[:], func(m *metrics) []atomic.Uint64 { return m.dropped[:] }),
 }
 
+// delays is a histogram that costs two atomic adds.
+type delays struct {
+	buckets [len(delayBounds) + 1]atomic.Uint64
+	sum     atomic.Int64 // nanoseconds
+}
+
+// delayBounds are the buckets' upper bounds: from a fast commit to where clients
+// give up.
+var delayBounds = [...]time.Duration{
+	time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
+}
+
+func (d *delays) observe(took time.Duration) {
+	i := 0
+	for i < len(delayBounds) && took > delayBounds[i] {
+		i++
+	}
+	d.buckets[i].Add(1)
+	d.sum.Add(int64(took))
+}
+
+var descAckDelays = prometheus.NewDesc("shoal_publish_ack_seconds",
+	"From PUBLISH to its PUBACK or PUBREC: commit by a quorum, and those of earlier messages.", []string{"qos"}, nil)
+
+func (d *delays) collect(ch chan<- prometheus.Metric, qos string) {
+	bounds := make(map[float64]uint64, len(delayBounds))
+	var count uint64
+	for i, bound := range delayBounds {
+		count += d.buckets[i].Load()
+		bounds[bound.Seconds()] = count
+	}
+	count += d.buckets[len(delayBounds)].Load()
+	ch <- prometheus.MustNewConstHistogram(descAckDelays, count, time.Duration(d.sum.Load()).Seconds(), bounds, qos)
+}
+
 // Describe is part of prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range descriptions {
 		ch <- d.desc
 	}
+	ch <- descAckDelays
 }
 
 // Collect is part of prometheus.Collector.
@@ -147,4 +187,6 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(d.desc, d.kind, value, labels...)
 		})
 	}
+	m.ackDelays[0].collect(ch, "1")
+	m.ackDelays[1].collect(ch, "2")
 }

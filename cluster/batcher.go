@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -42,12 +43,15 @@ type batcher struct {
 	out   chan flight
 	// stamp, if not nil, is the clock that entries carry.
 	stamp func() uint64
+	// took, if not nil, is told how long each entry took that was committed.
+	took func(time.Duration)
 }
 
 type flight struct {
 	future future
 	err    error
 	props  []*proposal
+	at     time.Time // of the proposal
 }
 
 func newBatcher() *batcher {
@@ -87,8 +91,9 @@ func (b *batcher) run(ctx context.Context, apply func(entry []byte) (future, err
 		}
 		var props []*proposal
 		props, next = b.gather(next)
+		at := time.Now()
 		f, err := apply(appendEntry(b.clock(), props))
-		b.out <- flight{f, err, props}
+		b.out <- flight{f, err, props, at}
 	}
 }
 
@@ -150,7 +155,9 @@ func (b *batcher) complete(ctx context.Context) {
 	for {
 		select {
 		case f := <-b.out:
-			f.answer()
+			if f.answer() && b.took != nil {
+				b.took(time.Since(f.at))
+			}
 			<-b.slots
 		case <-ctx.Done():
 			return
@@ -158,7 +165,8 @@ func (b *batcher) complete(ctx context.Context) {
 	}
 }
 
-func (f flight) answer() {
+// answer answers all of the entry, and tells whether it was committed.
+func (f flight) answer() (committed bool) {
 	err := f.err
 	var results []result
 	if err == nil {
@@ -177,4 +185,5 @@ func (f flight) answer() {
 			p.done(results[i], nil)
 		}
 	}
+	return err == nil
 }

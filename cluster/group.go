@@ -22,6 +22,7 @@ type group struct {
 	name  string
 	log   *slog.Logger
 	fatal func(error)
+	took  func(time.Duration) // told how long each committed entry of this leader took
 
 	mu sync.RWMutex // guards m and what it holds: apply exclusively, reads shared
 	m  machine
@@ -90,6 +91,7 @@ func openGroup(g *group, founders []raft.Server, fresh func(scanFunc) (machine, 
 	g.configured.Store(&configuration{marker.ConfigurationIndex, marker.Configuration.Servers})
 	g.lastCheckpoint.Store(marker.Index)
 	g.batcher = newBatcher()
+	g.batcher.took = g.took
 	if g.clock != nil {
 		g.batcher.stamp = g.clock.now
 		if g.clock.old, err = g.logs.LastIndex(); err != nil {

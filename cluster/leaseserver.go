@@ -35,8 +35,10 @@ type leaseServer struct {
 	seats   map[*seat]struct{}
 	asked   []renewal // wait for the next confirmation
 	visible uint64    // last broadcast
-	wake    signal    // run: something to confirm
-	changed signal    // watch: the table may have something due
+	// renewals are when each node asked for its lease last.
+	renewals map[string]time.Duration
+	wake     signal // run: something to confirm
+	changed  signal // watch: the table may have something due
 }
 
 type renewal struct {
@@ -47,7 +49,7 @@ type renewal struct {
 func newLeaseServer(n *Node, g *group, term uint64) *leaseServer {
 	s := &leaseServer{
 		n: n, g: g, term: term, over: make(chan struct{}),
-		seats: make(map[*seat]struct{}), wake: newSignal(), changed: newSignal(),
+		seats: make(map[*seat]struct{}), renewals: make(map[string]time.Duration), wake: newSignal(), changed: newSignal(),
 	}
 	g.read(func(m machine) {
 		d := m.(*directoryMachine)
@@ -84,6 +86,7 @@ func (s *leaseServer) take(r *shoalpb.LeaseRequest, from *seat) {
 	s.table.Applied(bootTime(), r.Node, r.Boot, r.Applied)
 	if r.Renew {
 		s.asked = append(s.asked, renewal{r, from})
+		s.renewed(r.Node, bootTime())
 		s.wake.set()
 	}
 	s.mu.Unlock()

@@ -11,20 +11,15 @@ type metrics struct {
 	registry prometheus.Registerer
 	dropped  *prometheus.CounterVec
 	fenced   prometheus.Counter
-	// diskCommit is how long commits of the raft log take, fsync included.
-	diskCommit prometheus.Histogram
-	diskHangs  prometheus.Counter
+	delays
+	diskHangs prometheus.Counter
 	// opensRefused counts CONNECTs that admission refused.
 	opensRefused prometheus.Counter
 }
 
-// delayBuckets are the bounds of histograms of delays, in seconds: from a fast
-// disk's fsync to where clients give up.
-var delayBuckets = []float64{.0005, .001, .002, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
-
 func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
-		registry: r,
+		registry: r, delays: newDelays(),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "shoal_cluster_messages_dropped_total",
 			Help: "QoS 0 messages dropped between nodes, by reason.",
@@ -34,11 +29,6 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "How often the cluster took this node for dead.",
 		}),
 	}
-	m.diskCommit = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name:    "shoal_disk_commit_seconds",
-		Help:    "How long commits of the raft log took, fsync included.",
-		Buckets: delayBuckets,
-	})
 	m.diskHangs = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "shoal_disk_hangs_total",
 		Help: "How often the disk did not answer and this node fell silent.",
@@ -48,7 +38,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		Help: "CONNECTs refused because too many were under way to their shard.",
 	})
 	if r != nil {
-		r.MustRegister(m.dropped, m.fenced, m.diskCommit, m.diskHangs, m.opensRefused)
+		r.MustRegister(m.dropped, m.fenced, m.diskHangs, m.opensRefused)
+		r.MustRegister(m.delays.collectors()...)
 	}
 	return m
 }
@@ -94,6 +85,9 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		descSessions, descQueued, descBytes, descOutbox, descEnqueued, descAcked, descLost} {
 		ch <- d
 	}
+	for _, d := range delayDescs {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -104,6 +98,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descLease, truth(c.n.lease.valid()))
 	gauge(descReady, truth(c.n.Ready() == nil))
 	gauge(descFence, float64(c.n.fenceNumber()))
+	c.n.collectDelays(gauge)
 	for _, g := range c.n.allGroups() {
 		gauge(descLeads, truth(g.leads()), g.name)
 		gauge(descTerm, float64(g.raftNow.Load().CurrentTerm()), g.name)

@@ -254,6 +254,8 @@ func (n *Node) openGroup(id uint32, founders []raft.Server, clock *shardClock, f
 		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx), progress: newSignal(), leaderMoved: newBroadcast(),
 	}
 	g.clock = clock
+	commits := n.metrics.commits.WithLabelValues(groupKind(id))
+	g.took = func(d time.Duration) { commits.Observe(d.Seconds()) }
 	g.lead = lead(g)
 	g.setBack = func() {
 		if id == 0 {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoalmq/shoal/broker/session"
@@ -64,6 +65,8 @@ type source struct {
 	waiting int
 	closed  bool
 	wake    signal
+	// oldest is when the oldest unanswered batch was built, 0 for none.
+	oldest atomic.Int64
 
 	// Owned by run:
 	next     uint64    // number of the next command
@@ -88,6 +91,7 @@ type batch struct {
 	first    uint64
 	data     []byte
 	commands []*command
+	built    time.Duration
 }
 
 func (b *batch) last() uint64 { return b.first + uint64(len(b.commands)) - 1 }
@@ -205,7 +209,7 @@ func (s *source) take() []*command {
 
 // build numbers commands and encodes their batch.
 func (s *source) build(commands []*command) *batch {
-	b := &batch{first: s.next, commands: commands}
+	b := &batch{first: s.next, commands: commands, built: bootTime()}
 	for _, c := range commands {
 		if c.encode != nil {
 			c.data = c.encode()
@@ -335,6 +339,7 @@ func (s *source) fill(pipe batchPipe) error {
 				return nil
 			}
 			s.flights = append(s.flights, s.build(commands))
+			s.oldest.CompareAndSwap(0, int64(s.flights[0].built))
 		}
 		if s.sent == 0 {
 			s.moved = time.Now()
@@ -397,6 +402,10 @@ func (s *source) complete(a *shoalpb.BatchAnswer) {
 	b := s.flights[0]
 	s.flights = s.flights[1:]
 	s.sent--
+	s.oldest.Store(0)
+	if len(s.flights) > 0 {
+		s.oldest.Store(int64(s.flights[0].built))
+	}
 	s.answered = b.last()
 	more := a.Answers
 	for _, c := range b.commands {

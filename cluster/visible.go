@@ -96,6 +96,7 @@ func (v *visibility) run(ctx context.Context) {
 		over := v.settle()
 		v.mu.Unlock()
 		for _, w := range over {
+			v.n.metrics.visible.Observe(time.Since(w.since).Seconds())
 			w.done(nil)
 		}
 	}

@@ -118,7 +118,7 @@ func (w *diskWatch) freeBytes() (uint64, error) {
 
 // committed is told how long a commit of the raft log took.
 func (w *diskWatch) committed(took time.Duration) {
-	w.n.metrics.diskCommit.Observe(took.Seconds())
+	w.n.metrics.disk.Observe(took.Seconds())
 	if took < slowTime {
 		return
 	}

@@ -150,6 +150,19 @@ func (t *Table) Visible(now time.Duration) uint64 {
 
 func (p *process) leased(now time.Duration) bool { return p.counted && now < p.until }
 
+// Behind tells for how long each process has lacked an entry that the leader's
+// copy has: what the visible index waits for.
+func (t *Table) Behind(now time.Duration) map[string]time.Duration {
+	all := make(map[string]time.Duration, len(t.nodes))
+	for node, p := range t.nodes {
+		all[node] = 0
+		if p.owed != 0 {
+			all[node] = now - p.owedSince
+		}
+	}
+	return all
+}
+
 // Expired returns the processes to be declared dead, in name order. Nothing is
 // granted to them from now on, so the NodeDown must be proposed, by this leader
 // in this term; they are returned again from time to time until SetNodes takes
