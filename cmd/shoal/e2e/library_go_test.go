@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/url"
 	"sync"
 	"time"
 
@@ -16,15 +17,23 @@ type goClient struct {
 	arrived chan received
 	gone    chan struct{}
 	lose    func()
+	last    *received // the Will
+	conn    net.Conn
 }
 
 func newGoClient() goClient {
 	gone := make(chan struct{})
-	return goClient{make(chan received, arrivals), gone, sync.OnceFunc(func() { close(gone) })}
+	return goClient{arrived: make(chan received, arrivals), gone: gone, lose: sync.OnceFunc(func() { close(gone) })}
 }
 
 func (x *goClient) messages() <-chan received { return x.arrived }
 func (x *goClient) lost() <-chan struct{}     { return x.gone }
+func (x *goClient) cut()                      { x.conn.Close() }
+
+func (x *goClient) will(m received) error {
+	x.last = &m
+	return nil
+}
 
 // pahoV3 is github.com/eclipse/paho.mqtt.golang.
 type pahoV3 struct {
@@ -45,8 +54,16 @@ func (x *pahoV3) connect(addr, name string, clean bool) (bool, error) {
 	o := paho3.NewClientOptions().AddBroker("tcp://" + addr).SetClientID(name).SetCleanSession(clean).
 		SetProtocolVersion(4).SetAutoReconnect(false).SetConnectRetry(false)
 	o.SetDefaultPublishHandler(func(_ paho3.Client, m paho3.Message) {
-		x.arrived <- received{m.Topic(), string(m.Payload()), m.Qos()}
+		x.arrived <- received{m.Topic(), string(m.Payload()), m.Qos(), m.Retained()}
 	})
+	o.SetCustomOpenConnectionFn(func(*url.URL, paho3.ClientOptions) (net.Conn, error) {
+		var err error
+		x.conn, err = net.Dial("tcp", addr)
+		return x.conn, err
+	})
+	if w := x.last; w != nil {
+		o.SetWill(w.topic, w.payload, w.qos, w.retain)
+	}
 	o.SetConnectionLostHandler(func(paho3.Client, error) { x.lose() })
 	x.client = paho3.NewClient(o)
 	token := x.client.Connect().(*paho3.ConnectToken)
@@ -62,8 +79,8 @@ func (x *pahoV3) subscribe(filter string, qos byte) (byte, error) {
 	return token.Result()[filter], nil
 }
 
-func (x *pahoV3) publish(topic string, qos byte, payload string) error {
-	return x.wait("publish", x.client.Publish(topic, qos, false, payload))
+func (x *pahoV3) publish(m received) error {
+	return x.wait("publish", x.client.Publish(m.topic, m.qos, m.retain, m.payload))
 }
 
 func (x *pahoV3) disconnect() error {
@@ -96,10 +113,11 @@ func (x *pahoV5) connect(addr, name string, clean bool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	x.conn = conn
 	x.client = paho5.NewClient(paho5.ClientConfig{
 		Conn: conn,
 		OnPublishReceived: []func(paho5.PublishReceived) (bool, error){func(p paho5.PublishReceived) (bool, error) {
-			x.arrived <- received{p.Packet.Topic, string(p.Packet.Payload), p.Packet.QoS}
+			x.arrived <- received{p.Packet.Topic, string(p.Packet.Payload), p.Packet.QoS, p.Packet.Retain}
 			return true, nil
 		}},
 		OnServerDisconnect: func(*paho5.Disconnect) { x.lose() },
@@ -108,6 +126,9 @@ func (x *pahoV5) connect(addr, name string, clean bool) (bool, error) {
 	cp := &paho5.Connect{ClientID: name, CleanStart: clean, KeepAlive: 30}
 	if expiry := uint32(3600); !clean {
 		cp.Properties = &paho5.ConnectProperties{SessionExpiryInterval: &expiry}
+	}
+	if w := x.last; w != nil {
+		cp.WillMessage = &paho5.WillMessage{Topic: w.topic, QoS: w.qos, Retain: w.retain, Payload: []byte(w.payload)}
 	}
 	ack, err := x.client.Connect(ctx, cp)
 	return err == nil && ack.SessionPresent, err
@@ -123,10 +144,10 @@ func (x *pahoV5) subscribe(filter string, qos byte) (byte, error) {
 	return ack.Reasons[0], nil
 }
 
-func (x *pahoV5) publish(topic string, qos byte, payload string) error {
+func (x *pahoV5) publish(m received) error {
 	ctx, cancel := bounded()
 	defer cancel()
-	_, err := x.client.Publish(ctx, &paho5.Publish{Topic: topic, QoS: qos, Payload: []byte(payload)})
+	_, err := x.client.Publish(ctx, &paho5.Publish{Topic: m.topic, QoS: m.qos, Retain: m.retain, Payload: []byte(m.payload)})
 	return err
 }
 

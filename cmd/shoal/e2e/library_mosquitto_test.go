@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 )
 
 // mosquitto runs Debian's mosquitto_pub and mosquitto_sub.
@@ -22,6 +25,9 @@ func mosquitto(t *testing.T, c *cluster) {
 				t.Run(fmt.Sprintf("QoS%d", qos), func(t *testing.T) { mosquittoLive(t, c, version, qos) })
 			}
 			t.Run("offline", func(t *testing.T) { mosquittoOffline(t, c, version) })
+			t.Run("retained", func(t *testing.T) { mosquittoRetained(t, c, version) })
+			t.Run("Will", func(t *testing.T) { mosquittoWill(t, c, version) })
+			t.Run("shared", func(t *testing.T) { mosquittoShared(t, c, version) })
 		})
 	}
 }
@@ -31,17 +37,20 @@ func tool(t *testing.T, input, program string, n *node, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	host, port, err := net.SplitHostPort(n.mqtt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(ctx, program, append([]string{"-h", host, "-p", port}, args...)...)
+	cmd := exec.CommandContext(ctx, program, nodeArgs(t, n, args...)...)
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
 	}
 	return string(out)
+}
+
+func nodeArgs(t *testing.T, n *node, args ...string) []string {
+	t.Helper()
+	host, port, err := net.SplitHostPort(n.mqtt)
+	must(t, err)
+	return append([]string{"-h", host, "-p", port}, args...)
 }
 
 // session arguments of a durable session, which mosquitto makes last with -x.
@@ -88,5 +97,97 @@ func mosquittoOffline(t *testing.T, c *cluster, version string) {
 	tool(t, lines, "mosquitto_pub", c.nodes[1], "-V", version, "-q", "2", "-t", topic, "-l")
 	if got := tool(t, "", "mosquitto_sub", c.nodes[2], append(sub, "-C", "20")...); got != want.String() {
 		t.Errorf("got %q, want %q", got, want.String())
+	}
+}
+
+// mosquittoRetained: kept for transient and durable sessions, and cleared.
+func mosquittoRetained(t *testing.T, c *cluster, version string) {
+	topic := "mosquitto/" + version + "/retained"
+	pub := []string{"-V", version, "-q", "1", "-r", "-t", topic}
+	tool(t, "", "mosquitto_pub", c.nodes[0], append(pub, "-m", "kept")...)
+	transient := []string{"-V", version, "-q", "1", "-t", topic, "-F", "%r %q %p", "-C", "1"}
+	for i, args := range [][]string{transient, append(durableArgs(version, "mosquitto-"+version+"-retained"), transient[2:]...)} {
+		if got := tool(t, "", "mosquitto_sub", c.nodes[1+i], args...); got != "1 1 kept\n" {
+			t.Errorf("got %q", got)
+		}
+	}
+	tool(t, "", "mosquitto_pub", c.nodes[1], append(pub, "-n")...)
+	tool(t, "", "mosquitto_pub", c.nodes[2], "-V", version, "-q", "1", "-r", "-t", topic+"/after", "-m", "after")
+	sub := []string{"-V", version, "-q", "1", "-t", topic + "/#", "-F", "%r %q %p", "-C", "1"}
+	if got := tool(t, "", "mosquitto_sub", c.nodes[0], sub...); got != "1 1 after\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// mosquittoWill: of a mosquitto_sub that is killed.
+func mosquittoWill(t *testing.T, c *cluster, version string) {
+	topic := "mosquitto/" + version + "/will"
+	watcher := append(durableArgs(version, "mosquitto-"+version+"-watcher"), "-q", "2", "-t", topic, "-F", "%q %p")
+	tool(t, "", "mosquitto_sub", c.nodes[0], append(watcher, "-E")...)
+	mortal := exec.Command("mosquitto_sub", nodeArgs(t, c.nodes[1], "-V", version, "-t", topic+"/alive", "-q", "1",
+		"--will-topic", topic, "--will-payload", "gone", "--will-qos", "2")...)
+	out, err := mortal.StdoutPipe()
+	must(t, err)
+	must(t, mortal.Start())
+	alive := make(chan struct{})
+	go func() {
+		defer close(alive)
+		bufio.NewReader(out).ReadString('\n')
+	}()
+	eventually(t, "mosquitto_sub to be connected", func() error {
+		tool(t, "", "mosquitto_pub", c.nodes[2], "-V", version, "-q", "1", "-t", topic+"/alive", "-m", "?")
+		select {
+		case <-alive:
+			return nil
+		case <-time.After(100 * time.Millisecond):
+			return errors.New("it is not")
+		}
+	})
+	must(t, mortal.Process.Kill())
+	mortal.Wait() // its error is the kill
+	if got := tool(t, "", "mosquitto_sub", c.nodes[2], append(watcher, "-C", "1")...); got != "2 gone\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// mosquittoShared: two durable members get each line once between them.
+func mosquittoShared(t *testing.T, c *cluster, version string) {
+	topic := "mosquitto/" + version + "/shared"
+	member := func(i int) []string {
+		return append(durableArgs(version, fmt.Sprintf("mosquitto-%s-member-%d", version, i)), "-q", "2", "-t", "$share/group/"+topic)
+	}
+	const messages = 40
+	got := make(chan string, messages)
+	for i := range 2 {
+		tool(t, "", "mosquitto_sub", c.nodes[i], append(member(i), "-E")...)
+	}
+	for i := range 2 {
+		cmd := exec.Command("mosquitto_sub", nodeArgs(t, c.nodes[i], member(i)...)...)
+		out, err := cmd.StdoutPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		go func() {
+			for lines := bufio.NewScanner(out); lines.Scan(); {
+				got <- lines.Text()
+			}
+		}()
+	}
+	var lines strings.Builder
+	for i := range messages {
+		fmt.Fprintln(&lines, i)
+	}
+	tool(t, lines.String(), "mosquitto_pub", c.nodes[2], "-V", version, "-q", "2", "-t", topic, "-l")
+	seen := map[string]bool{}
+	for range messages {
+		select {
+		case line := <-got:
+			if seen[line] {
+				t.Errorf("%s came twice", line)
+			}
+			seen[line] = true
+		case <-time.After(patience):
+			t.Fatalf("%d of %d came", len(seen), messages)
+		}
 	}
 }

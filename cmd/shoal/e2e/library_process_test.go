@@ -22,9 +22,11 @@ import (
 //
 //	connect HOST PORT NAME CLEAN   connected PRESENT
 //	subscribe FILTER QOS           subscribed QOS
-//	publish TOPIC QOS PAYLOAD      published
+//	will TOPIC QOS RETAIN PAYLOAD  ready, before connect
+//	publish TOPIC QOS RETAIN PAYLOAD
+//	                               published
 //	disconnect                     disconnected
-//	                               message TOPIC QOS PAYLOAD
+//	                               message TOPIC QOS RETAIN PAYLOAD
 //	                               lost
 //	                               error TEXT
 type lineClient struct {
@@ -89,9 +91,9 @@ func (x *lineClient) read(out io.Reader) {
 		switch {
 		case words[0] == "lost":
 			lose()
-		case words[0] == "message" && len(words) == 4:
+		case words[0] == "message" && len(words) == 5:
 			qos, _ := strconv.Atoi(words[2])
-			x.arrived <- received{words[1], words[3], byte(qos)}
+			x.arrived <- received{words[1], words[4], byte(qos), words[3] == "1"}
 		default:
 			x.answers <- words
 		}
@@ -123,7 +125,7 @@ func (x *lineClient) connect(addr, name string, clean bool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	answer, err := x.ask("connected", "connect", host, port, name, map[bool]string{true: "1", false: "0"}[clean])
+	answer, err := x.ask("connected", "connect", host, port, name, flag(clean))
 	return err == nil && answer[0] == "1", err
 }
 
@@ -136,10 +138,24 @@ func (x *lineClient) subscribe(filter string, qos byte) (byte, error) {
 	return byte(granted), err
 }
 
-func (x *lineClient) publish(topic string, qos byte, payload string) error {
-	_, err := x.ask("published", "publish", topic, fmt.Sprint(qos), payload)
+func flag(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}
+
+func (x *lineClient) will(m received) error {
+	_, err := x.ask("ready", "will", m.topic, fmt.Sprint(m.qos), flag(m.retain), m.payload)
 	return err
 }
+
+func (x *lineClient) publish(m received) error {
+	_, err := x.ask("published", "publish", m.topic, fmt.Sprint(m.qos), flag(m.retain), m.payload)
+	return err
+}
+
+func (x *lineClient) cut() { x.process.Process.Kill() }
 
 func (x *lineClient) disconnect() error {
 	_, err := x.ask("disconnected", "disconnect")

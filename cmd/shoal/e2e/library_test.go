@@ -13,8 +13,12 @@ type library interface {
 	connect(addr, name string, clean bool) (present bool, err error)
 	subscribe(filter string, qos byte) (granted byte, err error)
 	// publish returns when the exchange of the QoS is complete.
-	publish(topic string, qos byte, payload string) error
+	publish(m received) error
+	// will is what connect is to leave with the server.
+	will(m received) error
 	disconnect() error
+	// cut ends the connection without DISCONNECT, and the library with it.
+	cut()
 	// messages has what arrives, in order.
 	messages() <-chan received
 	// lost is closed when the connection has ended.
@@ -23,9 +27,11 @@ type library interface {
 	close()
 }
 
+// received is a message that arrived, or one to publish.
 type received struct {
 	topic, payload string
 	qos            byte
+	retain         bool
 }
 
 // libraries are constructors by name. They fail or skip the test when the
@@ -57,6 +63,9 @@ func TestRealClients(t *testing.T) {
 				t.Run("QoS", func(t *testing.T) { realQoS(t, c, name, open) })
 				t.Run("offline", func(t *testing.T) { realOffline(t, c, name, open) })
 				t.Run("takeover", func(t *testing.T) { realTakeover(t, c, name, open) })
+				t.Run("retained", func(t *testing.T) { realRetained(t, c, name, open) })
+				t.Run("Will", func(t *testing.T) { realWill(t, c, name, open) })
+				t.Run("shared", func(t *testing.T) { realShared(t, c, name, open) })
 			})
 		}
 	}
@@ -115,14 +124,16 @@ func realQoS(t *testing.T, c *cluster, name string, open func() library) {
 		filter := fmt.Sprintf("real/%s/%d/+", name, granted)
 		subscribed(t, s, filter, granted)
 		for qos := byte(0); qos <= 2; qos++ {
-			m := received{fmt.Sprintf("real/%s/%d/%d", name, granted, qos), "hello", min(qos, granted)}
+			m := received{topic: fmt.Sprintf("real/%s/%d/%d", name, granted, qos), payload: "hello", qos: min(qos, granted)}
+			sent := m
+			sent.qos = qos
 			if m.qos == 0 {
 				// QoS 0 promises nothing about a route that is new: until it is
 				// everywhere the message may go nowhere.
-				untilDelivered(t, publisher, s, m, qos)
+				untilDelivered(t, publisher, s, m, sent)
 				continue
 			}
-			must(t, publisher.publish(m.topic, qos, m.payload))
+			must(t, publisher.publish(sent))
 			expect(t, s, m)
 		}
 		must(t, s.disconnect())
@@ -130,11 +141,11 @@ func realQoS(t *testing.T, c *cluster, name string, open func() library) {
 }
 
 // untilDelivered publishes until the first message arrives.
-func untilDelivered(t *testing.T, publisher, s library, m received, qos byte) {
+func untilDelivered(t *testing.T, publisher, s library, m, published received) {
 	t.Helper()
 	sent := 0
 	eventually(t, "QoS 0 message", func() error {
-		must(t, publisher.publish(m.topic, qos, m.payload))
+		must(t, publisher.publish(published))
 		sent++
 		select {
 		case got := <-s.messages():
@@ -162,7 +173,7 @@ func realOffline(t *testing.T, c *cluster, name string, open func() library) {
 	const each = 10
 	for qos := byte(1); qos <= 2; qos++ {
 		for i := range each {
-			must(t, publisher.publish(topic, qos, fmt.Sprint(i)))
+			must(t, publisher.publish(received{topic: topic, payload: fmt.Sprint(i), qos: qos}))
 		}
 	}
 	s = open()
@@ -190,22 +201,23 @@ func realTakeover(t *testing.T, c *cluster, name string, open func() library) {
 	connected(t, first, c.nodes[0].mqtt, id, false, false)
 	subscribed(t, first, topic, 1)
 	connected(t, publisher, c.nodes[2].mqtt, name+"-publisher", true, false)
-	must(t, publisher.publish(topic, 1, "one"))
-	expect(t, first, received{topic, "one", 1})
+	one, two := received{topic: topic, payload: "one", qos: 1}, received{topic: topic, payload: "two", qos: 1}
+	must(t, publisher.publish(one))
+	expect(t, first, one)
 	connected(t, second, c.nodes[1].mqtt, id, false, true)
 	select {
 	case <-first.lost():
 	case <-time.After(patience):
 		t.Fatal("the first connection is still open")
 	}
-	must(t, publisher.publish(topic, 1, "two"))
+	must(t, publisher.publish(two))
 	for { // the first's PUBACK may have come too late
 		got := <-second.messages()
-		if got == (received{topic, "one", 1}) {
+		if got == one {
 			continue
 		}
-		if want := (received{topic, "two", 1}); got != want {
-			t.Fatalf("got %+v, want %+v", got, want)
+		if got != two {
+			t.Fatalf("got %+v, want %+v", got, two)
 		}
 		break
 	}

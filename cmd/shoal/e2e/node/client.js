@@ -6,6 +6,7 @@ const readline = require("readline");
 
 const version = process.argv[2] === "5" ? 5 : 4;
 let client;
+let testament;
 
 function say(...words) {
   process.stdout.write(words.join("\t") + "\n");
@@ -22,10 +23,11 @@ const verbs = {
         protocolVersion: version,
         reconnectPeriod: 0,
         resubscribe: false,
+        will: testament,
         properties: version === 5 && clean !== "1" ? { sessionExpiryInterval: 3600 } : undefined,
       });
       client.on("connect", (ack) => resolve(["connected", Number(ack.sessionPresent)]));
-      client.on("message", (topic, payload, packet) => say("message", topic, packet.qos, payload.toString()));
+      client.on("message", (topic, payload, packet) => say("message", topic, packet.qos, Number(packet.retain), payload.toString()));
       client.on("error", (err) => resolve(["error", err.message]));
       client.on("close", () => say("lost"));
     });
@@ -36,9 +38,13 @@ const verbs = {
         resolve(err ? ["error", err.message] : ["subscribed", granted[0].qos]));
     });
   },
-  publish(topic, qos, payload) {
+  will(topic, qos, retain, payload) {
+    testament = { topic, payload: Buffer.from(payload), qos: Number(qos), retain: retain === "1" };
+    return ["ready"];
+  },
+  publish(topic, qos, retain, payload) {
     return new Promise((resolve) => {
-      client.publish(topic, payload, { qos: Number(qos) }, (err) =>
+      client.publish(topic, payload, { qos: Number(qos), retain: retain === "1" }, (err) =>
         resolve(err ? ["error", err.message] : ["published"]));
     });
   },

@@ -23,6 +23,7 @@ class Driver:
     def __init__(self, version):
         self.v5 = version == "5"
         self.client = None
+        self.testament = None
         self.answer = threading.Event()
         self.result = None
 
@@ -47,7 +48,7 @@ class Driver:
         self.client.on_connect = lambda c, u, flags, rc, *_: self.answered(
             "connected", int(flags["session present"])
         ) if rc == 0 else self.answered("error", f"CONNACK {rc}")
-        self.client.on_message = lambda c, u, m: say("message", m.topic, m.qos, m.payload.decode())
+        self.client.on_message = lambda c, u, m: say("message", m.topic, m.qos, int(m.retain), m.payload.decode())
         self.client.on_subscribe = lambda c, u, mid, granted, *_: self.answered(
             "subscribed", getattr(granted[0], "value", granted[0])
         )
@@ -57,6 +58,8 @@ class Driver:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = 0 if clean else 3600
             options = {"clean_start": clean, "properties": properties}
+        if self.testament:
+            self.client.will_set(**self.testament)
         self.client.connect(host, int(port), keepalive=30, **options)
         threading.Thread(target=self.loop, args=[self.client], daemon=True).start()
         return self.wait()
@@ -70,8 +73,12 @@ class Driver:
         self.client.subscribe(topic_filter, int(qos))
         return self.wait()
 
-    def publish(self, topic, qos, payload):
-        self.client.publish(topic, payload, int(qos))
+    def will(self, topic, qos, retain, payload):
+        self.testament = {"topic": topic, "payload": payload, "qos": int(qos), "retain": retain == "1"}
+        return ("ready",)
+
+    def publish(self, topic, qos, retain, payload):
+        self.client.publish(topic, payload, int(qos), retain == "1")
         return self.wait()
 
     def disconnect(self):
