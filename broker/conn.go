@@ -60,7 +60,9 @@ type conn struct {
 	request  session.CloseRequest
 	incoming *incoming // nil until the first QoS 1 or 2 packet
 	outgoing *outgoing // nil until the first QoS 1 or 2 delivery
-	replays  *replays  // nil when no subscription is owed retained messages
+	// sentAliases is set by CONNECT, nil for none.
+	sentAliases *sentAliases
+	replays     *replays // nil when no subscription is owed retained messages
 	// For unlock to do: finished deliveries, and a page of retained messages to
 	// ask for.
 	acks   []finishing

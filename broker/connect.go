@@ -33,6 +33,7 @@ func (c *conn) handleConnect(p *packet.Connect) verdict {
 	c.broker.gate.leave()
 	c.version = p.Version
 	c.maxPacket = p.MaximumPacketSize
+	c.sentAliases = newSentAliases(p.TopicAliasMaximum)
 	c.problems = p.RequestProblemInfo && p.Version == packet.V5
 	q := connect{Connect: p}
 	if err := c.checkConnect(&q); err != nil {

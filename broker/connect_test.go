@@ -371,6 +371,9 @@ func TestClose(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+		if n.cluster.Closes()[0].DiscardWill {
+			t.Error("a server that shuts down discards the Will")
+		}
 		if err := n.broker.Serve(context.Background(), newPipeListener()); !errors.Is(err, broker.ErrClosed) {
 			t.Error("a closed broker serves")
 		}

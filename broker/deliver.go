@@ -31,7 +31,7 @@ func (b *Broker) Deliver(m *shoalpb.Message, _ []*shoalpb.Pick) {
 		matched++
 		qos := min(uint8(m.Qos), g.qos)
 		if qos == 0 {
-			t.conn.deliver(f.encode(t.conn.version, m.Retain && g.retain, g.ids), live)
+			t.conn.deliver(f, m.Retain && g.retain, g.ids, live)
 		} else {
 			t.conn.queue(session.Delivery{QoS: qos, Retain: m.Retain && g.retain, Identifiers: g.ids, Message: m}, live)
 		}
@@ -104,35 +104,65 @@ func number(b bool) int {
 	return 0
 }
 
-// deliver puts an encoded PUBLISH of QoS 0 into the output, or drops and counts
-// it.
-func (c *conn) deliver(wire []byte, live *liveMark) {
+// deliver puts a PUBLISH of QoS 0 into the output, or drops and counts it.
+func (c *conn) deliver(f *fanout, retain bool, ids []uint32, live *liveMark) {
 	c.mu.Lock()
-	if c.deliverLocked(wire) {
+	if c.deliverLocked(f, retain, ids) {
 		c.noteLive(live)
 	}
 	c.unlock()
 }
 
-func (c *conn) deliverLocked(wire []byte) bool {
+func (c *conn) deliverLocked(f *fanout, retain bool, ids []uint32) bool {
 	m := &c.broker.metrics
-	switch {
-	case c.phase.Load() != serving:
+	if c.phase.Load() != serving {
 		m.dropped[dropClosed].Add(1)
+		return false
+	}
+	if c.sentAliases != nil { // nobody else gets the same bytes
+		p := packet.Publish{Retain: retain, SubscriptionIDs: ids}
+		fillPublish(&p, f.message)
+		return c.outputHasRoom(p.Size(c.version)) && c.sendQoS0(&p)
+	}
+	wire := f.encode(c.version, retain, ids)
+	switch {
 	case len(wire) == 0 || c.maxPacket > 0 && len(wire) > int(c.maxPacket): // [MQTT-3.1.2-24]
 		m.dropped[dropTooLarge].Add(1)
-	case c.pending > 0 && c.pending+len(wire) > c.broker.config.MaxOutputBytes:
-		m.dropped[dropOutputFull].Add(1)
-	case c.pending > 0 && c.broker.memory.short(memoryDrop):
-		m.dropped[dropMemory].Add(1)
+		return false
+	case !c.outputHasRoom(len(wire)):
+		return false
+	}
+	out := c.output()
+	out.b = append(out.b, wire...)
+	c.appended(packet.TypePublish, len(wire))
+	m.delivered[0].Add(1)
+	return true
+}
+
+// outputHasRoom tells whether a PUBLISH of QoS 0 fits into the output; if not it
+// is counted as dropped. mu is held.
+func (c *conn) outputHasRoom(size int) bool {
+	switch {
+	case c.pending == 0:
+		return true
+	case c.pending+size > c.broker.config.MaxOutputBytes:
+		c.broker.metrics.dropped[dropOutputFull].Add(1)
+	case c.broker.memory.short(memoryDrop):
+		c.broker.metrics.dropped[dropMemory].Add(1)
 	default:
-		out := c.output()
-		out.b = append(out.b, wire...)
-		c.appended(packet.TypePublish, len(wire))
-		m.delivered[0].Add(1)
 		return true
 	}
 	return false
+}
+
+// sendQoS0 puts a PUBLISH of QoS 0 into the output, or counts it as too large. mu
+// is held.
+func (c *conn) sendQoS0(p *packet.Publish) bool {
+	ok := c.appendPublish(p)
+	if !ok {
+		c.broker.metrics.dropped[dropTooLarge].Add(1)
+	}
+	return ok
 }
 
 // queue takes a delivery of QoS 1 or 2 to a transient session.

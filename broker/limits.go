@@ -77,6 +77,11 @@ const (
 	keepAliveFactor = 1.5
 	// sweepInterval is how exact deadlines are.
 	sweepInterval = time.Second
+	// maxSentAliases bounds the Topic Aliases given to a client: few topics
+	// carry most of what one client gets, and each costs its bytes here.
+	maxSentAliases = 32
+	// minAliasedTopic: an alias takes three bytes of properties.
+	minAliasedTopic = 6
 	// replayOutputBytes is how much output may wait while retained messages are
 	// sent: enough for full segments, little enough for PINGRESP and live
 	// messages behind it.

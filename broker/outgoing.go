@@ -177,15 +177,29 @@ func (c *conn) sendPublish(s *session.Send) bool {
 // appendPublish puts a PUBLISH into the output and counts it, unless it is too
 // large for the client ([MQTT-3.1.2-24]). mu is held.
 func (c *conn) appendPublish(p *packet.Publish) bool {
+	fresh := c.sentAliases != nil && c.sentAliases.apply(p)
 	size := p.Size(c.version)
-	if size == 0 || c.maxPacket > 0 && uint32(size) > c.maxPacket {
+	if fresh && c.tooLarge(size) {
+		fresh, p.HasAlias = false, false
+		size = p.Size(c.version)
+	}
+	if c.tooLarge(size) {
 		return false
+	}
+	if fresh {
+		c.sentAliases.give(p)
 	}
 	out := c.output()
 	out.b = p.Append(out.b, c.version)
 	c.appended(packet.TypePublish, size)
 	c.broker.metrics.delivered[p.QoS].Add(1)
 	return true
+}
+
+// tooLarge is about a packet of this size, 0 for one that cannot be written
+// ([MQTT-3.1.2-24]).
+func (c *conn) tooLarge(size int) bool {
+	return size == 0 || c.maxPacket > 0 && uint32(size) > c.maxPacket
 }
 
 // discard finishes a delivery without sending it. mu is held.

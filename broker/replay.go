@@ -242,9 +242,7 @@ func (c *conn) sendRetained(m *shoalpb.Message) {
 		}
 		p.MessageExpiry = expirySeconds(left)
 	}
-	if !c.appendPublish(&p) {
-		c.broker.metrics.dropped[dropTooLarge].Add(1)
-	}
+	c.sendQoS0(&p)
 }
 
 // liveTopics remembers the topics delivered live with RETAIN 1 to a session that

@@ -30,7 +30,7 @@ func (c *conn) Deliver(entries []session.Delivery) {
 		case d.Seq == 0:
 			m.matched.Add(1)
 			f.reset(d.Message)
-			c.deliverLocked(f.encode(c.version, d.Retain, d.Identifiers))
+			c.deliverLocked(f, d.Retain, d.Identifiers)
 		case d.QoS == 0: // of a replay, in the queue so that it is paced
 			out.replay(*d)
 		case out.session.Deliver(*d) && !d.Released:
