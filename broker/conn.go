@@ -68,6 +68,9 @@ type conn struct {
 	acks   []finishing
 	ask    *replay
 	sentHi uint64
+	// subscribing counts the SUBSCRIBE packets of a durable session that have not
+	// been answered.
+	subscribing int
 }
 
 // The phases of a connection.

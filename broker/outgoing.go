@@ -22,6 +22,10 @@ type outgoing struct {
 	// room in the output, ascending; replayedTo is the highest that came.
 	replayed   []session.Delivery
 	replayedTo uint64
+	// held are entries that wait for SUBACK since heldSince; their Age is as of
+	// then.
+	held      []session.Delivery
+	heldSince time.Time
 }
 
 // outgoingState makes the state when it is first needed. mu is held.

@@ -122,6 +122,56 @@ func number(b bool) int {
 	return 0
 }
 
+// TestRetainedFollowSuback: also those of a durable session, whose shard sends
+// them when it will, and what is queued after them. QoS 0 has no such order.
+func TestRetainedFollowSuback(t *testing.T) {
+	sessions(t, func(t *testing.T, n *node, sub *mqtttest.Client) {
+		pub := n.connect(packet.V5, "p")
+		sub.Subscribe("live", 2)
+		sub.Subscribe("r/other", 2)
+		for qos := range uint32(3) {
+			n.cluster.SetRetained(retained(fmt.Sprint("r/", qos), "kept", qos))
+		}
+		for _, op := range []brokertest.Op{brokertest.Subscribe, brokertest.AddRoute} {
+			n.cluster.Hold(op)
+		}
+		p := packet.Subscribe{PacketID: sub.NextID(), Subscriptions: []packet.Subscription{{Filter: "r/+", QoS: 2}}}
+		sub.Write(&p)
+		pub.Publish("live", "one", 0)
+		sub.ExpectPublish("live", "one")
+		for i := range 5 {
+			pub.Publish("r/other", fmt.Sprint(i), 1)
+		}
+		got := map[string]int{}
+		for _, p := range sub.Ping() {
+			p := p.(*packet.Publish)
+			if p.Retain {
+				t.Fatalf("before SUBACK: %s", mqtttest.Describe(p))
+			}
+			got[string(p.Payload)]++
+			sub.Write(&packet.Ack{Type: packet.TypePuback, PacketID: p.PacketID})
+		}
+		n.cluster.Hold(brokertest.Retained)
+		for _, op := range []brokertest.Op{brokertest.Subscribe, brokertest.AddRoute} {
+			n.cluster.ReleaseAll(op)
+		}
+		if ack := mqtttest.Expect[*packet.Suback](sub); ack.PacketID != p.PacketID {
+			t.Fatalf("got %+v", ack)
+		}
+		n.cluster.ReleaseAll(brokertest.Retained)
+		sub.AutoAck = true
+		for len(got) < 6 || got["kept"] < 3 {
+			if p, ok := sub.Next().(*packet.Publish); ok {
+				got[string(p.Payload)]++
+			}
+		}
+		sub.ExpectNothing()
+		if len(got) != 6 || got["kept"] != 3 {
+			t.Errorf("got %v", got)
+		}
+	}, mqtttest.ReceiveMaximum(10))
+}
+
 // TestReplayLarge: a replay of 100,000 topics is complete, and within the
 // window.
 func TestReplayLarge(t *testing.T) {

@@ -34,7 +34,15 @@ func (c *conn) handleSubscribe(p *packet.Subscribe) error {
 	case len(granted) == 0:
 		c.subscribed(p.PacketID, codes, nil)
 	case c.durable:
-		c.link.Subscribe(granted, func(_ []bool, err error) { c.subscribed(p.PacketID, codes, err) })
+		c.mu.Lock()
+		c.subscribing++
+		c.mu.Unlock()
+		c.link.Subscribe(granted, func(_ []bool, err error) {
+			c.mu.Lock()
+			defer c.unlock()
+			c.subscribedLocked(p.PacketID, codes, err)
+			c.subscribeAnswered()
+		})
 	default:
 		c.subscribeHere(p.PacketID, codes, places, granted)
 	}

@@ -250,6 +250,7 @@ func (c *Cluster) open(r session.OpenRequest, l *link) session.Opened {
 	}
 	d.expires = r.ExpirySeconds != 0
 	d.owner, d.fetching, d.next = l, false, 0
+	d.queue = slices.DeleteFunc(d.queue, func(e session.Delivery) bool { return e.QoS == 0 && e.Seq <= d.sentHi })
 	l.durable = d
 	return session.Opened{Present: present, Durable: true, SentHi: d.sentHi}
 }

@@ -77,12 +77,12 @@ func (l *link) Subscribe(subs []*shoalpb.Subscription, done func([]bool, error))
 			}
 		}
 	}
-	l.cluster.finish(Subscribe, func() {
-		done(existed, err)
-		if err == nil {
-			l.cluster.pump([]*durable{l.durable})
-		}
-	})
+	if err == nil { // before SUBACK, as a shard may
+		l.cluster.mu.Unlock()
+		l.cluster.pump([]*durable{l.durable})
+		l.cluster.mu.Lock()
+	}
+	l.cluster.finish(Subscribe, func() { done(existed, err) })
 }
 
 // Unsubscribe is part of session.Link.

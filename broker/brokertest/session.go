@@ -61,7 +61,9 @@ func (c *Cluster) replay(d *durable, s *shoalpb.Subscription) {
 		if s.Identifier != 0 {
 			e.Identifiers = []uint32{s.Identifier}
 		}
-		d.append(e)
+		d.seq++ // those of QoS 0 too, so that they are paced
+		e.Seq = d.seq
+		d.queue = append(d.queue, e)
 	}
 }
 
