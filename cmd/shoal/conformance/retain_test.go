@@ -157,7 +157,7 @@ func TestRetained(t *testing.T) {
 			pub, sub := s.pair()
 			sub.AutoAck = true
 			s.keep(pub)
-			s.retain(pub, "a", "x", 2)
+			s.retain(pub, "a", "x", 1)
 			for i, step := range []struct {
 				filter   string
 				handling byte
