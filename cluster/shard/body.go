@@ -22,6 +22,7 @@ type body struct {
 	retain  bool  // as published
 	// register: it is a retained message, which stays in memory.
 	register bool
+	listed   bool // in Machine.resident
 }
 
 // fileState says whether the state file has a body.
@@ -76,7 +77,7 @@ func (m *Machine) drop(b *body) {
 	m.gauges.bodyBytes -= b.bytes()
 	if b.message != nil {
 		m.gauges.memory -= b.bytes()
-		if b.inFile == inFile {
+		if b.listed {
 			m.resident.died(b)
 		}
 	}

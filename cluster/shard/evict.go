@@ -16,7 +16,7 @@ import (
 // so is what referred to it, and they read the machine again.
 
 // resident are the bodies that the file and memory have, the oldest first, with
-// dead ones between.
+// dead ones between; those of retained messages are there or not.
 type resident struct {
 	list  []*body
 	dead  int
@@ -24,9 +24,10 @@ type resident struct {
 }
 
 func (r *resident) add(b *body) {
-	if b.register {
+	if b.register || b.listed {
 		return
 	}
+	b.listed = true
 	r.list = append(r.list, b)
 	r.bytes += b.bytes()
 }
@@ -64,7 +65,11 @@ func (m *Machine) Evict(bytes int) (freed int) {
 			r.dead--
 		case m.pinned[b] > 0:
 			pinned = append(pinned, b)
+		case b.register: // back when it is none any more
+			b.listed = false
+			r.bytes -= b.bytes()
 		default:
+			b.listed = false
 			b.sum = contentSum(b.message)
 			b.message = nil
 			r.bytes -= b.bytes()

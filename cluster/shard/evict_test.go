@@ -46,6 +46,45 @@ func TestDueStaysInMemory(t *testing.T) {
 	}
 }
 
+// TestCheckpointsDecideNothing: what a replica has in its file is no part of the
+// state, also of a Will that is retained.
+func TestCheckpointsDecideNothing(t *testing.T) {
+	with, without := newFixture(t, New(testConfig())), newFixture(t, New(testConfig()))
+	rows := memRows{}
+	for _, f := range []*fixture{with, without} {
+		f.subscribe("s", f.open("s"), "will/#", 1)
+		w := f.do(&shoalpb.Command{Open: &shoalpb.Open{
+			Client: "w", Window: 1, Will: &shoalpb.Will{Message: &shoalpb.Message{Topic: "will/w", Payload: []byte("gone"), Qos: 1, Retain: true}},
+		}}).Open.Conn
+		f.do(&shoalpb.Command{Close: &shoalpb.Close{Client: "w", Conn: w, Drained: true}})
+		if f == with {
+			save(t, f.m, rows)
+			evict(t, f.m)
+		}
+		f.propose(&shoalpb.Proposal{Dispatch: &shoalpb.Dispatch{Due: 1, Targets: []*shoalpb.Target{{Group: 1}}, Retain: 1}})
+		if f == with {
+			evict(t, f.m)
+		}
+		if got := registers(f.m)["will/w"]; got != "gone" {
+			t.Fatalf("%q is retained", got)
+		}
+		f.append("will/x", 1)
+	}
+	if with.m.Digest() != without.m.Digest() {
+		t.Fatal("replicas differ by what is in their files")
+	}
+	// The register lets go; the queue's entry may leave memory again.
+	with.do(retainCommand("will/w", "", 0))
+	save(t, with.m, rows)
+	evict(t, with.m)
+	if bytes, _ := with.m.Memory(); bytes != 0 {
+		t.Fatalf("%d bytes stay in memory", bytes)
+	}
+	if n := with.m.Stats().Bodies; n != 2 {
+		t.Fatalf("%d bodies", n)
+	}
+}
+
 // TestEvictForgetsTheDead: a list of what may leave memory keeps nothing of what
 // is gone.
 func TestEvictForgetsTheDead(t *testing.T) {

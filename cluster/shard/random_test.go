@@ -204,8 +204,11 @@ func checkCounts(t *rapid.T, m *Machine) {
 		bytes += b.bytes()
 		if b.message != nil {
 			memory += b.bytes()
-			if b.inFile == inFile {
+			if b.listed {
 				inMemory += b.bytes()
+			}
+			if b.inFile == inFile && !b.listed && !b.register {
+				t.Fatalf("body %d would stay in memory for ever", b.seq)
 			}
 		}
 	}

@@ -67,12 +67,10 @@ func (m *Machine) unretain(r *retained) {
 	m.unregister(r.body)
 }
 
-// register adds a register's reference to the body in *b. It is made if it is
-// missing, or may have left memory: retained messages stay there.
+// register adds a register's reference to the body in *b, which is made if it is
+// missing: retained messages stay in memory. Those that get here are there: new,
+// or due.
 func (m *Machine) register(b **body, message *shoalpb.Message) *body {
-	if *b != nil && (*b).inFile != notInFile {
-		message, b = (*b).remaining(m.clock), new(*body)
-	}
 	m.use(b, message).register = true
 	return *b
 }
