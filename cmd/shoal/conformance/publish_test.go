@@ -111,14 +111,28 @@ func TestPublish(t *testing.T) {
 		{"083 the server stays within the client's Topic Alias Maximum [MQTT-3.3.2-11] [MQTT-3.1.2-26] [MQTT-3.1.2-27]", every5, func(s *scene) {
 			for _, most := range []uint16{0, 1, 10} {
 				pub, sub := s.pair(func(p *packet.Connect) { p.TopicAliasMaximum = most })
-				sub.Subscribe(s.topic("#"), 0)
+				sub.AutoAck = true
+				sub.Subscribe(s.topic("#"), 1)
+				known := map[uint16]string{} // of this connection
 				for i := range 3 * 5 {
-					topic := s.topic(fmt.Sprint(i % 5))
-					pub.Publish(topic, "x", 0)
-					if p := sub.ExpectPublish(topic, "x"); p.HasAlias && p.TopicAlias > most {
+					topic := s.topic(fmt.Sprint("topic", i%5))
+					pub.Publish(topic, "x", packet.QoS(i%2))
+					p := mqtttest.Expect[*packet.Publish](sub)
+					if p.HasAlias && (p.TopicAlias > most || p.TopicAlias == 0) {
 						s.Errorf("alias %d of %d", p.TopicAlias, most)
 					}
+					got := string(p.Topic)
+					if got == "" {
+						got = known[p.TopicAlias]
+					} else if p.HasAlias {
+						known[p.TopicAlias] = got
+					}
+					if got != topic {
+						s.Fatalf("got %q, want %q: %+v", got, topic, p)
+					}
 				}
+				pub.Close()
+				sub.Close()
 			}
 		}},
 		{"084 every Topic Alias up to the maximum, and given anew [MQTT-3.3.2-12]", every5, func(s *scene) {
