@@ -2,17 +2,13 @@ package cluster
 
 import (
 	"context"
+	"math/rand/v2"
+	"slices"
 
 	"github.com/shoalmq/shoal/cluster/directory"
+	"github.com/shoalmq/shoal/cluster/shard"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
-
-// dueMessage is a message that a shard wants matched; see shard.Machine.Due.
-type dueMessage struct {
-	id      uint64
-	message *shoalpb.Message
-	pick    *shoalpb.Pick
-}
 
 // runDispatch matches what is due and proposes where it goes. It may be done
 // twice, by this leader or by two: apply takes one.
@@ -32,10 +28,10 @@ func (l *shardLead) runDispatch(ctx context.Context) {
 }
 
 // dueNow are the oldest due messages.
-func (l *shardLead) dueNow() (list []dueMessage) {
+func (l *shardLead) dueNow() (list []shard.Due) {
 	l.g.read(func(m machine) {
-		m.(*shardMachine).Due(func(id uint64, message *shoalpb.Message, pick *shoalpb.Pick) bool {
-			list = append(list, dueMessage{id, message, pick})
+		m.(*shardMachine).Due(func(d shard.Due) bool {
+			list = append(list, d)
 			return len(list) < dispatchPage
 		})
 	})
@@ -43,10 +39,10 @@ func (l *shardLead) dueNow() (list []dueMessage) {
 }
 
 // dispatch reports whether all of list is done.
-func (l *shardLead) dispatch(ctx context.Context, list []dueMessage) bool {
+func (l *shardLead) dispatch(ctx context.Context, list []shard.Due) bool {
 	results := make(chan error, len(list))
 	for _, d := range list {
-		p := l.n.matchDue(d)
+		p := l.matchDue(d)
 		if p == nil || !l.g.propose(ctx, &proposal{
 			data: encodeProposal(&shoalpb.Proposal{Dispatch: p}),
 			done: func(_ result, err error) { results <- err },
@@ -68,10 +64,14 @@ func (l *shardLead) dispatch(ctx context.Context, list []dueMessage) bool {
 
 // matchDue decides where a due message goes. It returns nil if this node's lease
 // did not hold over the match: see link.route.
-func (n *Node) matchDue(d dueMessage) *shoalpb.Dispatch {
+func (l *shardLead) matchDue(d shard.Due) (p *shoalpb.Dispatch) {
+	n := l.n
 	expiry := n.lease.expiry()
-	t := n.routes.match(d.message.Topic)
-	p := n.targetsOfDue(d, t)
+	if d.Pick != nil {
+		p = l.memberOfDue(d)
+	} else {
+		p = n.targetsOfDue(d, n.routes.match(d.Message.Topic))
+	}
 	if bootTime() >= expiry {
 		return nil
 	}
@@ -80,19 +80,33 @@ func (n *Node) matchDue(d dueMessage) *shoalpb.Dispatch {
 
 // targetsOfDue are all that match, those of QoS 0 too: a due message has no
 // publisher who would send it once more beside the outbox.
-func (n *Node) targetsOfDue(d dueMessage, t *directory.Targets) *shoalpb.Dispatch {
-	p := &shoalpb.Dispatch{Due: d.id}
-	if d.pick != nil {
-		return p
-	}
+func (n *Node) targetsOfDue(d shard.Due, t *directory.Targets) *shoalpb.Dispatch {
+	p := &shoalpb.Dispatch{Due: d.ID}
 	for _, s := range t.Shards {
 		p.Targets = append(p.Targets, &shoalpb.Target{Group: s.Group})
 	}
 	for _, node := range t.Nodes {
 		p.Targets = append(p.Targets, &shoalpb.Target{Node: node.Node, Boot: node.Boot})
 	}
-	if d.message.Retain {
-		p.Retain = n.shardOf(d.message.Topic)
+	if d.Message.Retain {
+		p.Retain = n.shardOf(d.Message.Topic)
+	}
+	return p
+}
+
+// memberOfDue is where another member of a Shared Subscription may be, no target
+// if there is none. A shard whose members are all gone looks so in the directory
+// only a moment later; this one asks itself.
+func (l *shardLead) memberOfDue(d shard.Due) *shoalpb.Dispatch {
+	p := &shoalpb.Dispatch{Due: d.ID}
+	here := false
+	l.g.read(func(m machine) { here = m.(*shardMachine).CanTake(d.Pick.Share, d.QoS) })
+	share := l.n.share(d.Pick.Share)
+	if !here {
+		share.Candidates = slices.DeleteFunc(share.Candidates, func(c directory.ShareCandidate) bool { return c.Group == l.g.id })
+	}
+	if c := share.Pick(d.QoS, rand.Uint64()); c != nil {
+		p.Targets = []*shoalpb.Target{{Group: c.Group, Node: c.Node, Boot: c.Boot}}
 	}
 	return p
 }

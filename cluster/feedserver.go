@@ -79,7 +79,7 @@ func (l *shardLead) spread(messages []*shoalpb.Message) {
 	var all []shard.Volatile
 	l.g.read(func(m machine) {
 		for _, msg := range messages {
-			m.(*shardMachine).MatchVolatile(msg, func(v shard.Volatile) bool {
+			m.(*shardMachine).MatchVolatile(msg, nil, func(v shard.Volatile) bool {
 				all = append(all, v)
 				return true
 			})

@@ -462,7 +462,9 @@ type FilterRow struct {
 	// route is the outbox number of its latest route change.
 	Route uint64 `protobuf:"varint,1,opt,name=route,proto3" json:"route,omitempty"`
 	// filter, only if the key is its hash.
-	Filter        string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	Filter string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	// turn of a Shared Subscription's members.
+	Turn          uint64 `protobuf:"varint,3,opt,name=turn,proto3" json:"turn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -509,6 +511,13 @@ func (x *FilterRow) GetFilter() string {
 		return x.Filter
 	}
 	return ""
+}
+
+func (x *FilterRow) GetTurn() uint64 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
 }
 
 // OutboxRow is one unanswered outbox entry: a body or a route change. Key: its
@@ -741,7 +750,10 @@ type SessionRow struct {
 	Limits  *QueueLimits `protobuf:"bytes,18,opt,name=limits,proto3" json:"limits,omitempty"`
 	Replays []*ReplayRow `protobuf:"bytes,19,rep,name=replays,proto3" json:"replays,omitempty"`
 	// will_conn is the connection that left the Will of a detached session.
-	WillConn      uint64 `protobuf:"varint,20,opt,name=will_conn,json=willConn,proto3" json:"will_conn,omitempty"`
+	WillConn uint64 `protobuf:"varint,20,opt,name=will_conn,json=willConn,proto3" json:"will_conn,omitempty"`
+	// shares are the Shared Subscriptions that entries of queue came through; the
+	// queue names them by place.
+	Shares        []string `protobuf:"bytes,21,rep,name=shares,proto3" json:"shares,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -914,6 +926,13 @@ func (x *SessionRow) GetWillConn() uint64 {
 		return x.WillConn
 	}
 	return 0
+}
+
+func (x *SessionRow) GetShares() []string {
+	if x != nil {
+		return x.Shares
+	}
+	return nil
 }
 
 // ReplayRow is a replay of retained messages to one session.
@@ -1182,10 +1201,11 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\x10retained_expired\x18\x0f \x01(\x04R\x0fretainedExpired\"K\n" +
 	"\aBodyRow\x12+\n" +
 	"\amessage\x18\x01 \x01(\v2\x11.shoal.v1.MessageR\amessage\x12\x13\n" +
-	"\x05at_ms\x18\x02 \x01(\x04R\x04atMs\"9\n" +
+	"\x05at_ms\x18\x02 \x01(\x04R\x04atMs\"M\n" +
 	"\tFilterRow\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\x04R\x05route\x12\x16\n" +
-	"\x06filter\x18\x02 \x01(\tR\x06filter\"\x8a\x01\n" +
+	"\x06filter\x18\x02 \x01(\tR\x06filter\x12\x12\n" +
+	"\x04turn\x18\x03 \x01(\x04R\x04turn\"\x8a\x01\n" +
 	"\tOutboxRow\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\x04R\x04body\x12+\n" +
 	"\x05route\x18\x02 \x01(\v2\x15.shoal.v1.RouteChangeR\x05route\x12\x16\n" +
@@ -1198,7 +1218,7 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\x04body\x18\x01 \x01(\x04R\x04body\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x03 \x01(\x04R\x04conn\x12\"\n" +
-	"\x04pick\x18\x04 \x01(\v2\x0e.shoal.v1.PickR\x04pick\"\x8d\x05\n" +
+	"\x04pick\x18\x04 \x01(\v2\x0e.shoal.v1.PickR\x04pick\"\xa5\x05\n" +
 	"\n" +
 	"SessionRow\x12\x18\n" +
 	"\adurable\x18\x01 \x01(\bR\adurable\x12\x12\n" +
@@ -1223,7 +1243,8 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\x06client\x18\x11 \x01(\tR\x06client\x12-\n" +
 	"\x06limits\x18\x12 \x01(\v2\x15.shoal.v1.QueueLimitsR\x06limits\x12-\n" +
 	"\areplays\x18\x13 \x03(\v2\x13.shoal.v1.ReplayRowR\areplays\x12\x1b\n" +
-	"\twill_conn\x18\x14 \x01(\x04R\bwillConn\"\x97\x01\n" +
+	"\twill_conn\x18\x14 \x01(\x04R\bwillConn\x12\x16\n" +
+	"\x06shares\x18\x15 \x03(\tR\x06shares\"\x97\x01\n" +
 	"\tReplayRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12:\n" +
 	"\fsubscription\x18\x02 \x01(\v2\x16.shoal.v1.SubscriptionR\fsubscription\x12\x14\n" +

@@ -286,6 +286,7 @@ type Proposal struct {
 	Tick           *Tick           `protobuf:"bytes,4,opt,name=tick,proto3" json:"tick,omitempty"`
 	Page           *Page           `protobuf:"bytes,5,opt,name=page,proto3" json:"page,omitempty"`
 	Dispatch       *Dispatch       `protobuf:"bytes,6,opt,name=dispatch,proto3" json:"dispatch,omitempty"`
+	Relieve        *Relieve        `protobuf:"bytes,7,opt,name=relieve,proto3" json:"relieve,omitempty"`
 	// Of the directory:
 	Birth      *Birth      `protobuf:"bytes,8,opt,name=birth,proto3" json:"birth,omitempty"`
 	NodeUp     *NodeUp     `protobuf:"bytes,9,opt,name=node_up,json=nodeUp,proto3" json:"node_up,omitempty"`
@@ -367,6 +368,13 @@ func (x *Proposal) GetPage() *Page {
 func (x *Proposal) GetDispatch() *Dispatch {
 	if x != nil {
 		return x.Dispatch
+	}
+	return nil
+}
+
+func (x *Proposal) GetRelieve() *Relieve {
+	if x != nil {
+		return x.Relieve
 	}
 	return nil
 }
@@ -748,7 +756,10 @@ type Pick struct {
 	Share string `protobuf:"bytes,1,opt,name=share,proto3" json:"share,omitempty"`
 	// hint, if not 0, chooses the member, so that equal hints meet the same one
 	// as long as the members stay.
-	Hint          uint64 `protobuf:"varint,2,opt,name=hint,proto3" json:"hint,omitempty"`
+	Hint uint64 `protobuf:"varint,2,opt,name=hint,proto3" json:"hint,omitempty"`
+	// only: the message is for the member alone. It has been to those who match by
+	// themselves, and to another member who left it unfinished.
+	Only          bool `protobuf:"varint,3,opt,name=only,proto3" json:"only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -795,6 +806,13 @@ func (x *Pick) GetHint() uint64 {
 		return x.Hint
 	}
 	return 0
+}
+
+func (x *Pick) GetOnly() bool {
+	if x != nil {
+		return x.Only
+	}
+	return false
 }
 
 // Retain sets the retained message of a topic, or clears it if the payload is
@@ -1980,6 +1998,69 @@ func (x *Dispatch) GetRetain() uint32 {
 	return 0
 }
 
+// Relieve takes messages of a Shared Subscription that were never sent out of the
+// queue of a member that is not connected. They become due.
+type Relieve struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Client string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Share  string                 `protobuf:"bytes,2,opt,name=share,proto3" json:"share,omitempty"`
+	// limit is the number of messages to take, the oldest first.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Relieve) Reset() {
+	*x = Relieve{}
+	mi := &file_stream_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Relieve) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Relieve) ProtoMessage() {}
+
+func (x *Relieve) ProtoReflect() protoreflect.Message {
+	mi := &file_stream_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Relieve.ProtoReflect.Descriptor instead.
+func (*Relieve) Descriptor() ([]byte, []int) {
+	return file_stream_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Relieve) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Relieve) GetShare() string {
+	if x != nil {
+		return x.Share
+	}
+	return ""
+}
+
+func (x *Relieve) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 // Fence tells a shard that processes of nodes below min_boot are dead.
 type Fence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1992,7 +2073,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_stream_proto_msgTypes[23]
+	mi := &file_stream_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2085,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[23]
+	mi := &file_stream_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2098,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{23}
+	return file_stream_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Fence) GetNumber() uint64 {
@@ -2046,7 +2127,7 @@ type NodeBoot struct {
 
 func (x *NodeBoot) Reset() {
 	*x = NodeBoot{}
-	mi := &file_stream_proto_msgTypes[24]
+	mi := &file_stream_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2139,7 @@ func (x *NodeBoot) String() string {
 func (*NodeBoot) ProtoMessage() {}
 
 func (x *NodeBoot) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[24]
+	mi := &file_stream_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2152,7 @@ func (x *NodeBoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeBoot.ProtoReflect.Descriptor instead.
 func (*NodeBoot) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{24}
+	return file_stream_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeBoot) GetNode() string {
@@ -2101,7 +2182,7 @@ type OutboxAnswered struct {
 
 func (x *OutboxAnswered) Reset() {
 	*x = OutboxAnswered{}
-	mi := &file_stream_proto_msgTypes[25]
+	mi := &file_stream_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2194,7 @@ func (x *OutboxAnswered) String() string {
 func (*OutboxAnswered) ProtoMessage() {}
 
 func (x *OutboxAnswered) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[25]
+	mi := &file_stream_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2207,7 @@ func (x *OutboxAnswered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutboxAnswered.ProtoReflect.Descriptor instead.
 func (*OutboxAnswered) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{25}
+	return file_stream_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OutboxAnswered) GetTarget() *Target {
@@ -2169,7 +2250,7 @@ type BatchAnswer struct {
 
 func (x *BatchAnswer) Reset() {
 	*x = BatchAnswer{}
-	mi := &file_stream_proto_msgTypes[26]
+	mi := &file_stream_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2262,7 @@ func (x *BatchAnswer) String() string {
 func (*BatchAnswer) ProtoMessage() {}
 
 func (x *BatchAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[26]
+	mi := &file_stream_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2275,7 @@ func (x *BatchAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchAnswer.ProtoReflect.Descriptor instead.
 func (*BatchAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{26}
+	return file_stream_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BatchAnswer) GetRefusal() Refusal {
@@ -2245,7 +2326,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stream_proto_msgTypes[27]
+	mi := &file_stream_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2338,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[27]
+	mi := &file_stream_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2351,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{27}
+	return file_stream_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Answer) GetN() uint64 {
@@ -2324,7 +2405,7 @@ type OpenAnswer struct {
 
 func (x *OpenAnswer) Reset() {
 	*x = OpenAnswer{}
-	mi := &file_stream_proto_msgTypes[28]
+	mi := &file_stream_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2417,7 @@ func (x *OpenAnswer) String() string {
 func (*OpenAnswer) ProtoMessage() {}
 
 func (x *OpenAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[28]
+	mi := &file_stream_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2430,7 @@ func (x *OpenAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenAnswer.ProtoReflect.Descriptor instead.
 func (*OpenAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{28}
+	return file_stream_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OpenAnswer) GetPresent() bool {
@@ -2399,7 +2480,7 @@ type Owner struct {
 
 func (x *Owner) Reset() {
 	*x = Owner{}
-	mi := &file_stream_proto_msgTypes[29]
+	mi := &file_stream_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2492,7 @@ func (x *Owner) String() string {
 func (*Owner) ProtoMessage() {}
 
 func (x *Owner) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[29]
+	mi := &file_stream_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2505,7 @@ func (x *Owner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Owner.ProtoReflect.Descriptor instead.
 func (*Owner) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{29}
+	return file_stream_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Owner) GetNode() string {
@@ -2461,7 +2542,7 @@ type SubscribeAnswer struct {
 
 func (x *SubscribeAnswer) Reset() {
 	*x = SubscribeAnswer{}
-	mi := &file_stream_proto_msgTypes[30]
+	mi := &file_stream_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2554,7 @@ func (x *SubscribeAnswer) String() string {
 func (*SubscribeAnswer) ProtoMessage() {}
 
 func (x *SubscribeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[30]
+	mi := &file_stream_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2567,7 @@ func (x *SubscribeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeAnswer.ProtoReflect.Descriptor instead.
 func (*SubscribeAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{30}
+	return file_stream_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SubscribeAnswer) GetRoute() uint64 {
@@ -2514,7 +2595,7 @@ type UnsubscribeAnswer struct {
 
 func (x *UnsubscribeAnswer) Reset() {
 	*x = UnsubscribeAnswer{}
-	mi := &file_stream_proto_msgTypes[31]
+	mi := &file_stream_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +2607,7 @@ func (x *UnsubscribeAnswer) String() string {
 func (*UnsubscribeAnswer) ProtoMessage() {}
 
 func (x *UnsubscribeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[31]
+	mi := &file_stream_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +2620,7 @@ func (x *UnsubscribeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeAnswer.ProtoReflect.Descriptor instead.
 func (*UnsubscribeAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{31}
+	return file_stream_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UnsubscribeAnswer) GetExisted() []bool {
@@ -2557,14 +2638,15 @@ const file_stream_proto_rawDesc = "" +
 	"\x05Entry\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x19\n" +
 	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\x120\n" +
-	"\tproposals\x18\x03 \x03(\v2\x12.shoal.v1.ProposalR\tproposals\"\xcf\x04\n" +
+	"\tproposals\x18\x03 \x03(\v2\x12.shoal.v1.ProposalR\tproposals\"\xfc\x04\n" +
 	"\bProposal\x12%\n" +
 	"\x05batch\x18\x01 \x01(\v2\x0f.shoal.v1.BatchR\x05batch\x12%\n" +
 	"\x05fence\x18\x02 \x01(\v2\x0f.shoal.v1.FenceR\x05fence\x12A\n" +
 	"\x0foutbox_answered\x18\x03 \x01(\v2\x18.shoal.v1.OutboxAnsweredR\x0eoutboxAnswered\x12\"\n" +
 	"\x04tick\x18\x04 \x01(\v2\x0e.shoal.v1.TickR\x04tick\x12\"\n" +
 	"\x04page\x18\x05 \x01(\v2\x0e.shoal.v1.PageR\x04page\x12.\n" +
-	"\bdispatch\x18\x06 \x01(\v2\x12.shoal.v1.DispatchR\bdispatch\x12%\n" +
+	"\bdispatch\x18\x06 \x01(\v2\x12.shoal.v1.DispatchR\bdispatch\x12+\n" +
+	"\arelieve\x18\a \x01(\v2\x11.shoal.v1.RelieveR\arelieve\x12%\n" +
 	"\x05birth\x18\b \x01(\v2\x0f.shoal.v1.BirthR\x05birth\x12)\n" +
 	"\anode_up\x18\t \x01(\v2\x10.shoal.v1.NodeUpR\x06nodeUp\x12/\n" +
 	"\tnode_down\x18\n" +
@@ -2604,10 +2686,11 @@ const file_stream_proto_rawDesc = "" +
 	"\x06retain\x18\f \x01(\v2\x10.shoal.v1.RetainR\x06retain\"[\n" +
 	"\x06Append\x12+\n" +
 	"\amessage\x18\x01 \x01(\v2\x11.shoal.v1.MessageR\amessage\x12$\n" +
-	"\x05picks\x18\x02 \x03(\v2\x0e.shoal.v1.PickR\x05picks\"0\n" +
+	"\x05picks\x18\x02 \x03(\v2\x0e.shoal.v1.PickR\x05picks\"D\n" +
 	"\x04Pick\x12\x14\n" +
 	"\x05share\x18\x01 \x01(\tR\x05share\x12\x12\n" +
-	"\x04hint\x18\x02 \x01(\x04R\x04hint\"5\n" +
+	"\x04hint\x18\x02 \x01(\x04R\x04hint\x12\x12\n" +
+	"\x04only\x18\x03 \x01(\bR\x04only\"5\n" +
 	"\x06Retain\x12+\n" +
 	"\amessage\x18\x01 \x01(\v2\x11.shoal.v1.MessageR\amessage\"\xc5\x01\n" +
 	"\x04Open\x12\x16\n" +
@@ -2694,7 +2777,11 @@ const file_stream_proto_rawDesc = "" +
 	"\x03due\x18\x01 \x01(\x04R\x03due\x12*\n" +
 	"\atargets\x18\x02 \x03(\v2\x10.shoal.v1.TargetR\atargets\x12*\n" +
 	"\x05picks\x18\x03 \x03(\v2\x14.shoal.v1.TargetPickR\x05picks\x12\x16\n" +
-	"\x06retain\x18\x04 \x01(\rR\x06retain\"I\n" +
+	"\x06retain\x18\x04 \x01(\rR\x06retain\"M\n" +
+	"\aRelieve\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\tR\x05share\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"I\n" +
 	"\x05Fence\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12(\n" +
 	"\x05nodes\x18\x02 \x03(\v2\x12.shoal.v1.NodeBootR\x05nodes\"2\n" +
@@ -2768,7 +2855,7 @@ func file_stream_proto_rawDescGZIP() []byte {
 }
 
 var file_stream_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_stream_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_stream_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_stream_proto_goTypes = []any{
 	(QueuePolicy)(0),          // 0: shoal.v1.QueuePolicy
 	(Refusal)(0),              // 1: shoal.v1.Refusal
@@ -2796,85 +2883,87 @@ var file_stream_proto_goTypes = []any{
 	(*Tick)(nil),              // 23: shoal.v1.Tick
 	(*Page)(nil),              // 24: shoal.v1.Page
 	(*Dispatch)(nil),          // 25: shoal.v1.Dispatch
-	(*Fence)(nil),             // 26: shoal.v1.Fence
-	(*NodeBoot)(nil),          // 27: shoal.v1.NodeBoot
-	(*OutboxAnswered)(nil),    // 28: shoal.v1.OutboxAnswered
-	(*BatchAnswer)(nil),       // 29: shoal.v1.BatchAnswer
-	(*Answer)(nil),            // 30: shoal.v1.Answer
-	(*OpenAnswer)(nil),        // 31: shoal.v1.OpenAnswer
-	(*Owner)(nil),             // 32: shoal.v1.Owner
-	(*SubscribeAnswer)(nil),   // 33: shoal.v1.SubscribeAnswer
-	(*UnsubscribeAnswer)(nil), // 34: shoal.v1.UnsubscribeAnswer
-	(*Birth)(nil),             // 35: shoal.v1.Birth
-	(*NodeUp)(nil),            // 36: shoal.v1.NodeUp
-	(*NodeDown)(nil),          // 37: shoal.v1.NodeDown
-	(*Place)(nil),             // 38: shoal.v1.Place
-	(*SetNode)(nil),           // 39: shoal.v1.SetNode
-	(*RemoveNode)(nil),        // 40: shoal.v1.RemoveNode
-	(*Recover)(nil),           // 41: shoal.v1.Recover
-	(*Message)(nil),           // 42: shoal.v1.Message
-	(*Will)(nil),              // 43: shoal.v1.Will
-	(*Subscription)(nil),      // 44: shoal.v1.Subscription
+	(*Relieve)(nil),           // 26: shoal.v1.Relieve
+	(*Fence)(nil),             // 27: shoal.v1.Fence
+	(*NodeBoot)(nil),          // 28: shoal.v1.NodeBoot
+	(*OutboxAnswered)(nil),    // 29: shoal.v1.OutboxAnswered
+	(*BatchAnswer)(nil),       // 30: shoal.v1.BatchAnswer
+	(*Answer)(nil),            // 31: shoal.v1.Answer
+	(*OpenAnswer)(nil),        // 32: shoal.v1.OpenAnswer
+	(*Owner)(nil),             // 33: shoal.v1.Owner
+	(*SubscribeAnswer)(nil),   // 34: shoal.v1.SubscribeAnswer
+	(*UnsubscribeAnswer)(nil), // 35: shoal.v1.UnsubscribeAnswer
+	(*Birth)(nil),             // 36: shoal.v1.Birth
+	(*NodeUp)(nil),            // 37: shoal.v1.NodeUp
+	(*NodeDown)(nil),          // 38: shoal.v1.NodeDown
+	(*Place)(nil),             // 39: shoal.v1.Place
+	(*SetNode)(nil),           // 40: shoal.v1.SetNode
+	(*RemoveNode)(nil),        // 41: shoal.v1.RemoveNode
+	(*Recover)(nil),           // 42: shoal.v1.Recover
+	(*Message)(nil),           // 43: shoal.v1.Message
+	(*Will)(nil),              // 44: shoal.v1.Will
+	(*Subscription)(nil),      // 45: shoal.v1.Subscription
 }
 var file_stream_proto_depIdxs = []int32{
 	4,  // 0: shoal.v1.Entry.proposals:type_name -> shoal.v1.Proposal
 	5,  // 1: shoal.v1.Proposal.batch:type_name -> shoal.v1.Batch
-	26, // 2: shoal.v1.Proposal.fence:type_name -> shoal.v1.Fence
-	28, // 3: shoal.v1.Proposal.outbox_answered:type_name -> shoal.v1.OutboxAnswered
+	27, // 2: shoal.v1.Proposal.fence:type_name -> shoal.v1.Fence
+	29, // 3: shoal.v1.Proposal.outbox_answered:type_name -> shoal.v1.OutboxAnswered
 	23, // 4: shoal.v1.Proposal.tick:type_name -> shoal.v1.Tick
 	24, // 5: shoal.v1.Proposal.page:type_name -> shoal.v1.Page
 	25, // 6: shoal.v1.Proposal.dispatch:type_name -> shoal.v1.Dispatch
-	35, // 7: shoal.v1.Proposal.birth:type_name -> shoal.v1.Birth
-	36, // 8: shoal.v1.Proposal.node_up:type_name -> shoal.v1.NodeUp
-	37, // 9: shoal.v1.Proposal.node_down:type_name -> shoal.v1.NodeDown
-	38, // 10: shoal.v1.Proposal.place:type_name -> shoal.v1.Place
-	39, // 11: shoal.v1.Proposal.set_node:type_name -> shoal.v1.SetNode
-	40, // 12: shoal.v1.Proposal.remove_node:type_name -> shoal.v1.RemoveNode
-	41, // 13: shoal.v1.Proposal.recover:type_name -> shoal.v1.Recover
-	6,  // 14: shoal.v1.Batch.commands:type_name -> shoal.v1.Command
-	7,  // 15: shoal.v1.Command.append:type_name -> shoal.v1.Append
-	10, // 16: shoal.v1.Command.open:type_name -> shoal.v1.Open
-	12, // 17: shoal.v1.Command.close:type_name -> shoal.v1.Close
-	13, // 18: shoal.v1.Command.drained:type_name -> shoal.v1.Drained
-	14, // 19: shoal.v1.Command.subscribe:type_name -> shoal.v1.Subscribe
-	15, // 20: shoal.v1.Command.unsubscribe:type_name -> shoal.v1.Unsubscribe
-	16, // 21: shoal.v1.Command.received:type_name -> shoal.v1.Received
-	19, // 22: shoal.v1.Command.released:type_name -> shoal.v1.Released
-	20, // 23: shoal.v1.Command.release:type_name -> shoal.v1.Release
-	21, // 24: shoal.v1.Command.ack:type_name -> shoal.v1.Ack
-	22, // 25: shoal.v1.Command.route:type_name -> shoal.v1.RouteChange
-	9,  // 26: shoal.v1.Command.retain:type_name -> shoal.v1.Retain
-	42, // 27: shoal.v1.Append.message:type_name -> shoal.v1.Message
-	8,  // 28: shoal.v1.Append.picks:type_name -> shoal.v1.Pick
-	42, // 29: shoal.v1.Retain.message:type_name -> shoal.v1.Message
-	43, // 30: shoal.v1.Open.will:type_name -> shoal.v1.Will
-	11, // 31: shoal.v1.Open.limits:type_name -> shoal.v1.QueueLimits
-	0,  // 32: shoal.v1.QueueLimits.policy:type_name -> shoal.v1.QueuePolicy
-	44, // 33: shoal.v1.Subscribe.subscriptions:type_name -> shoal.v1.Subscription
-	42, // 34: shoal.v1.Received.message:type_name -> shoal.v1.Message
-	18, // 35: shoal.v1.Received.targets:type_name -> shoal.v1.Target
-	17, // 36: shoal.v1.Received.picks:type_name -> shoal.v1.TargetPick
-	18, // 37: shoal.v1.TargetPick.target:type_name -> shoal.v1.Target
-	8,  // 38: shoal.v1.TargetPick.pick:type_name -> shoal.v1.Pick
-	42, // 39: shoal.v1.Page.messages:type_name -> shoal.v1.Message
-	18, // 40: shoal.v1.Dispatch.targets:type_name -> shoal.v1.Target
-	17, // 41: shoal.v1.Dispatch.picks:type_name -> shoal.v1.TargetPick
-	27, // 42: shoal.v1.Fence.nodes:type_name -> shoal.v1.NodeBoot
-	18, // 43: shoal.v1.OutboxAnswered.target:type_name -> shoal.v1.Target
-	30, // 44: shoal.v1.OutboxAnswered.refused:type_name -> shoal.v1.Answer
-	1,  // 45: shoal.v1.BatchAnswer.refusal:type_name -> shoal.v1.Refusal
-	30, // 46: shoal.v1.BatchAnswer.answers:type_name -> shoal.v1.Answer
-	18, // 47: shoal.v1.BatchAnswer.full:type_name -> shoal.v1.Target
-	2,  // 48: shoal.v1.Answer.code:type_name -> shoal.v1.Code
-	31, // 49: shoal.v1.Answer.open:type_name -> shoal.v1.OpenAnswer
-	33, // 50: shoal.v1.Answer.subscribe:type_name -> shoal.v1.SubscribeAnswer
-	34, // 51: shoal.v1.Answer.unsubscribe:type_name -> shoal.v1.UnsubscribeAnswer
-	32, // 52: shoal.v1.OpenAnswer.former:type_name -> shoal.v1.Owner
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	26, // 7: shoal.v1.Proposal.relieve:type_name -> shoal.v1.Relieve
+	36, // 8: shoal.v1.Proposal.birth:type_name -> shoal.v1.Birth
+	37, // 9: shoal.v1.Proposal.node_up:type_name -> shoal.v1.NodeUp
+	38, // 10: shoal.v1.Proposal.node_down:type_name -> shoal.v1.NodeDown
+	39, // 11: shoal.v1.Proposal.place:type_name -> shoal.v1.Place
+	40, // 12: shoal.v1.Proposal.set_node:type_name -> shoal.v1.SetNode
+	41, // 13: shoal.v1.Proposal.remove_node:type_name -> shoal.v1.RemoveNode
+	42, // 14: shoal.v1.Proposal.recover:type_name -> shoal.v1.Recover
+	6,  // 15: shoal.v1.Batch.commands:type_name -> shoal.v1.Command
+	7,  // 16: shoal.v1.Command.append:type_name -> shoal.v1.Append
+	10, // 17: shoal.v1.Command.open:type_name -> shoal.v1.Open
+	12, // 18: shoal.v1.Command.close:type_name -> shoal.v1.Close
+	13, // 19: shoal.v1.Command.drained:type_name -> shoal.v1.Drained
+	14, // 20: shoal.v1.Command.subscribe:type_name -> shoal.v1.Subscribe
+	15, // 21: shoal.v1.Command.unsubscribe:type_name -> shoal.v1.Unsubscribe
+	16, // 22: shoal.v1.Command.received:type_name -> shoal.v1.Received
+	19, // 23: shoal.v1.Command.released:type_name -> shoal.v1.Released
+	20, // 24: shoal.v1.Command.release:type_name -> shoal.v1.Release
+	21, // 25: shoal.v1.Command.ack:type_name -> shoal.v1.Ack
+	22, // 26: shoal.v1.Command.route:type_name -> shoal.v1.RouteChange
+	9,  // 27: shoal.v1.Command.retain:type_name -> shoal.v1.Retain
+	43, // 28: shoal.v1.Append.message:type_name -> shoal.v1.Message
+	8,  // 29: shoal.v1.Append.picks:type_name -> shoal.v1.Pick
+	43, // 30: shoal.v1.Retain.message:type_name -> shoal.v1.Message
+	44, // 31: shoal.v1.Open.will:type_name -> shoal.v1.Will
+	11, // 32: shoal.v1.Open.limits:type_name -> shoal.v1.QueueLimits
+	0,  // 33: shoal.v1.QueueLimits.policy:type_name -> shoal.v1.QueuePolicy
+	45, // 34: shoal.v1.Subscribe.subscriptions:type_name -> shoal.v1.Subscription
+	43, // 35: shoal.v1.Received.message:type_name -> shoal.v1.Message
+	18, // 36: shoal.v1.Received.targets:type_name -> shoal.v1.Target
+	17, // 37: shoal.v1.Received.picks:type_name -> shoal.v1.TargetPick
+	18, // 38: shoal.v1.TargetPick.target:type_name -> shoal.v1.Target
+	8,  // 39: shoal.v1.TargetPick.pick:type_name -> shoal.v1.Pick
+	43, // 40: shoal.v1.Page.messages:type_name -> shoal.v1.Message
+	18, // 41: shoal.v1.Dispatch.targets:type_name -> shoal.v1.Target
+	17, // 42: shoal.v1.Dispatch.picks:type_name -> shoal.v1.TargetPick
+	28, // 43: shoal.v1.Fence.nodes:type_name -> shoal.v1.NodeBoot
+	18, // 44: shoal.v1.OutboxAnswered.target:type_name -> shoal.v1.Target
+	31, // 45: shoal.v1.OutboxAnswered.refused:type_name -> shoal.v1.Answer
+	1,  // 46: shoal.v1.BatchAnswer.refusal:type_name -> shoal.v1.Refusal
+	31, // 47: shoal.v1.BatchAnswer.answers:type_name -> shoal.v1.Answer
+	18, // 48: shoal.v1.BatchAnswer.full:type_name -> shoal.v1.Target
+	2,  // 49: shoal.v1.Answer.code:type_name -> shoal.v1.Code
+	32, // 50: shoal.v1.Answer.open:type_name -> shoal.v1.OpenAnswer
+	34, // 51: shoal.v1.Answer.subscribe:type_name -> shoal.v1.SubscribeAnswer
+	35, // 52: shoal.v1.Answer.unsubscribe:type_name -> shoal.v1.UnsubscribeAnswer
+	33, // 53: shoal.v1.OpenAnswer.former:type_name -> shoal.v1.Owner
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_stream_proto_init() }
@@ -2891,7 +2980,7 @@ func file_stream_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stream_proto_rawDesc), len(file_stream_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

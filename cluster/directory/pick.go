@@ -89,8 +89,8 @@ func durableAttached(c *ShareCandidate) uint32 {
 }
 
 func durableMembers(c *ShareCandidate) uint32 {
-	if c.Node != "" {
-		return 0
+	if c.Node != "" || c.QoS == 0 {
+		return 0 // who subscribes with QoS 0 keeps nothing while away
 	}
 	return c.Members
 }

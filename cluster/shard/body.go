@@ -53,7 +53,7 @@ func (b *body) bytes() int { return int(b.size) + messageOverhead }
 // use adds a reference to the body in *b, which is made of message if there is
 // none yet: a message that nobody gets is never stored.
 func (m *Machine) use(b **body, message *shoalpb.Message) *body {
-	if *b == nil {
+	if *b == nil || (*b).refs == 0 { // it made room for its own second copy
 		m.bodySeq++
 		*b = newBody(message, m.bodySeq, m.clock)
 		m.gauges.bodies++

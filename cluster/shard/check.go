@@ -47,7 +47,8 @@ func checkProposal(p *shoalpb.Proposal) error {
 		return errNotForShard
 	}
 	switch set := isSet(p.Batch != nil) + isSet(p.Fence != nil) + isSet(p.OutboxAnswered != nil) +
-		isSet(p.Tick != nil) + isSet(p.Dispatch != nil) + isSet(p.Page != nil) + isSet(p.Recover != nil); {
+		isSet(p.Tick != nil) + isSet(p.Dispatch != nil) + isSet(p.Page != nil) + isSet(p.Recover != nil) +
+		isSet(p.Relieve != nil); {
 	case set != 1:
 		return fmt.Errorf("%d kinds at once: %w", set, errIncomplete)
 	case p.Batch != nil:
@@ -62,6 +63,8 @@ func checkProposal(p *shoalpb.Proposal) error {
 		return checkPage(p.Page)
 	case p.Recover != nil:
 		return checkRecover(p.Recover)
+	case p.Relieve != nil:
+		return known(p.Relieve)
 	default:
 		return checkOutboxAnswered(p.OutboxAnswered)
 	}
@@ -138,6 +141,11 @@ func checkCommand(c *shoalpb.Command, fromNode bool) error {
 	case c.Append != nil:
 		if err := known(c.Append); err != nil {
 			return err
+		}
+		for _, p := range c.Append.Picks {
+			if err := known(p); err != nil {
+				return err
+			}
 		}
 		return checkMessage(c.Append.Message)
 	case c.Retain != nil:

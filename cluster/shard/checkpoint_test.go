@@ -234,7 +234,7 @@ func TestReadsBesideEachOther(t *testing.T) {
 				return node == "X" && boot == 1
 			})
 			var reached []string
-			f.m.MatchVolatile(&shoalpb.Message{Topic: "t"}, func(v Volatile) bool {
+			f.m.MatchVolatile(&shoalpb.Message{Topic: "t"}, nil, func(v Volatile) bool {
 				if conns[v.Client] != v.Conn {
 					t.Errorf("%s has connection %d, not %d", v.Client, conns[v.Client], v.Conn)
 				}

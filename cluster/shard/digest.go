@@ -21,9 +21,13 @@ func (m *Machine) Digest() [32]byte {
 		d.add([]byte(s.client))
 		d.add(s.row(use))
 	}
-	m.filters.All(func(name string, f *filter) bool {
-		d.add([]byte(name))
-		d.add(f.row(use))
+	m.eachFilter(func(f *filter) bool {
+		d.add([]byte(f.name))
+		if sh := m.shares[f.name]; sh != nil {
+			d.add(sh.row(use))
+		} else {
+			d.add(f.row(use))
+		}
 		d.add([]byte{f.qos()})
 		return true
 	})

@@ -78,7 +78,9 @@ func (m *Machine) addDue(d *due) {
 	d.id = m.due.next
 	m.due.next++
 	m.due.add(d)
-	m.pin(d.body)
+	if d.pick == nil {
+		m.pin(d.body)
+	}
 	m.touch(d)
 	m.dueGrew()
 }
@@ -94,7 +96,9 @@ func (m *Machine) dueGrew() {
 func (m *Machine) removeDue(d *due) {
 	m.forget(d)
 	m.due.remove(d)
-	m.unpin(d.body)
+	if d.pick == nil {
+		m.unpin(d.body)
+	}
 }
 
 // waits tells that d is the Will of a connection that may still discard it.
@@ -108,12 +112,23 @@ func (m *Machine) waits(d *due) bool {
 
 // Due visits the messages that may be dispatched now, the oldest first. What
 // it yields is shared: read only.
-func (m *Machine) Due(yield func(id uint64, message *shoalpb.Message, pick *shoalpb.Pick) bool) {
+func (m *Machine) Due(yield func(Due) bool) {
 	for _, d := range m.due.list {
-		if d != nil && !m.waits(d) && !yield(d.id, d.body.message, d.pick) {
+		if d != nil && !m.waits(d) && !yield(Due{d.id, d.body.message, d.pick, d.body.qos}) {
 			return
 		}
 	}
+}
+
+// Due is a message that is to be dispatched.
+type Due struct {
+	ID uint64
+	// Message is nil if Pick is not and it has left memory.
+	Message *shoalpb.Message
+	// Pick, if not nil, is the Shared Subscription that it goes to alone.
+	Pick *shoalpb.Pick
+	// QoS with which it was published.
+	QoS uint8
 }
 
 // dispatch sends a due message on its way, once: a second Dispatch of it, or one
@@ -125,11 +140,27 @@ func (m *Machine) dispatch(c *shoalpb.Dispatch) {
 	}
 	m.removeDue(d)
 	b := d.body
+	if d.pick != nil {
+		m.dispatchPick(d, c.Targets)
+		m.drop(b)
+		return
+	}
 	m.distribute(&b, b.message, c.Targets, c.Picks, nil)
 	if c.Retain != 0 {
 		m.distributeRetained(&b, b.message, c.Retain, nil)
 	}
 	m.drop(d.body)
+}
+
+// dispatchPick gives a message to a member at the first of targets. Its contents
+// may have left memory.
+func (m *Machine) dispatchPick(d *due, targets []*shoalpb.Target) {
+	if len(targets) == 0 {
+		m.counters.NoMember++
+		return
+	}
+	b := d.body
+	m.distribute(&b, b.message, targets[:1], []*shoalpb.TargetPick{{Target: targets[0], Pick: d.pick}}, nil)
 }
 
 func (d *due) key() (bucket, name string) {

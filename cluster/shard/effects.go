@@ -27,6 +27,8 @@ type Effects struct {
 	ReplayMoved bool
 	// DeadlineMoved: NextDeadline may be earlier than before.
 	DeadlineMoved bool
+	// Stranded: Machine.Stranded may have more to visit.
+	Stranded bool
 }
 
 // ReadyRef is a session with new deliverable entries: see Machine.Entries.
@@ -78,7 +80,7 @@ func (e *Effects) Reset() {
 	e.Superseded = empty(e.Superseded)
 	e.OwnersChanged = empty(e.OwnersChanged)
 	e.OutboxGrew = empty(e.OutboxGrew)
-	e.DueGrew, e.DeadlineMoved, e.ReplayMoved = false, false, false
+	e.DueGrew, e.DeadlineMoved, e.ReplayMoved, e.Stranded = false, false, false, false
 }
 
 // empty keeps the array but nothing that it refers to.

@@ -24,8 +24,8 @@ func TestDueStaysInMemory(t *testing.T) {
 	small.RestoreBytes = 1
 	for name, m := range map[string]*Machine{"evicted": f.m, "restored": load(t, small, rows)} {
 		var id uint64
-		m.Due(func(due uint64, message *shoalpb.Message, _ *shoalpb.Pick) bool {
-			if id = due; message == nil {
+		m.Due(func(due Due) bool {
+			if id = due.ID; due.Message == nil {
 				t.Fatalf("%s: the message that is due is not in memory", name)
 			}
 			return true

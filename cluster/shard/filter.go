@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,8 +13,8 @@ import (
 type subscription struct {
 	session *session
 	filter  *filter
-	ids     *identifiers // the Subscription Identifier, or nil
-	place   uint32       // in filter.subs
+	from    *origin // the Subscription Identifier and the Shared Subscription, or nil
+	place   uint32  // in filter.subs
 	options options
 }
 
@@ -49,8 +50,8 @@ func (sub *subscription) row() *shoalpb.Subscription {
 		RetainAsPublished: sub.options&optRetainAsPublished != 0,
 		RetainHandling:    uint32(sub.options>>optRetainHandling) & 3,
 	}
-	if sub.ids != nil {
-		s.Identifier = (*sub.ids)[0]
+	if ids := sub.from.list(); ids != nil {
+		s.Identifier = ids[0]
 	}
 	return s
 }
@@ -58,7 +59,7 @@ func (sub *subscription) row() *shoalpb.Subscription {
 // filter is a Topic Filter with durable subscribers in this shard.
 type filter struct {
 	name string
-	subs []*subscription // in no order
+	subs []*subscription // in no order, if it is not shared
 	// qos1 and qos2 count the subs with that granted QoS.
 	qos1, qos2 uint32
 	// route is the outbox number of the latest route change.
@@ -118,16 +119,19 @@ func (m *Machine) subscribe(c *shoalpb.Subscribe) *shoalpb.Answer {
 func (m *Machine) replayFor(s *session, want *shoalpb.Subscription, existed bool, groups []uint32, i int) {
 	at, _ := s.find(want.Filter)
 	m.endReplay(s, s.subs[at]) // what it had begun was for the former options
+	if isShared(want.Filter) { // a Shared Subscription gets none (MQTT 5 §4.8.2)
+		return
+	}
 	if i < len(groups) && groups[i] != 0 && want.RetainHandling < 2 && !(existed && want.RetainHandling == 1) {
 		m.startReplay(s, s.subs[at], groups[i])
 	}
 }
 
-// refused tells what a shard takes no subscription for: Shared Subscriptions,
-// and what the front end should have refused.
+// refused tells what a shard takes no subscription for: the front end should
+// have refused it.
 func refused(s *shoalpb.Subscription) bool {
 	_, _, shared, err := topic.ParseShare(s.Filter)
-	return shared || err != nil
+	return shared && s.NoLocal || err != nil
 }
 
 // setSubscription adds or replaces one subscription and tells whether it was
@@ -146,6 +150,7 @@ func (m *Machine) setSubscription(s *session, want *shoalpb.Subscription) (*filt
 	} else {
 		m.change(m.filter(want.Filter), func(f *filter) {
 			s.subs = slices.Insert(s.subs, i, f.add(s, options))
+			m.enterShare(s.subs[i])
 		})
 		m.gauges.subscriptions++
 	}
@@ -154,21 +159,57 @@ func (m *Machine) setSubscription(s *session, want *shoalpb.Subscription) (*filt
 }
 
 func (sub *subscription) identify(identifier uint32) {
-	sub.ids = nil
+	sub.from = nil
 	if identifier != 0 {
-		sub.ids = &identifiers{identifier}
+		sub.from = &origin{ids: []uint32{identifier}}
+	}
+	if isShared(sub.filter.name) {
+		if sub.from == nil {
+			sub.from = &origin{}
+		}
+		sub.from.share = sub.filter.name
 	}
 }
 
 // filter returns the record of a filter, a new one without subscribers if there
 // is none.
 func (m *Machine) filter(name string) *filter {
-	if f, ok := m.filters.Lookup(name); ok {
+	if f := m.lookup(name); f != nil {
 		return f
 	}
 	f := &filter{name: strings.Clone(name)}
-	m.filters.Set(f.name, f)
+	if isShared(name) {
+		m.shares[f.name] = &share{filter: f}
+	} else {
+		m.filters.Set(f.name, f)
+	}
 	return f
+}
+
+// lookup returns the record of a filter, nil if there is none.
+func (m *Machine) lookup(name string) *filter {
+	if isShared(name) {
+		if sh := m.shares[name]; sh != nil {
+			return sh.filter
+		}
+		return nil
+	}
+	f, _ := m.filters.Lookup(name)
+	return f
+}
+
+// eachFilter visits all filters, in an order that depends on nothing but them.
+func (m *Machine) eachFilter(yield func(*filter) bool) {
+	more := true
+	m.filters.All(func(_ string, f *filter) bool {
+		more = yield(f)
+		return more
+	})
+	for _, name := range slices.Sorted(maps.Keys(m.shares)) {
+		if more = more && yield(m.shares[name].filter); !more {
+			return
+		}
+	}
 }
 
 // change changes who subscribes f, and how. If that changes the shard's route
@@ -176,6 +217,10 @@ func (m *Machine) filter(name string) *filter {
 func (m *Machine) change(f *filter, how func(*filter)) {
 	had, qos := len(f.subs) > 0, f.qos()
 	how(f)
+	if sh := m.shares[f.name]; sh != nil {
+		m.tellShare(sh)
+		return
+	}
 	has := len(f.subs) > 0
 	if has == had && f.qos() == qos {
 		return
@@ -196,19 +241,27 @@ func (m *Machine) tell(f *filter) {
 // add makes a subscription of f.
 func (f *filter) add(s *session, o options) *subscription {
 	sub := &subscription{session: s, filter: f, place: uint32(len(f.subs)), options: o}
-	f.subs = append(f.subs, sub)
 	f.count(o.qos(), 1)
+	if isShared(f.name) {
+		f.subs = enter(f.subs, sub)
+		return sub
+	}
+	f.subs = append(f.subs, sub)
 	return sub
 }
 
 // remove takes a subscription out of f.
 func (f *filter) remove(sub *subscription) {
+	f.count(sub.options.qos(), ^uint32(0))
+	if isShared(f.name) {
+		f.subs = leave(f.subs, sub)
+		return
+	}
 	last := len(f.subs) - 1
 	moved := f.subs[last]
 	f.subs[sub.place], moved.place = moved, sub.place
 	f.subs[last] = nil
 	f.subs = f.subs[:last]
-	f.count(sub.options.qos(), ^uint32(0))
 }
 
 func (m *Machine) unsubscribe(c *shoalpb.Unsubscribe) *shoalpb.Answer {
@@ -226,6 +279,9 @@ func (m *Machine) unsubscribe(c *shoalpb.Unsubscribe) *shoalpb.Answer {
 		sub := s.subs[i]
 		s.subs = slices.Delete(s.subs, i, i+1)
 		m.removeSubscription(sub)
+		if isShared(name) {
+			m.passUnsent(s, name, maxLimit)
+		}
 	}
 	return &shoalpb.Answer{Unsubscribe: a}
 }
@@ -233,7 +289,10 @@ func (m *Machine) unsubscribe(c *shoalpb.Unsubscribe) *shoalpb.Answer {
 func (m *Machine) removeSubscription(sub *subscription) {
 	m.gauges.subscriptions--
 	m.endReplay(sub.session, sub)
-	m.change(sub.filter, func(f *filter) { f.remove(sub) })
+	m.change(sub.filter, func(f *filter) {
+		f.remove(sub)
+		m.leaveShare(sub)
+	})
 }
 
 // unsubscribeAll ends all subscriptions with their session.

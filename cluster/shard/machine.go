@@ -49,8 +49,12 @@ type Machine struct {
 
 	sessions  map[string]*session
 	filters   topic.Trie[*filter]
-	outboxes  []*outbox // ascending by target
+	shares    map[string]*share // Shared Subscriptions
+	outboxes  []*outbox         // ascending by target
 	processes map[processKey]*process
+	// stranded are detached sessions that may have unsent entries of Shared
+	// Subscriptions: what there is to look at, and no part of the state.
+	stranded map[*session]struct{}
 	// held are the sessions with former owners.
 	held map[*session]struct{}
 	// known are limits that sessions share.
@@ -73,6 +77,8 @@ type Machine struct {
 	now     now
 	matcher *matcher
 	spare   []*queue
+	// movedShares have members that came or went in this entry.
+	movedShares []*share
 }
 
 // now is what the running Apply works on.
@@ -106,6 +112,8 @@ func New(c Config) *Machine {
 		sessions:  map[string]*session{},
 		processes: map[processKey]*process{},
 		held:      map[*session]struct{}{},
+		shares:    map[string]*share{},
+		stranded:  map[*session]struct{}{},
 		known:     map[limits]*limits{},
 		pinned:    map[*body]int{},
 		due:       newDueList(),
@@ -164,8 +172,11 @@ func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result,
 			m.page(p.Page)
 		case p.Recover != nil:
 			m.recover(p.Recover)
+		case p.Relieve != nil:
+			m.relieve(p.Relieve)
 		}
 	}
+	m.tellMoved()
 	m.now = now{}
 	return results, nil
 }

@@ -12,7 +12,7 @@ import (
 // ([MQTT-3.3.4-2], [MQTT-3.3.4-3]).
 type match struct {
 	session *session
-	ids     *identifiers
+	from    *origin
 	qos     uint8 // min(published, granted)
 	retain  bool
 }
@@ -61,33 +61,34 @@ func (mt *matcher) add(sub *subscription, message *shoalpb.Message) {
 			f := &mt.found[i]
 			f.qos = max(f.qos, qos)
 			f.retain = f.retain || retain
-			f.ids = f.ids.with(sub.ids)
+			f.from = f.from.with(sub.from)
 			return
 		}
 		mt.at[sub.session] = len(mt.found)
 	}
-	mt.found = append(mt.found, match{sub.session, sub.ids, qos, retain})
+	mt.found = append(mt.found, match{sub.session, sub.from, qos, retain})
 }
 
 // with returns the identifiers of two matches, ascending: the order must not
 // depend on that of the filters.
-func (ids *identifiers) with(more *identifiers) *identifiers {
+func (o *origin) with(more *origin) *origin {
 	switch {
 	case more == nil:
-		return ids
-	case ids == nil:
+		return o
+	case o == nil:
 		return more
 	}
-	all := slices.Concat(*ids, *more)
+	all := slices.Concat(o.ids, more.ids)
 	slices.Sort(all)
-	return &all
+	return &origin{ids: all}
 }
 
-func (ids *identifiers) list() []uint32 {
-	if ids == nil {
+// list returns the Subscription Identifiers.
+func (o *origin) list() []uint32 {
+	if o == nil {
 		return nil
 	}
-	return *ids
+	return o.ids
 }
 
 // clear forgets a message's matches.
@@ -107,7 +108,7 @@ func (f *match) volatile(message *shoalpb.Message) Volatile {
 		Conn:        s.conn,
 		Node:        s.owner.node,
 		Boot:        s.owner.boot,
-		Identifiers: f.ids.list(),
+		Identifiers: f.from.list(),
 		Retain:      f.retain,
 		Message:     message,
 	}

@@ -36,9 +36,9 @@ func (m *model) receive(s *modelSession, c *shoalpb.Received) *shoalpb.Answer {
 	for _, t := range c.Targets {
 		switch {
 		case t.Group == m.config.Group:
-			m.appendAll(c.Message)
+			m.appendAll(c.Message, picksOf(t, c.Picks))
 		case t.Node == "" || t.Boot >= m.minBoot[t.Node]:
-			n := m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: c.Message}})
+			n := m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: c.Message, Picks: picksOf(t, c.Picks)}})
 			x.waits[waitText(t, n)] = true
 		}
 	}

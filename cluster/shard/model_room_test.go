@@ -9,15 +9,7 @@ import (
 // enqueue gives an entry to a session if its queue's limits and policy let it,
 // and reports whether it was refused for the publisher to know.
 func (m *model) enqueue(s *modelSession, e *modelEntry) (rejected bool) {
-	messages, bytes := m.config.QueueEntries, m.config.QueueBytes
-	if l := s.limits; l != nil {
-		if l.Messages > 0 {
-			messages = int(l.Messages)
-		}
-		if l.Bytes > 0 {
-			bytes = int(l.Bytes)
-		}
-	}
+	messages, bytes := m.limitsOf(s)
 	size := func(list []*modelEntry) (sum int) {
 		for _, e := range list {
 			sum += contentBytes(e.message)
@@ -52,6 +44,19 @@ func (m *model) enqueue(s *modelSession, e *modelEntry) (rejected bool) {
 	s.queue = append(s.queue, e)
 	s.advance()
 	return false
+}
+
+func (m *model) limitsOf(s *modelSession) (messages, bytes int) {
+	messages, bytes = m.config.QueueEntries, m.config.QueueBytes
+	if l := s.limits; l != nil {
+		if l.Messages > 0 {
+			messages = int(l.Messages)
+		}
+		if l.Bytes > 0 {
+			bytes = int(l.Bytes)
+		}
+	}
+	return messages, bytes
 }
 
 // renumber closes the gaps between unsent entries when they are many.

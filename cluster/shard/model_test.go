@@ -22,6 +22,8 @@ type model struct {
 	nextDue  uint64
 	boxes    map[string]*modelBox
 	routes   map[string]*modelRoute
+	shares   map[string]*modelShare
+	moved    []string // shares whose members came or went in this entry
 }
 
 type modelSession struct {
@@ -44,6 +46,7 @@ type modelEntry struct {
 	qos              uint32
 	released, retain bool
 	ids              []uint32
+	share            string
 	message          *shoalpb.Message
 }
 
@@ -63,14 +66,15 @@ type modelBox struct {
 
 // modelRoute is what the directory was told last about a filter.
 type modelRoute struct {
-	qos uint32
-	n   uint64
+	qos   uint32
+	n     uint64
+	seats seats // of a Shared Subscription
 }
 
 func newModel(c Config) *model {
 	return &model{
 		config: c, sessions: map[string]*modelSession{}, streams: map[string]map[uint64]*shoalpb.Answer{},
-		minBoot: map[string]uint64{}, boxes: map[string]*modelBox{}, due: map[uint64]*modelDue{}, routes: map[string]*modelRoute{},
+		minBoot: map[string]uint64{}, boxes: map[string]*modelBox{}, due: map[uint64]*modelDue{}, routes: map[string]*modelRoute{}, shares: map[string]*modelShare{},
 	}
 }
 
@@ -89,10 +93,17 @@ func (m *model) apply(index uint64, e *shoalpb.Entry) (results []*shoalpb.BatchA
 		case p.Tick != nil: // the clock was all
 		case p.Dispatch != nil:
 			m.dispatch(p.Dispatch)
+		case p.Relieve != nil:
+			m.relieve(p.Relieve)
 		default:
 			m.answered(p.OutboxAnswered)
 		}
 		results = append(results, answer)
+	}
+	moved := m.moved
+	m.moved = nil
+	for _, f := range moved {
+		m.routeShare(f)
 	}
 	return results
 }
@@ -139,7 +150,7 @@ func (m *model) batch(b *shoalpb.Batch, conn uint64) *shoalpb.BatchAnswer {
 func (m *model) command(b *shoalpb.Batch, c *shoalpb.Command, conn uint64) *shoalpb.Answer {
 	switch {
 	case c.Append != nil:
-		if m.appendAll(c.Append.Message) && b.Node != "" {
+		if m.appendAll(c.Append.Message, c.Append.Picks) && b.Node != "" {
 			return refuse(shoalpb.Code_CODE_QUEUE_FULL)
 		}
 		return nil
@@ -169,8 +180,12 @@ func (m *model) command(b *shoalpb.Batch, c *shoalpb.Command, conn uint64) *shoa
 		a := &shoalpb.UnsubscribeAnswer{}
 		for _, f := range c.Unsubscribe.Filters {
 			a.Existed = append(a.Existed, s.subs[f] != nil)
+			was := s.subs[f] != nil
 			delete(s.subs, f)
 			m.route(f)
+			if was && isShared(f) {
+				m.passUnsent(s, f, maxLimit)
+			}
 		}
 		return &shoalpb.Answer{Unsubscribe: a}
 	case c.Received != nil:
@@ -238,6 +253,7 @@ func (m *model) open(o *shoalpb.Open, owner *shoalpb.Owner) *shoalpb.Answer {
 		s.durable = o.ExpiryS > 0
 	}
 	s.owner, s.expiry, s.window, s.limits = owner, o.ExpiryS, max(o.Window, 1), o.Limits
+	m.attend(s)
 	s.will = o.Will
 	s.openHi = s.sentHi
 	s.advance()
@@ -282,6 +298,7 @@ func (m *model) end(s *modelSession) {
 		delete(s.subs, f)
 		m.route(f)
 	}
+	m.passOn(slices.DeleteFunc(s.queue, func(e *modelEntry) bool { return !m.passes(s, e) }))
 	*s = modelSession{client: s.client, owner: s.owner, former: s.former, subs: map[string]*shoalpb.Subscription{}}
 }
 
@@ -291,7 +308,7 @@ func (m *model) subscribe(s *modelSession, c *shoalpb.Subscribe) *shoalpb.Answer
 		if len(s.subs)+len(c.Subscriptions) > m.config.Subscriptions {
 			return refuse(shoalpb.Code_CODE_QUOTA)
 		}
-		if _, _, shared, err := topic.ParseShare(sub.Filter); shared || err != nil {
+		if _, _, shared, err := topic.ParseShare(sub.Filter); shared && sub.NoLocal || err != nil {
 			return refuse(shoalpb.Code_CODE_QUOTA)
 		}
 	}
@@ -306,6 +323,10 @@ func (m *model) subscribe(s *modelSession, c *shoalpb.Subscribe) *shoalpb.Answer
 
 // route tells the directory of a filter if what it was told is not so any more.
 func (m *model) route(filter string) {
+	if isShared(filter) {
+		m.routeShare(filter)
+		return
+	}
 	has, qos := false, uint32(0)
 	for _, s := range m.sessions {
 		if sub := s.subs[filter]; sub != nil {
@@ -319,7 +340,7 @@ func (m *model) route(filter string) {
 	n := m.push(&shoalpb.Target{}, &shoalpb.Command{Route: &shoalpb.RouteChange{Filter: filter, Present: has, Qos: qos}})
 	delete(m.routes, filter)
 	if has {
-		m.routes[filter] = &modelRoute{qos, n}
+		m.routes[filter] = &modelRoute{qos: qos, n: n}
 	}
 }
 
@@ -336,21 +357,25 @@ func (m *model) push(t *shoalpb.Target, c *shoalpb.Command) uint64 {
 
 // appendAll gives a message to all sessions that match, and tells whether one
 // refused it.
-func (m *model) appendAll(msg *shoalpb.Message) (rejected bool) {
+func (m *model) appendAll(msg *shoalpb.Message, picks []*shoalpb.Pick) (rejected bool) {
 	until := uint64(never)
 	if msg.ExpiryMs != nil {
 		until = m.clock + *msg.ExpiryMs
 	}
-	return m.appendUntil(msg, until)
+	return m.appendUntil(msg, until, picks)
 }
 
 // appendUntil is appendAll for a message that expires at until.
-func (m *model) appendUntil(msg *shoalpb.Message, until uint64) (rejected bool) {
+func (m *model) appendUntil(msg *shoalpb.Message, until uint64, picks []*shoalpb.Pick) (rejected bool) {
+	only := len(picks) > 0 && picks[0].Only
 	for _, s := range m.sessions {
+		if only {
+			break
+		}
 		e := &modelEntry{message: msg, until: until}
 		matched := false
 		for _, sub := range s.subs {
-			if !topic.MatchOne(sub.Filter, msg.Topic) || sub.NoLocal && s.client == msg.Publisher {
+			if isShared(sub.Filter) || !topic.MatchOne(sub.Filter, msg.Topic) || sub.NoLocal && s.client == msg.Publisher {
 				continue
 			}
 			matched = true
@@ -367,6 +392,9 @@ func (m *model) appendUntil(msg *shoalpb.Message, until uint64) (rejected bool) 
 		if m.enqueue(s, e) {
 			rejected = true
 		}
+	}
+	for _, p := range picks {
+		rejected = m.pick(p, msg, until) || rejected
 	}
 	return rejected
 }

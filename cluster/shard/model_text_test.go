@@ -21,8 +21,8 @@ func (m *model) lines() (lines []string) {
 			lines = append(lines, fmt.Sprintf("session %s sub %s", s.client, subText(sub)))
 		}
 		for _, e := range s.queue {
-			lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s",
-				s.client, e.seq, e.qos, e.released, e.retain, e.ids, e.message.Payload))
+			lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s %s",
+				s.client, e.seq, e.qos, e.released, e.retain, e.ids, e.share, e.message.Payload))
 		}
 		for i, x := range s.exchanges {
 			waits := slices.Sorted(maps.Keys(x.waits))
@@ -30,10 +30,10 @@ func (m *model) lines() (lines []string) {
 		}
 	}
 	for id, d := range m.due {
-		lines = append(lines, fmt.Sprintf("due %d %s of %s %d until %d", id, d.message.Payload, d.client, d.conn, d.until))
+		lines = append(lines, fmt.Sprintf("due %d %s of %s %d%s until %d", id, d.message.Payload, d.client, d.conn, d.share, d.until))
 	}
 	for f, r := range m.routes {
-		lines = append(lines, fmt.Sprintf("filter %s q%d n%d", f, r.qos, r.n))
+		lines = append(lines, fmt.Sprintf("filter %s q%d n%d %v", f, r.qos, r.n, m.turnOf(f)))
 	}
 	for _, b := range m.boxes {
 		for n, c := range b.list {
@@ -65,19 +65,27 @@ func stateLines(t failer, m *Machine, rows memRows) (lines []string) {
 				if message == nil {
 					message, _ = rows.message(t, r.body.seq)
 				}
-				lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s", s.client, seq, r.flag.qos(),
-					r.flag&refReleased != 0, r.flag&refRetain != 0, r.ids.list(), message.Payload))
+				lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s %s", s.client, seq, r.flag.qos(),
+					r.flag&refReleased != 0, r.flag&refRetain != 0, r.from.list(), shareText(r.from), message.Payload))
 			}
 		}
 		lines = append(lines, exchangeLines(s)...)
 	}
 	for _, d := range m.due.list {
 		if d != nil {
-			lines = append(lines, fmt.Sprintf("due %d %s of %s %d until %d", d.id, d.body.message.Payload, d.client, d.conn, d.body.until))
+			message := d.body.message
+			if message == nil {
+				message, _ = rows.message(t, d.body.seq)
+			}
+			lines = append(lines, fmt.Sprintf("due %d %s of %s %d%s until %d", d.id, message.Payload, d.client, d.conn, d.pick.GetShare(), d.body.until))
 		}
 	}
-	m.filters.All(func(name string, f *filter) bool {
-		lines = append(lines, fmt.Sprintf("filter %s q%d n%d", name, f.qos(), f.route))
+	m.eachFilter(func(f *filter) bool {
+		turn := uint64(0)
+		if sh := m.shares[f.name]; sh != nil {
+			turn = sh.turn
+		}
+		lines = append(lines, fmt.Sprintf("filter %s q%d n%d %v", f.name, f.qos(), f.route, turn))
 		return true
 	})
 	m.OutboxTargets(func(target *shoalpb.Target) bool {
@@ -89,6 +97,20 @@ func stateLines(t failer, m *Machine, rows memRows) (lines []string) {
 	})
 	sort.Strings(lines)
 	return lines
+}
+
+func shareText(o *origin) string {
+	if o == nil {
+		return ""
+	}
+	return o.share
+}
+
+func (m *model) turnOf(share string) uint64 {
+	if sh := m.shares[share]; sh != nil {
+		return sh.turn
+	}
+	return 0
 }
 
 func exchangeLines(s *session) (lines []string) {
@@ -131,7 +153,7 @@ func subText(s *shoalpb.Subscription) string {
 
 func commandText(c *shoalpb.Command) string {
 	if r := c.Route; r != nil {
-		return fmt.Sprintf("route %s %v q%d", r.Filter, r.Present, r.Qos)
+		return fmt.Sprintf("route %s %v q%d %d,%d", r.Filter, r.Present, r.Qos, r.Members, r.Attached)
 	}
 	return string(c.Append.Message.Payload)
 }

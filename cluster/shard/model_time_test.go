@@ -14,6 +14,7 @@ type modelDue struct {
 	until   uint64
 	client  string
 	conn    uint64
+	share   string // of a message that goes to another member
 }
 
 // deadlines are when the Will of a detached session is due, and when it ends.
@@ -56,6 +57,7 @@ func (m *model) pass() {
 // never.
 func (m *model) detach(s *modelSession, discard bool) {
 	s.willConn, s.owner, s.detached = s.owner.Conn, nil, m.clock
+	m.attend(s)
 	switch {
 	case discard:
 		s.will = nil
@@ -71,7 +73,7 @@ func (m *model) makeDue(s *modelSession) {
 		until = m.clock + *e
 	}
 	m.nextDue++
-	m.due[m.nextDue] = &modelDue{s.will.Message, until, s.client, s.willConn}
+	m.due[m.nextDue] = &modelDue{message: s.will.Message, until: until, client: s.client, conn: s.willConn}
 	s.will = nil
 }
 
@@ -93,19 +95,26 @@ func (m *model) dispatch(c *shoalpb.Dispatch) {
 	}
 	delete(m.due, c.Due)
 	for _, t := range c.Targets {
+		picks := picksOf(t, c.Picks)
+		if d.share != "" {
+			picks = []*shoalpb.Pick{{Share: d.share, Only: true}}
+		}
 		switch {
 		case t.Group == m.config.Group:
-			m.appendUntil(d.message, d.until)
+			m.appendUntil(d.message, d.until, picks)
 		case t.Node == "" || t.Boot >= m.minBoot[t.Node]:
-			m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: d.message}})
+			m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: d.message, Picks: picks}})
+		}
+		if d.share != "" {
+			break
 		}
 	}
 }
 
 // checkDue compares what may be dispatched.
 func (m *model) checkDue(of *Machine) (got, want []uint64) {
-	of.Due(func(id uint64, _ *shoalpb.Message, _ *shoalpb.Pick) bool {
-		got = append(got, id)
+	of.Due(func(d Due) bool {
+		got = append(got, d.ID)
 		return true
 	})
 	for id, d := range m.due {

@@ -18,46 +18,56 @@ func (m *Machine) appendCommand(c *shoalpb.Append) *shoalpb.Answer {
 // deliver gives a message to all sessions that match. *b is its body, if it is
 // stored already or is now. One that has expired counts as queued and expired
 // ([MQTT-3.3.2-5]). It reports whether a session rejected it.
-func (m *Machine) deliver(b **body, message *shoalpb.Message, _ []*shoalpb.Pick) (rejected bool) {
+func (m *Machine) deliver(b **body, message *shoalpb.Message, picks []*shoalpb.Pick) (rejected bool) {
 	m.counters.Appended++
 	if *b != nil { // it has waited
 		message = (*b).remaining(m.clock)
 	}
-	expired := message.ExpiryMs != nil && *message.ExpiryMs == 0
-	found := m.matcher.match(m, message)
-	for i := range found {
-		f := &found[i]
-		switch {
-		case f.qos == 0 && !expired:
-			m.sendVolatile(f, message)
-			continue
-		case expired:
-			m.counters.Enqueued += uint64(min(f.qos, 1))
-			m.counters.Expired += uint64(min(f.qos, 1))
-			continue
+	if len(picks) == 0 || !picks[0].Only {
+		found := m.matcher.match(m, message)
+		for i := range found {
+			rejected = m.give(b, message, &found[i]) || rejected
 		}
-		flag := refFlag(f.qos)
-		if f.retain {
-			flag |= refRetain
-		}
-		before := f.session.nextSeq
-		if m.enqueue(f.session, b, message, f.ids, flag) {
-			rejected = true
-		}
-		if message.Retain && f.session.nextSeq > before {
-			f.session.seenLive(message)
-		}
+		m.matcher.clear()
 	}
-	m.matcher.clear()
+	for _, p := range picks {
+		rejected = m.deliverPick(b, message, p) || rejected
+	}
+	return rejected
+}
+
+// give gives a message to one session. message is nil if it has left memory;
+// then *b is its body.
+func (m *Machine) give(b **body, message *shoalpb.Message, f *match) (rejected bool) {
+	expired := *b != nil && (*b).expired(m.clock) || *b == nil && message.ExpiryMs != nil && *message.ExpiryMs == 0
+	switch {
+	case expired:
+		m.counters.Enqueued += uint64(min(f.qos, 1))
+		m.counters.Expired += uint64(min(f.qos, 1))
+		return false
+	case f.qos == 0:
+		m.sendVolatile(f, message)
+		return false
+	}
+	flag := refFlag(f.qos)
+	if f.retain {
+		flag |= refRetain
+	}
+	before := f.session.nextSeq
+	rejected = m.enqueue(f.session, b, message, f.from, flag)
+	if !f.from.isShared() && message.Retain && f.session.nextSeq > before {
+		f.session.seenLive(message)
+	}
 	return rejected
 }
 
 // sendVolatile hands a delivery of QoS 0 to the leader, who may lose it.
 func (m *Machine) sendVolatile(f *match, message *shoalpb.Message) {
-	if f.session.owner == nil {
+	s := f.session
+	if s.owner == nil || message == nil {
 		return
 	}
-	if s := f.session; message.Retain && s.extra != nil && len(s.extra.replays) > 0 {
+	if !f.from.isShared() && message.Retain && s.extra != nil && len(s.extra.replays) > 0 {
 		m.touch(s)
 		s.seenLive(message)
 	}

@@ -22,13 +22,18 @@ type queue struct {
 
 // ref is one entry of a queue: 24 bytes.
 type ref struct {
-	body *body // nil if finished
-	ids  *identifiers
+	body *body   // nil if finished
+	from *origin // nil: no identifiers, not shared
 	flag refFlag
 }
 
-// identifiers are Subscription Identifiers, shared and never changed.
-type identifiers []uint32
+// origin is what entries came through; it is shared and never changed.
+type origin struct {
+	ids   []uint32 // Subscription Identifiers
+	share string   // the Shared Subscription, if it was one
+}
+
+func (o *origin) isShared() bool { return o != nil && o.share != "" }
 
 // refFlag holds the QoS of delivery and two flags.
 type refFlag uint8
@@ -38,6 +43,7 @@ const (
 	refReleased refFlag = 1 << 2 // PUBREC came
 	refRetain   refFlag = 1 << 3 // RETAIN flag to send
 	refHasIDs   refFlag = 1 << 4 // in rows alone: identifiers follow
+	refIsShared refFlag = 1 << 5 // in rows alone: the Shared Subscription follows
 )
 
 func (f refFlag) qos() uint8 { return uint8(f & refQoS) }
@@ -71,9 +77,9 @@ func (q *queue) trim() bool {
 // enqueue adds a reference to the body in *b, made of message if missing. If the
 // session's queue is full its policy decides what is lost, and counted; rejected
 // says that it was the new message, and that the publisher is to be told.
-func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, ids *identifiers, flag refFlag) (rejected bool) {
+func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, from *origin, flag refFlag) (rejected bool) {
 	m.touch(s)
-	size := contentBytes(message)
+	_, _, size := m.published(*b, message)
 	if !m.room(s, size) {
 		s.more().dropped++
 		if rejected = m.limitsOf(s).policy == shoalpb.QueuePolicy_QUEUE_POLICY_REJECT; rejected {
@@ -88,7 +94,7 @@ func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, ids *i
 		q = m.newQueue(s.nextSeq)
 		s.queue = q
 	}
-	q.refs = append(q.refs, ref{m.use(b, message), ids, flag})
+	q.refs = append(q.refs, ref{m.use(b, message), from, flag})
 	q.unfinished++
 	q.bytes += size
 	s.nextSeq++
@@ -96,6 +102,9 @@ func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, ids *i
 	m.counters.Enqueued++
 	if s.advance() {
 		m.ready(s)
+	}
+	if from.isShared() {
+		m.strand(s)
 	}
 	return false
 }
@@ -160,19 +169,26 @@ func (m *Machine) recycle(s *session) {
 	}
 }
 
-// discardQueue ends all entries together with their session.
+// discardQueue ends all entries together with their session. Those of a Shared
+// Subscription may go to another member.
 func (m *Machine) discardQueue(s *session) {
 	q := s.queue
 	if q == nil {
 		return
 	}
-	for _, r := range q.refs[q.head:] {
-		if r.body != nil {
-			m.drop(r.body)
+	ended := uint64(q.unfinished)
+	for i := range q.refs[q.head:] {
+		r := &q.refs[q.head+i]
+		if r.body == nil {
+			continue
 		}
+		if m.passOn(s, q.base+uint64(i), r) {
+			ended--
+		}
+		m.drop(r.body)
 	}
 	m.gauges.queued -= q.unfinished
-	m.counters.SessionEnded += uint64(q.unfinished)
+	m.counters.SessionEnded += ended
 	s.queue = nil
 }
 

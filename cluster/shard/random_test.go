@@ -257,7 +257,7 @@ func repeat(t *rapid.T, m *Machine, l logged) {
 	}
 	for _, p := range e.Proposals {
 		switch b, o := p.Batch, p.OutboxAnswered; {
-		case p.Dispatch != nil && m.due.find(p.Dispatch.Due) != nil:
+		case p.Relieve != nil, p.Dispatch != nil && m.due.find(p.Dispatch.Due) != nil:
 			return // it was not there then
 		case b != nil && !consumed(m, b):
 			return // what was ahead of a fence, or behind a gap, may be taken now

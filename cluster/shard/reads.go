@@ -32,7 +32,7 @@ func (m *Machine) Entries(client string, conn, after uint64, limit int, now uint
 			QoS:         r.flag.qos(),
 			Released:    r.flag&refReleased != 0,
 			Retain:      r.flag&refRetain != 0,
-			Identifiers: r.ids.list(),
+			Identifiers: r.from.list(),
 			Age:         time.Duration(r.body.age(now)) * time.Millisecond,
 			Message:     r.body.message,
 		}, r.body.stored()) {
@@ -83,17 +83,31 @@ func (m *Machine) ReceivedPending(client string, conn uint64, id uint32) (pendin
 }
 
 // MatchVolatile visits the deliveries of a message published with QoS 0 to
-// attached durable sessions, one for each.
-func (m *Machine) MatchVolatile(message *shoalpb.Message, yield func(Volatile) bool) {
+// attached durable sessions: one for each that matches, and one to a member of
+// each Shared Subscription picked. It returns the number of picks that met none.
+func (m *Machine) MatchVolatile(message *shoalpb.Message, picks []*shoalpb.Pick, yield func(Volatile) bool) (missed int) {
 	mt := matchers.Get().(*matcher)
 	defer matchers.Put(mt)
 	defer mt.clear()
 	found := mt.match(m, message)
 	for i := range found {
 		if found[i].session.owner != nil && !yield(found[i].volatile(message)) {
-			return
+			return missed
 		}
 	}
+	for _, p := range picks {
+		list, place := m.choose(m.shares[p.Share], p.Hint, 0, 0)
+		if list == nil {
+			missed++
+			continue
+		}
+		sub := list[place]
+		f := match{session: sub.session, from: sub.from, retain: message.Retain && sub.options&optRetainAsPublished != 0}
+		if !yield(f.volatile(message)) {
+			break
+		}
+	}
+	return missed
 }
 
 // OutboxTargets visits the targets that have unanswered entries, in order of
@@ -142,5 +156,5 @@ type Missing struct {
 // RouteFilters visits the Topic Filters with durable subscribers and their
 // highest QoS: what the directory knows, or will when the outbox is empty.
 func (m *Machine) RouteFilters(yield func(filter string, qos uint8) bool) {
-	m.filters.All(func(name string, f *filter) bool { return yield(name, f.qos()) })
+	m.eachFilter(func(f *filter) bool { return yield(f.name, f.qos()) })
 }

@@ -102,7 +102,7 @@ func (m *Machine) page(c *shoalpb.Page) {
 		if _, live := r.live[message.Topic]; !live && r.takes(s, message) {
 			var b *body
 			qos := min(uint8(message.Qos), r.sub.options.qos())
-			m.enqueue(s, &b, message, r.sub.ids, refFlag(qos)|refRetain)
+			m.enqueue(s, &b, message, r.sub.from, refFlag(qos)|refRetain)
 		}
 	}
 	r.group, r.after = c.NextGroup, strings.Clone(c.NextAfter)

@@ -194,7 +194,9 @@ func (r *restorer) dueRow(k, v []byte) error {
 		return fmt.Errorf("due message %d is not below %d: %w", d.id, r.m.due.next, errCorrupt)
 	}
 	r.m.due.add(d)
-	r.m.pin(d.body)
+	if d.pick == nil {
+		r.m.pin(d.body)
+	}
 	return nil
 }
 
@@ -207,14 +209,18 @@ func (r *restorer) filterRow(k, v []byte) error {
 	if err != nil {
 		return err
 	}
-	r.m.filter(name).route = row.Route
+	f := r.m.filter(name)
+	f.route = row.Route
+	if sh := r.m.shares[name]; sh != nil {
+		sh.turn = row.Turn
+	}
 	return nil
 }
 
 // check makes sure that nothing is missing and nothing too much.
 func (r *restorer) check() (err error) {
 	m := r.m
-	if !r.meta && (len(m.sessions) > 0 || len(r.bodies) > 0 || m.filters.Len() > 0) {
+	if !r.meta && (len(m.sessions) > 0 || len(r.bodies) > 0 || m.filters.Len()+len(m.shares) > 0) {
 		return fmt.Errorf("no meta row: %w", errCorrupt)
 	}
 	for seq, b := range r.bodies {
@@ -229,9 +235,12 @@ func (r *restorer) check() (err error) {
 			}
 		}
 	}
-	m.filters.All(func(name string, f *filter) bool {
+	m.eachFilter(func(f *filter) bool {
 		if len(f.subs) == 0 {
-			err = fmt.Errorf("nobody subscribes %q: %w", name, errCorrupt)
+			err = fmt.Errorf("nobody subscribes %q: %w", f.name, errCorrupt)
+		}
+		if sh := m.shares[f.name]; sh != nil {
+			sh.told = sh.seats()
 		}
 		return err == nil
 	})

@@ -38,13 +38,14 @@ func (r *restorer) sessionRow(k, v []byte) error {
 	if err := r.subscriptions(s, row.Subscriptions); err != nil {
 		return fmt.Errorf("session %q: %w", client, err)
 	}
-	if err := r.queue(s, row.Queue); err != nil {
+	if err := r.queue(s, row.Queue, row.Shares); err != nil {
 		return fmt.Errorf("session %q: %w", client, err)
 	}
 	if err := r.extra(s, row); err != nil {
 		return fmt.Errorf("session %q: %w", client, err)
 	}
 	m.schedule(s)
+	m.strand(s)
 	return nil
 }
 
@@ -53,11 +54,12 @@ func (r *restorer) subscriptions(s *session, rows []*shoalpb.Subscription) error
 		s.subs = make([]*subscription, len(rows))
 	}
 	for i, row := range rows {
-		f, ok := r.m.filters.Lookup(row.Filter)
-		if !ok {
+		f := r.m.lookup(row.Filter)
+		if f == nil {
 			return fmt.Errorf("filter %q is missing: %w", row.Filter, errCorrupt)
 		}
 		s.subs[i] = f.add(s, optionsOf(row))
+		r.m.enterShare(s.subs[i])
 		s.subs[i].identify(row.Identifier)
 	}
 	r.m.gauges.subscriptions += len(rows)
@@ -106,7 +108,7 @@ func (r *restorer) wait(e *received, p *shoalpb.PendingRow) error {
 }
 
 // queue decodes what queue.row encodes.
-func (r *restorer) queue(s *session, b []byte) error {
+func (r *restorer) queue(s *session, b []byte, shares []string) error {
 	if len(b) == 0 {
 		return nil
 	}
@@ -114,21 +116,20 @@ func (r *restorer) queue(s *session, b []byte) error {
 	q := &queue{}
 	s.queue = q
 	var seq, bodySeq uint64
-	var ids *identifiers
+	var last *origin
 	for len(d.b) > 0 && !d.bad {
 		seq += d.unsigned()
 		bodySeq += uint64(d.signed())
 		flag := refFlag(d.unsigned())
-		var own *identifiers
-		if flag&refHasIDs != 0 {
-			ids = d.identifiers(ids)
-			own = ids
+		from := d.origin(flag, shares, last)
+		if from != nil {
+			last = from
 		}
 		body, err := r.use(bodySeq)
 		if err != nil {
 			return err
 		}
-		q.append(seq, ref{body, own, flag &^ refHasIDs})
+		q.append(seq, ref{body, from, flag &^ (refHasIDs | refIsShared)})
 		if seq <= s.sentHi {
 			q.sent++
 			q.sentBytes += int(body.size)
@@ -186,20 +187,34 @@ func (d *varints) took(n int) uint64 {
 	return 1
 }
 
-// identifiers reads a list. Equal ones of neighbours are shared: last is the one
-// read before.
-func (d *varints) identifiers(last *identifiers) *identifiers {
-	n := d.unsigned()
-	if n > uint64(len(d.b)) {
-		d.bad = true
+// origin reads where an entry came from. Equal ones of neighbours are shared:
+// last is one read before.
+func (d *varints) origin(flag refFlag, shares []string, last *origin) *origin {
+	if flag&(refHasIDs|refIsShared) == 0 {
 		return nil
 	}
-	ids := make(identifiers, n)
-	for i := range ids {
-		ids[i] = uint32(d.unsigned())
+	o := &origin{}
+	if flag&refHasIDs != 0 {
+		n := d.unsigned()
+		if n == 0 || n > uint64(len(d.b)) {
+			d.bad = true
+			return nil
+		}
+		o.ids = make([]uint32, n)
+		for i := range o.ids {
+			o.ids[i] = uint32(d.unsigned())
+		}
 	}
-	if last != nil && slices.Equal(*last, ids) {
+	if flag&refIsShared != 0 {
+		place := d.unsigned()
+		if place >= uint64(len(shares)) {
+			d.bad = true
+			return nil
+		}
+		o.share = shares[place]
+	}
+	if last != nil && last.share == o.share && slices.Equal(last.ids, o.ids) {
 		return last
 	}
-	return &ids
+	return o
 }

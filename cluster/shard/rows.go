@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
@@ -156,8 +157,8 @@ func (s *session) row(use func(*body)) []byte {
 		NextSeq:    s.nextSeq,
 		SentHi:     s.sentHi,
 		OpenSentHi: s.openSentHi,
-		Queue:      s.queue.row(use),
 	}
+	row.Queue, row.Shares = s.queue.row(use)
 	if s.owner != nil {
 		row.Node, row.Boot = s.owner.node, s.owner.boot
 	}
@@ -193,12 +194,13 @@ func (r *received) row() *shoalpb.ReceivedRow {
 
 // row encodes the unfinished entries, each as varints: seq and body number as
 // differences to the entry before, flags, and, if flagged, the number of
-// identifiers and the identifiers. A usual entry takes three bytes.
-func (q *queue) row(use func(*body)) []byte {
+// identifiers and the identifiers, and the place of the Shared Subscription in
+// shares. A usual entry takes three bytes.
+func (q *queue) row(use func(*body)) (b []byte, shares []string) {
 	if q == nil {
-		return nil
+		return nil, nil
 	}
-	b := make([]byte, 0, 16+4*q.unfinished)
+	b = make([]byte, 0, 16+4*q.unfinished)
 	var seq, bodySeq uint64
 	for i, r := range q.refs[q.head:] {
 		if r.body == nil {
@@ -209,15 +211,36 @@ func (q *queue) row(use func(*body)) []byte {
 		b = binary.AppendUvarint(b, at-seq)
 		b = binary.AppendVarint(b, int64(r.body.seq-bodySeq))
 		seq, bodySeq = at, r.body.seq
-		if r.ids == nil {
-			b = append(b, byte(r.flag))
-			continue
-		}
-		b = append(b, byte(r.flag|refHasIDs))
-		b = binary.AppendUvarint(b, uint64(len(*r.ids)))
-		for _, id := range *r.ids {
+		b, shares = r.from.append(b, r.flag, shares)
+	}
+	return b, shares
+}
+
+// append encodes the flags of an entry and where it came from.
+func (o *origin) append(b []byte, flag refFlag, shares []string) ([]byte, []string) {
+	if o == nil {
+		return append(b, byte(flag)), shares
+	}
+	if o.ids != nil {
+		flag |= refHasIDs
+	}
+	if o.share != "" {
+		flag |= refIsShared
+	}
+	b = append(b, byte(flag))
+	if o.ids != nil {
+		b = binary.AppendUvarint(b, uint64(len(o.ids)))
+		for _, id := range o.ids {
 			b = binary.AppendUvarint(b, uint64(id))
 		}
 	}
-	return b
+	if o.share != "" {
+		place := slices.Index(shares, o.share)
+		if place < 0 {
+			place = len(shares)
+			shares = append(shares, o.share)
+		}
+		b = binary.AppendUvarint(b, uint64(place))
+	}
+	return b, shares
 }

@@ -92,7 +92,23 @@ func (a *args) message(qos uint64, topic, payload string) *shoalpb.Message {
 }
 
 func (s *script) appendCommand(a *args) *shoalpb.Command {
-	return &shoalpb.Command{Append: &shoalpb.Append{Message: a.message(1, a.plain[0], a.plain[1])}}
+	return &shoalpb.Command{Append: &shoalpb.Append{Message: a.message(1, a.plain[0], a.plain[1]), Picks: a.picks()}}
+}
+
+// picks are those of pick=SHARE[:HINT][,...].
+func (a *args) picks() (list []*shoalpb.Pick) {
+	for _, p := range strings.Split(a.named["pick"], ",") {
+		if p == "" {
+			continue
+		}
+		share, hint, hinted := strings.Cut(p, ":")
+		pick := &shoalpb.Pick{Share: share, Only: a.has("only")}
+		if hinted {
+			pick.Hint = parseNumber(hint)
+		}
+		list = append(list, pick)
+	}
+	return list
 }
 
 func (s *script) receivedCommand(a *args) *shoalpb.Command {

@@ -33,6 +33,9 @@ func init() {
 		"deadline": (*script).deadline,
 		"due":      (*script).due,
 		"dispatch": (*script).dispatch,
+		"relieve":  (*script).relieve,
+		"stranded": (*script).stranded,
+		"volatile": (*script).volatile,
 	}
 }
 
@@ -192,6 +195,9 @@ func (s *script) outbox(a *args) []string {
 			what = messageText(c)
 		} else if r.Present {
 			what = fmt.Sprintf("+%s q%d", r.Filter, r.Qos)
+			if r.Members > 0 {
+				what += fmt.Sprintf(" *%d,%d", r.Members, r.Attached)
+			}
 		} else {
 			what = "-" + r.Filter
 		}
@@ -205,7 +211,7 @@ func (s *script) stats(a *args) []string {
 	values := map[string]any{
 		"sessions": st.Sessions, "queued": st.Queued, "bodies": st.Bodies, "outbox": st.OutboxEntries,
 		"enqueued": st.Enqueued, "acked": st.Acked, "expired": st.Expired, "full": st.QueueFull,
-		"wills": st.Wills, "due": st.Due, "ended": st.SessionEnded,
+		"redispatched": st.Redispatched, "nomember": st.NoMember, "wills": st.Wills, "due": st.Due, "ended": st.SessionEnded,
 		"oldest": st.DroppedOldest, "rejected": st.Rejected,
 		"fenced": st.OutboxFenced, "refused": st.OutboxRefused, "replaced": st.ReceivedReplaced,
 	}
@@ -281,10 +287,10 @@ func (s *script) deadline(*args) []string {
 
 func (s *script) due(*args) []string {
 	list := []string{}
-	s.m.Due(func(id uint64, m *shoalpb.Message, pick *shoalpb.Pick) bool {
-		text := fmt.Sprintf("%d:%s", id, m.Payload)
-		if pick != nil {
-			text += " " + pick.Share
+	s.m.Due(func(d Due) bool {
+		text := fmt.Sprintf("%d:%s", d.ID, d.Message.GetPayload())
+		if d.Pick != nil {
+			text += " " + d.Pick.Share
 		}
 		list = append(list, text)
 		return true
@@ -305,6 +311,34 @@ func (s *script) dispatch(a *args) []string {
 	}
 	s.apply(&shoalpb.Proposal{Dispatch: d})
 	return nil
+}
+
+func (s *script) relieve(a *args) []string {
+	s.apply(&shoalpb.Proposal{Relieve: &shoalpb.Relieve{Client: a.plain[0], Share: a.plain[1], Limit: uint32(a.number("limit", 100))}})
+	return nil
+}
+
+func (s *script) stranded(*args) []string {
+	list := []string{}
+	s.m.Stranded(func(client, share string) bool {
+		list = append(list, client+" "+share)
+		return true
+	})
+	slices.Sort(list)
+	return orNone(list)
+}
+
+// volatile prints who gets a message published with QoS 0.
+func (s *script) volatile(a *args) []string {
+	list := []string{}
+	missed := s.m.MatchVolatile(a.message(0, a.plain[0], a.plain[1]), a.picks(), func(v Volatile) bool {
+		list = append(list, fmt.Sprintf("%s%v", s.names[v.Conn], v.Identifiers))
+		return true
+	})
+	if missed > 0 {
+		list = append(list, fmt.Sprintf("missed %d", missed))
+	}
+	return orNone(list)
 }
 
 // messageText is an outbox entry that carries a message.

@@ -115,6 +115,8 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 	}
 	s.owner, s.conn = m.process(m.now.batch.Node, m.now.batch.Boot), conn
 	m.gauges.attached++
+	delete(m.stranded, s)
+	m.attendShares(s)
 	s.expiry = c.ExpiryS
 	s.window = uint16(max(c.Window, 1))
 	s.setLimits(m.limits(c.Limits))
@@ -175,6 +177,8 @@ func (m *Machine) detach(s *session) {
 	s.window = 0
 	s.detachedAt = m.clock
 	m.gauges.attached--
+	m.attendShares(s)
+	m.strand(s)
 }
 
 // settle ends what a detached session may not keep, and removes the row when
@@ -200,6 +204,7 @@ func (m *Machine) reset(s *session) {
 	m.gauges.durable -= isSet(s.durable)
 	m.unsubscribeAll(s)
 	m.discardQueue(s)
+	delete(m.stranded, s)
 	s.nextSeq, s.sentHi, s.openSentHi = 1, 0, 0
 	s.durable = false
 	s.expiry = 0

@@ -49,6 +49,9 @@ type Stats struct {
 	RetainedExpired uint64
 	// Wills counts Will Messages that became due.
 	Wills uint64
+	// Redispatched counts queue entries of Shared Subscriptions that went to
+	// another member, NoMember messages for which there was none.
+	Redispatched, NoMember uint64
 }
 
 // Stats returns the shard's figures.
@@ -58,7 +61,7 @@ func (m *Machine) Stats() Stats {
 		Durable:       m.gauges.durable,
 		Attached:      m.gauges.attached,
 		Subscriptions: m.gauges.subscriptions,
-		Filters:       m.filters.Len(),
+		Filters:       m.filters.Len() + len(m.shares),
 		Queued:        m.gauges.queued,
 		Bodies:        m.gauges.bodies,
 		BodyBytes:     m.gauges.bodyBytes,
@@ -80,6 +83,8 @@ func (m *Machine) Stats() Stats {
 		ReceivedReplaced: m.counters.ReceivedReplaced,
 		Wills:            m.counters.Wills,
 		RetainedExpired:  m.counters.RetainedExpired,
+		Redispatched:     m.counters.Redispatched,
+		NoMember:         m.counters.NoMember,
 		Due:              m.due.count,
 	}
 	for _, o := range m.outboxes {
@@ -91,9 +96,10 @@ func (m *Machine) Stats() Stats {
 
 // Account returns an error unless what became of every entry that was put into a
 // queue is known: it was acknowledged, it expired, its session ended, it made
-// room for newer ones, or it is there.
+// room for newer ones, it went to another member of a Shared Subscription, or it
+// is there.
 func (s *Stats) Account() error {
-	if known := s.Acked + s.Expired + s.SessionEnded + s.DroppedOldest + uint64(s.Queued); s.Enqueued != known {
+	if known := s.Acked + s.Expired + s.SessionEnded + s.DroppedOldest + s.Redispatched + uint64(s.Queued); s.Enqueued != known {
 		return fmt.Errorf("%d entries were enqueued, %d are accounted for: %+v", s.Enqueued, known, *s)
 	}
 	return nil

@@ -59,7 +59,30 @@ func (w *world) dispatch() *shoalpb.Dispatch {
 			d.Targets = append(d.Targets, t)
 		}
 	}
+	d.Picks = w.targetPicks(d.Targets)
 	return d
+}
+
+func (w *world) share() string { return "$share/g/" + w.one("share", "a", "#") }
+
+func (w *world) picks() (list []*shoalpb.Pick) {
+	for n := w.choose(6, "picks") - 3; n > 0; n-- {
+		p := &shoalpb.Pick{Share: w.share(), Only: w.choose(4, "only") == 0}
+		if w.choose(3, "hint") == 0 {
+			p.Hint = uint64(w.choose(5, "hint"))
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+func (w *world) targetPicks(targets []*shoalpb.Target) (list []*shoalpb.TargetPick) {
+	for _, t := range targets {
+		for _, p := range w.picks() {
+			list = append(list, &shoalpb.TargetPick{Target: t, Pick: p})
+		}
+	}
+	return list
 }
 
 func (w *world) will() *shoalpb.Will {
@@ -70,7 +93,11 @@ func (w *world) will() *shoalpb.Will {
 }
 
 func (w *world) proposal() *shoalpb.Proposal {
-	switch w.choose(12, "proposal") {
+	switch w.choose(13, "proposal") {
+	case 5:
+		return &shoalpb.Proposal{Relieve: &shoalpb.Relieve{
+			Client: w.one("client", "c0", "c1", "c2"), Share: w.share(), Limit: uint32(w.choose(4, "limit")),
+		}}
 	case 3:
 		return &shoalpb.Proposal{Tick: &shoalpb.Tick{WallMs: uint64(w.choose(3, "wall"))}}
 	case 4:
@@ -131,7 +158,7 @@ func (w *world) batch() *shoalpb.Batch {
 	}
 	if w.choose(10, "burst") == 0 {
 		for range 90 {
-			b.Commands = append(b.Commands, &shoalpb.Command{Append: &shoalpb.Append{Message: w.message()}})
+			b.Commands = append(b.Commands, &shoalpb.Command{Append: &shoalpb.Append{Message: w.message(), Picks: w.picks()}})
 		}
 	}
 	w.last[source(b)] = b
@@ -167,7 +194,7 @@ func (w *world) command(node string) *shoalpb.Command {
 	kind := w.choose(20, "command")
 	switch {
 	case node == "" || kind < 5:
-		return &shoalpb.Command{Append: &shoalpb.Append{Message: w.message()}}
+		return &shoalpb.Command{Append: &shoalpb.Append{Message: w.message(), Picks: w.picks()}}
 	case kind < 7 || len(w.conns) == 0:
 		return &shoalpb.Command{Open: &shoalpb.Open{
 			Client: w.one("client", "c0", "c1", "c2"), CleanStart: w.choose(4, "clean") == 0,
@@ -189,7 +216,7 @@ func (w *world) command(node string) *shoalpb.Command {
 		return &shoalpb.Command{Subscribe: w.subscribe(c)}
 	case 12:
 		return &shoalpb.Command{Unsubscribe: &shoalpb.Unsubscribe{
-			Client: c.client, Conn: c.conn, Filters: []string{w.filter(), w.filter()},
+			Client: c.client, Conn: c.conn, Filters: []string{w.filter(), w.one("shared", w.filter(), w.share())},
 		}}
 	case 13, 14:
 		return &shoalpb.Command{Received: w.received(c)}
@@ -212,11 +239,12 @@ func (w *world) subscribe(c scriptConn) *shoalpb.Subscribe {
 	s := &shoalpb.Subscribe{Client: c.client, Conn: c.conn}
 	for n := w.choose(3, "subscriptions"); n >= 0; n-- {
 		filter := w.filter()
-		if w.choose(20, "shared") == 0 {
-			filter = "$share/g/" + filter
+		noLocal := w.flip("no local")
+		if w.choose(3, "shared") == 0 {
+			filter, noLocal = w.share(), noLocal && w.choose(10, "wrong") == 0
 		}
 		s.Subscriptions = append(s.Subscriptions, &shoalpb.Subscription{
-			Filter: filter, Qos: w.options(), NoLocal: w.flip("no local"), RetainAsPublished: w.flip("rap"),
+			Filter: filter, Qos: w.options(), NoLocal: noLocal, RetainAsPublished: w.flip("rap"),
 			RetainHandling: w.options(), Identifier: w.options(),
 		})
 	}
@@ -232,6 +260,7 @@ func (w *world) received(c scriptConn) *shoalpb.Received {
 			r.Targets = append(r.Targets, t)
 		}
 	}
+	r.Picks = w.targetPicks(r.Targets)
 	return r
 }
 
