@@ -25,6 +25,9 @@ func (m *model) receive(s *modelSession, c *shoalpb.Received) *shoalpb.Answer {
 		switch {
 		case x.hash == c.Hash:
 			x.conn = c.Conn
+			if x.retained != "" {
+				return refuse(shoalpb.Code_CODE_PENDING)
+			}
 			return refuse(shoalpb.Code_CODE_KNOWN)
 		case c.Dup || x.conn == c.Conn:
 			return refuse(shoalpb.Code_CODE_ID_IN_USE)
@@ -41,6 +44,14 @@ func (m *model) receive(s *modelSession, c *shoalpb.Received) *shoalpb.Answer {
 			n := m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: c.Message, Picks: picksOf(t, c.Picks)}})
 			x.waits[waitText(t, n)] = true
 		}
+	}
+	if c.Retain == 0 {
+		return nil
+	}
+	if n := m.retainIn(c.Retain, c.Message, m.until(c.Message)); n > 0 {
+		x.retained = waitText(&shoalpb.Target{Group: c.Retain}, n)
+		x.waits[x.retained] = true
+		return refuse(shoalpb.Code_CODE_PENDING)
 	}
 	return nil
 }
@@ -79,6 +90,9 @@ func (m *model) pop(b *modelBox, n uint64) {
 	for _, s := range m.sessions {
 		for _, x := range slices.Clone(s.exchanges) {
 			delete(x.waits, waitText(b.target, n))
+			if x.retained == waitText(b.target, n) {
+				x.retained = ""
+			}
 			if x.released && len(x.waits) == 0 {
 				s.remove(x)
 			}

@@ -24,6 +24,7 @@ type model struct {
 	routes   map[string]*modelRoute
 	shares   map[string]*modelShare
 	moved    []string // shares whose members came or went in this entry
+	retained map[string]*modelRetained
 }
 
 type modelSession struct {
@@ -55,6 +56,7 @@ type modelExchange struct {
 	conn     uint64
 	released bool
 	waits    map[string]bool // "target n"
+	retained string          // one of waits
 }
 
 // modelBox is an outbox: what is unanswered by number.
@@ -75,6 +77,7 @@ func newModel(c Config) *model {
 	return &model{
 		config: c, sessions: map[string]*modelSession{}, streams: map[string]map[uint64]*shoalpb.Answer{},
 		minBoot: map[string]uint64{}, boxes: map[string]*modelBox{}, due: map[uint64]*modelDue{}, routes: map[string]*modelRoute{}, shares: map[string]*modelShare{},
+		retained: map[string]*modelRetained{},
 	}
 }
 
@@ -82,6 +85,7 @@ func (m *model) apply(index uint64, e *shoalpb.Entry) (results []*shoalpb.BatchA
 	place := uint64(0)
 	m.clock = max(m.clock, e.ClockMs)
 	m.pass()
+	m.passRetained()
 	for _, p := range e.Proposals {
 		var answer *shoalpb.BatchAnswer
 		switch {
@@ -152,6 +156,11 @@ func (m *model) command(b *shoalpb.Batch, c *shoalpb.Command, conn uint64) *shoa
 	case c.Append != nil:
 		if m.appendAll(c.Append.Message, c.Append.Picks) && b.Node != "" {
 			return refuse(shoalpb.Code_CODE_QUEUE_FULL)
+		}
+		return nil
+	case c.Retain != nil:
+		if !m.retain(c.Retain.Message, m.until(c.Retain.Message)) {
+			return refuse(shoalpb.Code_CODE_QUOTA)
 		}
 		return nil
 	case c.Open != nil:
@@ -358,11 +367,7 @@ func (m *model) push(t *shoalpb.Target, c *shoalpb.Command) uint64 {
 // appendAll gives a message to all sessions that match, and tells whether one
 // refused it.
 func (m *model) appendAll(msg *shoalpb.Message, picks []*shoalpb.Pick) (rejected bool) {
-	until := uint64(never)
-	if msg.ExpiryMs != nil {
-		until = m.clock + *msg.ExpiryMs
-	}
-	return m.appendUntil(msg, until, picks)
+	return m.appendUntil(msg, m.until(msg), picks)
 }
 
 // appendUntil is appendAll for a message that expires at until.

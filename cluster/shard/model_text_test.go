@@ -26,7 +26,7 @@ func (m *model) lines() (lines []string) {
 		}
 		for i, x := range s.exchanges {
 			waits := slices.Sorted(maps.Keys(x.waits))
-			lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits))
+			lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits)+x.retained)
 		}
 	}
 	for id, d := range m.due {
@@ -40,6 +40,7 @@ func (m *model) lines() (lines []string) {
 			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(b.target), n, commandText(c)))
 		}
 	}
+	lines = append(lines, m.retainedLines()...)
 	sort.Strings(lines)
 	return lines
 }
@@ -95,6 +96,7 @@ func stateLines(t failer, m *Machine, rows memRows) (lines []string) {
 		}
 		return true
 	})
+	lines = append(lines, retainedLines(t, m, rows)...)
 	sort.Strings(lines)
 	return lines
 }
@@ -126,7 +128,11 @@ func exchangeLines(s *session) (lines []string) {
 		if len(waits) == 0 {
 			waits = nil
 		}
-		lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits))
+		line := fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits)
+		if p := x.retained; p.outbox != nil {
+			line += waitText(p.outbox.target, p.n)
+		}
+		lines = append(lines, line)
 	}
 	return lines
 }
@@ -154,6 +160,9 @@ func subText(s *shoalpb.Subscription) string {
 func commandText(c *shoalpb.Command) string {
 	if r := c.Route; r != nil {
 		return fmt.Sprintf("route %s %v q%d %d,%d", r.Filter, r.Present, r.Qos, r.Members, r.Attached)
+	}
+	if c.Retain != nil {
+		return "retain " + string(c.Retain.Message.Payload)
 	}
 	return string(c.Append.Message.Payload)
 }

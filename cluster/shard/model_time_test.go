@@ -68,12 +68,8 @@ func (m *model) detach(s *modelSession, discard bool) {
 
 // makeDue makes a session's Will due.
 func (m *model) makeDue(s *modelSession) {
-	until := uint64(never)
-	if e := s.will.Message.ExpiryMs; e != nil {
-		until = m.clock + *e
-	}
 	m.nextDue++
-	m.due[m.nextDue] = &modelDue{message: s.will.Message, until: until, client: s.client, conn: s.willConn}
+	m.due[m.nextDue] = &modelDue{message: s.will.Message, until: m.until(s.will.Message), client: s.client, conn: s.willConn}
 	s.will = nil
 }
 
@@ -108,6 +104,9 @@ func (m *model) dispatch(c *shoalpb.Dispatch) {
 		if d.share != "" {
 			break
 		}
+	}
+	if c.Retain != 0 && d.share == "" {
+		m.retainIn(c.Retain, d.message, d.until)
 	}
 }
 

@@ -74,6 +74,7 @@ func TestRandom(t *testing.T) {
 		config := Config{Group: 1, Life: 1, Subscriptions: 5}
 		config.QueueEntries = rapid.SampledFrom([]int{6, 70, 250}).Draw(t, "queue")
 		config.RestoreBytes = rapid.SampledFrom([]int{1, 1000, 1 << 20}).Draw(t, "restored")
+		config.Retained = rapid.SampledFrom([]int{1, 2, 100}).Draw(t, "retained")
 		config.QueueBytes = rapid.SampledFrom([]int{20, 500, 1 << 20}).Draw(t, "queue bytes")
 		w := newWorld(t)
 		m, plain := New(config), newModel(config)
@@ -182,6 +183,10 @@ func checkCounts(t *rapid.T, m *Machine) {
 			bodies[d.body]++
 		}
 	}
+	m.retained.All(func(_ string, r *retained) bool {
+		bodies[r.body]++
+		return true
+	})
 	for _, o := range m.outboxes {
 		size := 0
 		for _, e := range o.entries {

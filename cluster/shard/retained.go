@@ -23,8 +23,9 @@ type retained struct {
 // false if the register is full.
 func (m *Machine) retain(b **body, message *shoalpb.Message) bool {
 	old, _ := m.retained.Lookup(message.Topic)
+	expired := message.ExpiryMs != nil && *message.ExpiryMs == 0 || *b != nil && (*b).expired(m.clock)
 	switch {
-	case len(message.Payload) == 0 || message.ExpiryMs != nil && *message.ExpiryMs == 0:
+	case len(message.Payload) == 0 || expired:
 		if old != nil {
 			m.unretain(old)
 		}

@@ -18,6 +18,7 @@ var commands = map[string]func(*script, *args) *shoalpb.Command{
 	"unsubscribe": (*script).unsubscribeCommand,
 	"append":      (*script).appendCommand,
 	"received":    (*script).receivedCommand,
+	"retain":      (*script).retainCommand,
 	"released":    (*script).releasedCommand,
 	"release":     (*script).releaseCommand,
 	"ack":         (*script).ackCommand,
@@ -111,13 +112,24 @@ func (a *args) picks() (list []*shoalpb.Pick) {
 	return list
 }
 
+// retainCommand without a text clears.
+func (s *script) retainCommand(a *args) *shoalpb.Command {
+	text := ""
+	if len(a.plain) > 1 {
+		text = a.plain[1]
+	}
+	m := a.message(1, a.plain[0], text)
+	m.Retain = true
+	return &shoalpb.Command{Retain: &shoalpb.Retain{Message: m}}
+}
+
 func (s *script) receivedCommand(a *args) *shoalpb.Command {
 	c := s.conns[a.plain[0]]
 	h := fnv.New64a()
 	h.Write([]byte(a.plain[2] + "\x00" + a.plain[3]))
 	r := &shoalpb.Received{
 		Client: c.client, Conn: c.conn, Id: uint32(parseNumber(a.plain[1])), Dup: a.has("dup"),
-		Hash: h.Sum64(), Message: a.message(2, a.plain[2], a.plain[3]),
+		Hash: h.Sum64(), Message: a.message(2, a.plain[2], a.plain[3]), Retain: uint32(a.number("retain", 0)),
 	}
 	for _, t := range strings.Split(a.named["to"], ",") {
 		if t != "" {

@@ -29,6 +29,7 @@ import (
 //	deadline                    when time alone changes something
 //	due                         what may be dispatched
 //	dispatch 1 to=shard:1,Z/7 [retain=2] [pick=shard:1/share]
+//	retained a/# [after=a/b] [max=2]
 //	mark, same                  remember the state; it is the same again
 //
 // Commands stand in a batch or alone; alone they take the next number of their
@@ -39,7 +40,8 @@ import (
 //	subscribe a t/+ qos=1 [id=7] [nolocal] [rap], more filters after a comma
 //	unsubscribe a t/+
 //	append t text node=X|from=2 [qos=1] [retain] [by=c] [lasts=1000]
-//	received a 5 t text to=shard:1,shard:2,Z/7 [dup] [hash=…]
+//	received a 5 t text to=shard:1,shard:2,Z/7 [dup] [hash=…] [retain=2]
+//	retain t [text] node=X|from=2 [qos=1] [by=c] [lasts=1000]
 //	released a 5       release a 3       ack a 1 2 [expired=3,4]
 //
 // Each script runs twice: the second time the shard is checkpointed and

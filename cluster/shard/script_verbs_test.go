@@ -36,6 +36,7 @@ func init() {
 		"relieve":  (*script).relieve,
 		"stranded": (*script).stranded,
 		"volatile": (*script).volatile,
+		"retained": (*script).retained,
 	}
 }
 
@@ -50,6 +51,7 @@ func (s *script) limits(a *args) []string {
 	s.config.QueueBytes = int(a.number("queuebytes", 0))
 	s.config.Subscriptions = int(a.number("subscriptions", 0))
 	s.config.OutboxEntries = int(a.number("outbox", 0))
+	s.config.Retained = int(a.number("retained", 0))
 	s.config.OutboxBytes = int(a.number("bytes", 0))
 	s.m = New(s.config)
 	return nil
@@ -211,7 +213,7 @@ func (s *script) stats(a *args) []string {
 	values := map[string]any{
 		"sessions": st.Sessions, "queued": st.Queued, "bodies": st.Bodies, "outbox": st.OutboxEntries,
 		"enqueued": st.Enqueued, "acked": st.Acked, "expired": st.Expired, "full": st.QueueFull,
-		"redispatched": st.Redispatched, "nomember": st.NoMember, "wills": st.Wills, "due": st.Due, "ended": st.SessionEnded,
+		"redispatched": st.Redispatched, "nomember": st.NoMember, "retained": st.Retained, "retained-expired": st.RetainedExpired, "wills": st.Wills, "due": st.Due, "ended": st.SessionEnded,
 		"oldest": st.DroppedOldest, "rejected": st.Rejected,
 		"fenced": st.OutboxFenced, "refused": st.OutboxRefused, "replaced": st.ReceivedReplaced,
 	}
@@ -233,6 +235,9 @@ func (s *script) effects(*args) []string {
 	}
 	for _, c := range s.eff.Completed {
 		list = append(list, fmt.Sprintf("completed %s %d", s.names[c.Conn], c.ID))
+	}
+	for _, c := range s.eff.Recorded {
+		list = append(list, fmt.Sprintf("recorded %s %d", s.names[c.Conn], c.ID))
 	}
 	for _, c := range s.eff.Superseded {
 		list = append(list, "superseded "+s.names[c.Conn])
@@ -356,4 +361,24 @@ func messageText(c *shoalpb.Command) string {
 		text += fmt.Sprintf(" lasts %dms", *m.ExpiryMs)
 	}
 	return text
+}
+
+// retained prints a page of the register.
+func (s *script) retained(a *args) []string {
+	list := []string{}
+	left := a.number("max", 1000)
+	s.m.Retained(a.plain[0], a.named["after"], s.now(a), func(m *shoalpb.Message) bool {
+		if left == 0 {
+			list = append(list, "more")
+			return false
+		}
+		left--
+		text := fmt.Sprintf("%s:%s", m.Topic, m.Payload)
+		if m.ExpiryMs != nil {
+			text += fmt.Sprintf(" lasts %dms", *m.ExpiryMs)
+		}
+		list = append(list, text)
+		return true
+	})
+	return orNone(list)
 }

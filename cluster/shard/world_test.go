@@ -60,6 +60,7 @@ func (w *world) dispatch() *shoalpb.Dispatch {
 		}
 	}
 	d.Picks = w.targetPicks(d.Targets)
+	d.Retain = uint32(w.choose(3, "retain in"))
 	return d
 }
 
@@ -172,6 +173,9 @@ func (w *world) message() *shoalpb.Message {
 		Topic: w.one("topic", "a", "a/b", "a/c", "b"), Payload: fmt.Appendf(nil, "m%d", w.text),
 		Qos: uint32(w.choose(3, "qos")), Retain: w.flip("retain"), Publisher: w.one("publisher", "c0", "c1", "p"),
 	}
+	if w.choose(8, "clears") == 0 {
+		m.Payload = nil
+	}
 	if w.choose(6, "expires") == 0 {
 		ms := uint64(w.choose(60, "expiry"))
 		m.ExpiryMs = &ms
@@ -193,6 +197,8 @@ func (w *world) limits() *shoalpb.QueueLimits {
 func (w *world) command(node string) *shoalpb.Command {
 	kind := w.choose(20, "command")
 	switch {
+	case kind == 0:
+		return &shoalpb.Command{Retain: &shoalpb.Retain{Message: w.message()}}
 	case node == "" || kind < 5:
 		return &shoalpb.Command{Append: &shoalpb.Append{Message: w.message(), Picks: w.picks()}}
 	case kind < 7 || len(w.conns) == 0:
@@ -261,6 +267,7 @@ func (w *world) received(c scriptConn) *shoalpb.Received {
 		}
 	}
 	r.Picks = w.targetPicks(r.Targets)
+	r.Retain = uint32(w.choose(3, "retain in"))
 	return r
 }
 
