@@ -52,6 +52,8 @@ type group struct {
 	// progress wakes spread when something was applied.
 	progress   signal
 	dirtySince atomic.Int64
+	// loaded counts messages read back from the state file.
+	loaded atomic.Uint64
 
 	// life guards the change of raft instances and closed.
 	life   sync.Mutex

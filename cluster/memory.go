@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/shoalmq/shoal/cluster/shard"
@@ -56,17 +57,18 @@ func (n *Node) relieve() {
 
 // evict lets about bytes of messages leave memory, in short steps of the lock.
 func (g *group) evict(bytes int) {
-	for bytes > 0 {
-		freed := 0
+	left := math.MaxInt // to look at
+	step := func() (looked int) {
 		g.mu.Lock()
-		if s, ok := g.m.(*shardMachine); ok {
-			freed = s.Evict(bytes)
-		}
-		g.mu.Unlock()
-		if freed == 0 {
-			return
-		}
+		defer g.mu.Unlock()
+		s := g.m.(*shardMachine)
+		left = min(left, s.Listed())
+		freed, looked := s.Evict(bytes)
 		bytes -= freed
+		left -= looked
+		return looked
+	}
+	for bytes > 0 && left > 0 && step() > 0 {
 	}
 }
 
@@ -99,5 +101,6 @@ func (g *group) load(numbers []uint64) map[uint64]storedMessage {
 	if err != nil && !errors.Is(err, storage.ErrClosed) {
 		g.fatal(fmt.Errorf("read messages of %s: %w", g.name, err))
 	}
+	g.loaded.Add(uint64(len(found)))
 	return found
 }

@@ -121,6 +121,9 @@ func TestQueuesBeyondMemory(t *testing.T) {
 		})
 	}
 	drains.Wait()
+	if n := c.loaded(); n < 2*8000 {
+		t.Errorf("only %d messages were read back", n)
+	}
 	eventually(t, "the queues are empty", func() error {
 		for _, x := range c.up() {
 			if _, all := memoryOf(x); all > 0 {
@@ -219,4 +222,92 @@ func resident() string {
 		}
 	}
 	return strings.Join(kinds, ", ")
+}
+
+// loaded is how many messages the nodes that run have read back.
+func (c *testCluster) loaded() (n uint64) {
+	for _, x := range c.up() {
+		for _, g := range x.allGroups() {
+			n += g.loaded.Load()
+		}
+	}
+	return n
+}
+
+// churn has all nodes write checkpoints and let messages leave memory all the
+// time, until the returned function is called.
+func (c *testCluster) churn() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var over sync.WaitGroup
+	over.Go(func() {
+		for ctx.Err() == nil {
+			for _, n := range c.up() {
+				for _, g := range n.allGroups() {
+					_ = g.checkpoint() // fails while raft is being restarted
+				}
+				n.relieve()
+			}
+			pause(ctx, 20*time.Millisecond)
+		}
+	})
+	return func() { cancel(); over.Wait() }
+}
+
+// TestScenarioOutOfMemory is TestScenarioQoS2 with every message out of memory as
+// soon as it can be: queues, outboxes and takeovers read the state files.
+func TestScenarioOutOfMemory(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, 2, newNetwork(), func(c *Config) { c.QueueMemory = 1 })
+	defer c.churn()()
+	for round, names := range [][]string{{"n3"}, {"n1"}, {"n2"}, {"n1", "n2", "n3"}} {
+		c.lead(1, "n3")
+		c.lead(2, "n1")
+		c.interrupt(round, 1, 2, names)
+	}
+	if n := c.loaded(); n == 0 {
+		t.Error("no message was read back")
+	}
+}
+
+// TestDrainThroughTrouble drains a queue that is out of memory while leaders die,
+// and while a replica that missed all of it gets it by an install.
+func TestDrainThroughTrouble(t *testing.T) {
+	t.Parallel()
+	const n, size = 6000, 200
+	c := startCluster(t, 3, 1, newNetwork(), func(c *Config) { c.QueueMemory = 1 })
+	c.away("n1", "s", "t")
+	c.lead(1, "n2")
+	c.kill("n3")
+	p := c.node("n1").open(t, "publisher", true, 0)
+	p.flood("t", n, size)
+	stop := c.churn()
+	for _, x := range c.up() {
+		within(t, x, 1)
+	}
+	c.start("n3")
+	x := c.node("n1").open(t, "s", false, 3600)
+	drained := func(part int) {
+		t.Helper()
+		eventually(t, "drain", func() error {
+			if got := len(x.in.payloads()); got < part {
+				return fmt.Errorf("got %d of %d", got, part)
+			}
+			return nil
+		})
+	}
+	drained(n / 4)
+	c.kill("n2")
+	drained(n / 2)
+	c.start("n2")
+	drained(n)
+	for i, payload := range x.in.payloads() {
+		if want := fmt.Sprintf("%d ", i); !strings.HasPrefix(payload, want) {
+			t.Fatalf("message %d is %.10q", i, payload)
+		}
+	}
+	stop()
+	c.ready()
+	if n := c.loaded(); n == 0 {
+		t.Error("no message was read back")
+	}
 }

@@ -74,6 +74,7 @@ var (
 	descQueued   = prometheus.NewDesc("shoal_shard_queued_messages", "Unfinished queue entries in this replica.", []string{"group"}, nil)
 	descBytes    = prometheus.NewDesc("shoal_shard_body_bytes", "Stored messages in this replica: all of them, and what of them is in memory.", []string{"group", "where"}, nil)
 	descOutbox   = prometheus.NewDesc("shoal_shard_outbox_entries", "Unanswered outbox entries in this replica.", []string{"group"}, nil)
+	descLoaded   = prometheus.NewDesc("shoal_shard_messages_loaded_total", "Messages that had left memory and were read back to be sent.", []string{"group"}, nil)
 	descEnqueued = prometheus.NewDesc("shoal_shard_messages_enqueued_total", "Copies put into queues of durable sessions, from replicated state; told by the shard's leader alone.", []string{"group"}, nil)
 	descAcked    = prometheus.NewDesc("shoal_shard_messages_acked_total", "Copies out of queues of durable sessions that their clients acknowledged; told by the shard's leader alone.", []string{"group"}, nil)
 	descLost     = prometheus.NewDesc("shoal_shard_messages_dropped_total", "Copies for durable sessions, and messages in outboxes, that were not delivered, from replicated state; told by the shard's leader alone.", []string{"group", "reason"}, nil)
@@ -82,7 +83,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descLease, descReady, descLeads, descTerm, descApplied, descFence,
-		descSessions, descQueued, descBytes, descOutbox, descEnqueued, descAcked, descLost} {
+		descSessions, descQueued, descBytes, descOutbox, descLoaded, descEnqueued, descAcked, descLost} {
 		ch <- d
 	}
 	for _, d := range delayDescs {
@@ -114,6 +115,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descBytes, float64(s.BodyBytes), g.name, "all")
 		gauge(descBytes, float64(s.MemoryBytes), g.name, "memory")
 		gauge(descOutbox, float64(s.OutboxEntries), g.name)
+		ch <- prometheus.MustNewConstMetric(descLoaded, prometheus.CounterValue, float64(g.loaded.Load()), g.name)
 		if g.leads() {
 			c.account(ch, g.name, &s)
 		}

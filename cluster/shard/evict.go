@@ -51,15 +51,15 @@ func (r *resident) died(b *body) {
 }
 
 // Evict lets messages leave memory, the oldest first, until it has freed about
-// bytes or looked at a few hundred; it returns what it freed, 0 if there is
-// nothing more. The owner holds its lock as for Apply.
-func (m *Machine) Evict(bytes int) (freed int) {
+// bytes or done enough for one step of the lock. It returns what it freed, and at
+// how many of Listed it looked. The owner holds its lock as for Apply.
+func (m *Machine) Evict(bytes int) (freed, looked int) {
 	r := &m.resident
-	n := 0
+	bytes = min(bytes, evictStepBytes)
 	var pinned []*body
-	for ; n < len(r.list) && n < evictStep && freed < bytes; n++ {
-		b := r.list[n]
-		r.list[n] = nil
+	for ; looked < len(r.list) && looked < evictStep && freed < bytes; looked++ {
+		b := r.list[looked]
+		r.list[looked] = nil
 		switch {
 		case b.refs == 0:
 			r.dead--
@@ -77,9 +77,12 @@ func (m *Machine) Evict(bytes int) (freed int) {
 			freed += b.bytes()
 		}
 	}
-	r.list = append(r.list[n:], pinned...)
-	return freed
+	r.list = append(r.list[looked:], pinned...)
+	return freed, looked
 }
+
+// Listed is how many messages Evict has to look at to have seen all.
+func (m *Machine) Listed() int { return len(m.resident.list) }
 
 // Memory is about what the messages in memory take, and how much of it Evict
 // can free.

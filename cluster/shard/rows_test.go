@@ -94,7 +94,9 @@ func (r memRows) outbox(t failer, m *Machine, target *shoalpb.Target, after, now
 // evict makes all messages leave memory that may, and makes sure that they did.
 func evict(t failer, m *Machine) {
 	t.Helper()
-	for m.Evict(1<<40) > 0 {
+	for left := m.Listed(); left > 0; {
+		_, looked := m.Evict(1 << 40)
+		left -= looked
 	}
 	left := 0
 	for _, b := range m.resident.list {
