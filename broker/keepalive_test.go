@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,6 +147,9 @@ func TestMessageExpiry(t *testing.T) {
 			}
 			if got := n.metric("shoal_messages_dropped_total", "expired"); got != 1 {
 				t.Errorf("%v expired", got)
+			}
+			if got := n.cluster.Expired(); durable && !slices.Equal(got, []uint64{2}) {
+				t.Errorf("the shard was told that %v expired", got)
 			}
 			sub.Close()
 			pub.Close()

@@ -95,12 +95,21 @@ func (c *conn) startReplays(list []*replay, granted bool) {
 		switch {
 		case r.ended:
 		case granted:
-			rs.queue = append(rs.queue, r)
+			rs.enqueue(r)
 		default:
 			rs.end(r.filter)
 		}
 	}
 	c.replayOn()
+}
+
+// enqueue queues a replay. A client that subscribes again and again, and does not
+// read, must not make the queue grow.
+func (rs *replays) enqueue(r *replay) {
+	if len(rs.queue) > 2*len(rs.owed) {
+		rs.queue = slices.DeleteFunc(rs.queue, func(r *replay) bool { return r.ended })
+	}
+	rs.queue = append(rs.queue, r)
 }
 
 // endReplay follows UNSUBSCRIBE.
