@@ -115,7 +115,11 @@ func (c *conn) handlePubrel(id uint16) {
 	}
 	c.unlock()
 	if ask {
-		c.link.Released(id, func(known bool, err error) { c.completed(id, known, err) })
+		c.asking(askedBytes)
+		c.link.Released(id, func(known bool, err error) {
+			c.completed(id, known, err)
+			c.answered(askedBytes)
+		})
 	}
 }
 

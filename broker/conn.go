@@ -55,6 +55,7 @@ type conn struct {
 	deadline int64   // nanoseconds since 1970, while awaiting or closing
 	out      *buffer // packets to write, nil for none
 	unsent   []byte  // what a write left, before out
+	asked    int     // weight of requests that are unanswered
 	pending  int     // bytes in out, in unsent and in a write that is under way
 	link     session.Link
 	request  session.CloseRequest
@@ -90,6 +91,7 @@ const (
 	pausePublish                   // too much is unanswered
 	pauseOutput                    // the client does not read what it is sent
 	pauseMemory                    // it publishes, and memory is short
+	pauseAsked                     // it has asked for too much that is unanswered
 )
 
 func newConn(b *Broker) *conn {
@@ -308,12 +310,12 @@ func (c *conn) check(now time.Time) (again time.Time) {
 }
 
 // checkKeepAlive enforces [MQTT-3.1.2-22]. A client that is not read because
-// its publishes wait for us is not at fault.
+// its publishes or requests wait for us is not at fault.
 func (c *conn) checkKeepAlive(now time.Time) (again time.Time) {
 	if c.keepAlive == 0 {
 		return time.Time{}
 	}
-	if c.paused&(pausePublish|pauseMemory) != 0 {
+	if c.paused&(pausePublish|pauseMemory|pauseAsked) != 0 {
 		return now.Add(c.keepAlive)
 	}
 	if at := time.Unix(0, c.seen.Load()).Add(c.keepAlive); now.Before(at) {

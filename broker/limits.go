@@ -70,6 +70,11 @@ const (
 	// maxCachedTopics bounds the cache of matches (≈ 200 bytes each). Beyond it
 	// the cache starts anew: cheaper than keeping an order of use.
 	maxCachedTopics = 1 << 16
+	// maxAsked bounds the requests of a connection that are unanswered, by weight:
+	// the largest packet by default, or some thousand PUBRELs. askedBytes is what a
+	// request, or a filter of it, takes beside its text, here and in the streams.
+	maxAsked   = 1 << 20
+	askedBytes = 256
 	// lingerTime is how long a connection that was told why it ends may take to
 	// read that before it is cut.
 	lingerTime = 2 * time.Second

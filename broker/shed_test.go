@@ -1,11 +1,13 @@
 package broker_test
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/shoalmq/shoal/broker"
+	"github.com/shoalmq/shoal/broker/brokertest"
 	"github.com/shoalmq/shoal/broker/mqtttest"
 	"github.com/shoalmq/shoal/broker/packet"
 )
@@ -101,4 +103,58 @@ func TestShortOfMemoryDropsQoS0AndClosesTheSlowest(t *testing.T) {
 	use(100)
 	n.awaitConnections(2)
 	quick.Ping()
+}
+
+// A client that asks without end while nothing is answered is not read any
+// more; when it is answered all goes on, and nothing is lost.
+func TestRequestsAreBounded(t *testing.T) {
+	versions(t, func(t *testing.T, n *node, v packet.Version) {
+		for _, op := range []brokertest.Op{brokertest.Subscribe, brokertest.AddRoute} {
+			c := n.dial(v)
+			if op == brokertest.Subscribe {
+				c = mustDurable(n, v)
+			} else {
+				c.Connect(mqtttest.ID("transient"))
+			}
+			n.cluster.Hold(op)
+			other := n.connect(v, "other")
+			const all = 60
+			filter := strings.Repeat("f", 50<<10)
+			sent := make(chan error, 1)
+			go func() {
+				for i := range all {
+					p := &packet.Subscribe{PacketID: uint16(i + 1), Subscriptions: []packet.Subscription{{Filter: fmt.Sprint(filter, i), QoS: packet.QoS1}}}
+					if err := c.Send(p); err != nil {
+						sent <- err
+						return
+					}
+				}
+				sent <- nil
+			}()
+			await(t, "the bound is reached", func() bool { return n.cluster.Held(op) >= 20 })
+			for range 50 { // what should not come has the time to
+				other.Ping()
+			}
+			if held := n.cluster.Held(op); held > 22 {
+				t.Errorf("%s: %d of %d requests of 50 KiB are waiting", op, held, all)
+			}
+			n.cluster.ReleaseAll(op)
+			answered := make(map[uint16]bool)
+			for range all {
+				p := mqtttest.Expect[*packet.Suback](c)
+				if answered[p.PacketID] || p.Codes[0] != packet.CodeGrantedQoS1 {
+					t.Fatalf("%s: %s", op, mqtttest.Describe(p))
+				}
+				answered[p.PacketID] = true
+			}
+			if err := <-sent; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func mustDurable(n *node, v packet.Version) *mqtttest.Client {
+	c, _ := n.durable(v, "durable")
+	return c
 }

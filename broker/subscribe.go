@@ -34,20 +34,25 @@ func (c *conn) handleSubscribe(p *packet.Subscribe) error {
 	case len(granted) == 0:
 		c.subscribed(p.PacketID, codes, nil)
 	case c.durable:
+		weight := filtersWeight(p.Subscriptions, subscribedFilter)
+		c.asking(weight)
 		c.mu.Lock()
 		c.subscribing++
 		c.mu.Unlock()
 		c.link.Subscribe(granted, func(_ []bool, err error) {
 			c.mu.Lock()
-			defer c.unlock()
 			c.subscribedLocked(p.PacketID, codes, err)
 			c.subscribeAnswered()
+			c.unlock()
+			c.answered(weight)
 		})
 	default:
 		c.subscribeHere(p.PacketID, codes, places, granted)
 	}
 	return nil
 }
+
+func subscribedFilter(s packet.Subscription) string { return s.Filter }
 
 // checkSubscription returns the code to grant, or why not.
 func (c *conn) checkSubscription(s packet.Subscription) (packet.Code, error) {
@@ -71,6 +76,8 @@ func (c *conn) subscribeHere(id uint16, codes []packet.Code, places []int, grant
 	waiting.Store(int32(len(granted)) + 1)
 	var failed atomic.Pointer[error]
 	var owed []*replay
+	weight := filtersWeight(granted, (*shoalpb.Subscription).GetFilter)
+	c.asking(weight)
 	answered := func(err error) {
 		if err != nil {
 			failed.Store(&err)
@@ -85,6 +92,7 @@ func (c *conn) subscribeHere(id uint16, codes []packet.Code, places []int, grant
 		c.subscribedLocked(id, codes, err)
 		c.startReplays(owed, err == nil)
 		c.unlock()
+		c.answered(weight)
 	}
 	for i, s := range granted {
 		_, _, shared, _ := topic.ParseShare(s.Filter)
@@ -160,7 +168,12 @@ func (c *conn) handleUnsubscribe(p *packet.Unsubscribe) {
 	case len(valid) == 0:
 		c.unsubscribed(p.PacketID, codes, nil, nil)
 	case c.durable:
-		c.link.Unsubscribe(valid, func(existed []bool, err error) { c.unsubscribed(p.PacketID, codes, existed, err) })
+		weight := filtersWeight(valid, func(f string) string { return f })
+		c.asking(weight)
+		c.link.Unsubscribe(valid, func(existed []bool, err error) {
+			c.unsubscribed(p.PacketID, codes, existed, err)
+			c.answered(weight)
+		})
 	default:
 		c.unsubscribed(p.PacketID, codes, c.unsubscribeHere(valid), nil)
 	}
