@@ -65,9 +65,10 @@ type GroupStatus struct {
 	Term     uint64   `json:"term"`
 	Applied  uint64   `json:"applied"`
 	Replicas []string `json:"replicas"`
-	// Sessions, Queued and Outbox are a shard's figures.
+	// Sessions, Queued, Retained and Outbox are a shard's figures.
 	Sessions int `json:"sessions"`
 	Queued   int `json:"queued"`
+	Retained int `json:"retained"`
 	Outbox   int `json:"outbox"`
 }
 
@@ -115,7 +116,7 @@ func (g *group) status() GroupStatus {
 	if g.id != 0 {
 		g.read(func(m machine) {
 			stats := m.(*shardMachine).Stats()
-			s.Sessions, s.Queued, s.Outbox = stats.Sessions, stats.Queued, stats.OutboxEntries
+			s.Sessions, s.Queued, s.Retained, s.Outbox = stats.Sessions, stats.Queued, stats.Retained, stats.OutboxEntries
 		})
 	}
 	return s

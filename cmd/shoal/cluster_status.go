@@ -1,78 +1,27 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/shoalmq/shoal/cluster"
 )
 
-const (
-	statusTimeout  = 5 * time.Second
-	maxStatusBytes = 16 << 20
-)
-
 func clusterCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "cluster", Short: "Questions about a cluster"}
+	cmd := &cobra.Command{Use: "cluster", Short: "Look at a cluster and change its members"}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-	cmd.AddCommand(clusterStatusCommand(), clusterRecoverCommand())
+	cmd.AddCommand(
+		apiCommand("status", "What a node sees of its cluster", (*api).status, writeStatus),
+		apiCommand("members", "The nodes of the cluster, and how each is", (*api).overview, writeMembers),
+		apiCommand("shards", "The shards, their leaders and replicas", (*api).overview, writeShards),
+		drainCommand(), undrainCommand(), removeCommand(), rebalanceCommand(), clusterRecoverCommand(),
+	)
 	return cmd
-}
-
-func clusterStatusCommand() *cobra.Command {
-	var addr string
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "What a node sees of its cluster",
-	}
-	cmd.Flags().StringVar(&addr, "http", "127.0.0.1:18083", "HTTP address of the node, on this host")
-	output := outputFlag(cmd, "table")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := fetchStatus(cmd.Context(), strings.TrimSuffix(strings.TrimPrefix(addr, "http://"), "/"))
-		if err != nil {
-			return err
-		}
-		if output.json() {
-			return writeJSON(cmd.OutOrStdout(), s)
-		}
-		return writeStatus(cmd.OutOrStdout(), s)
-	}
-	return cmd
-}
-
-func fetchStatus(ctx context.Context, addr string) (*cluster.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/api/v1/status", nil)
-	if err != nil {
-		return nil, usage(fmt.Errorf("--http %q: want host:port", addr))
-	}
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return nil, fmt.Errorf("ask for status: %w", err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxStatusBytes))
-	if err != nil {
-		return nil, fmt.Errorf("ask for status: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("ask for status: %s answers %s: %s", addr, resp.Status, strings.TrimSpace(string(body)))
-	}
-	s := new(cluster.Status)
-	if err := json.Unmarshal(body, s); err != nil {
-		return nil, fmt.Errorf("ask for status: read answer of %s: %w", addr, err)
-	}
-	return s, nil
 }
 
 // writeStatus prints the node's own line, then a table of nodes and one of

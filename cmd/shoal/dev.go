@@ -219,7 +219,7 @@ func introduction(nodes []*devNode) string {
 
     shoal sub -p %s -q 1 -t 'hello/#' -v
     shoal pub -p %s -q 1 -t hello/world -m 'from another node'
-    shoal cluster status --http %s
+    shoal cluster status --http-addr %s
 
 `, len(nodes), port(1), port(0), nodes[0].http)
 }

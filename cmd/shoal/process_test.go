@@ -101,7 +101,7 @@ func TestServeFromStartToStop(t *testing.T) {
 		}
 	}
 	ctx := testContext(t)
-	if out, err := shoal(ctx, nil, "cluster", "status", "--http", p.http); err != nil || !strings.Contains(out, "\na     yes ") {
+	if out, err := shoal(ctx, nil, "cluster", "status", "--http-addr", p.http); err != nil || !strings.Contains(out, "\na     yes ") {
 		t.Errorf("cluster status: %v\n%s", err, out)
 	}
 	for range 2 { // two in a row are one, as timeout(1) sends it

@@ -54,7 +54,12 @@ environment, the environment over the file, the file over defaults.`,
 // fails for good, which ends it at once: after a failed write nothing must be
 // acknowledged any more.
 func serve(ctx context.Context, c *config.Config, stderr io.Writer) error {
-	d := &daemon{config: c, log: newLogger(c, stderr), surface: admin.New(), failed: make(chan error, 2)}
+	d := &daemon{config: c, log: newLogger(c, stderr), failed: make(chan error, 2)}
+	token, err := readToken(c.HTTPTokenFile)
+	if err != nil {
+		return err
+	}
+	d.surface = admin.New(token)
 	if err := d.open(); err != nil {
 		return errors.Join(err, d.close())
 	}
@@ -74,7 +79,7 @@ func serve(ctx context.Context, c *config.Config, stderr io.Writer) error {
 	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	d.node.Drain(drain)
-	err := d.close()
+	err = d.close()
 	d.log.Info("stopped")
 	return err
 }
@@ -127,7 +132,9 @@ func (d *daemon) open() (err error) {
 	d.tasks.Go(func() { d.fail(d.broker.Serve(context.Background(), d.mqtt)) })
 	d.surface.Opened(admin.Node{
 		Ready: d.node.Ready, Live: d.node.Live, Status: func() any { return d.node.Status() },
-		Digest: func() any { return d.node.Digests() },
+		Digest:   func() any { return d.node.Digests() },
+		Overview: func(ctx context.Context) any { return d.node.Overview(ctx) },
+		Operate:  d.node.Operate,
 	})
 	return nil
 }

@@ -32,7 +32,7 @@ func TestClusterStatus(t *testing.T) {
 	}))
 	defer s.Close()
 
-	got, err := shoal(t.Context(), nil, "cluster", "status", "--http", s.URL)
+	got, err := shoal(t.Context(), nil, "cluster", "status", "--http-addr", s.URL)
 	want := `node a (v0.1.0), not ready: no lease
 cluster c0ffee, version 1
 
@@ -48,7 +48,7 @@ shard-1    follower  -       3     7        2         5       1       a (voter)
 		t.Errorf("got\n%s%v\nwant\n%s", got, err, want)
 	}
 
-	got, err = shoal(t.Context(), nil, "cluster", "status", "--http", s.URL, "-o", "json")
+	got, err = shoal(t.Context(), nil, "cluster", "status", "--http-addr", s.URL, "-o", "json")
 	var back cluster.Status
 	if err != nil || json.Unmarshal([]byte(got), &back) != nil || back.Groups[1].Queued != 5 {
 		t.Errorf("got %s, %v", got, err)
@@ -70,9 +70,9 @@ func TestClusterStatusErrors(t *testing.T) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
-	expect("ask for status: "+addr+" answers 503 Service Unavailable: opening the data directory", "--http", addr)
+	expect("ask for status: "+addr+" answers 503 Service Unavailable: opening the data directory", "--http-addr", addr)
 	status, body = http.StatusOK, "<html>"
-	expect("ask for status: read answer of "+addr+": ", "--http", addr)
-	expect(`--http "a b": want host:port`, "--http", "a b")
-	expect("ask for status: Get ", "--http", "127.0.0.1:1")
+	expect("ask for status: read answer of "+addr+": ", "--http-addr", addr)
+	expect(`--http-addr "a b": want host:port`, "--http-addr", "a b")
+	expect("ask for status: Get ", "--http-addr", "127.0.0.1:1")
 }

@@ -11,11 +11,16 @@
 //	/api/v1/status  what the node knows of itself and its cluster, JSON
 //	/api/v1/digest  a hash of the state of each of its replicas, JSON: replicas
 //	                of a group that have applied the same index have the same
+//	/api/v1/cluster all members and shards, asked of every node, JSON
+//	POST /api/v1/cluster/{drain|undrain|remove|rebalance}
+//	                an operator's wish; the body is an Operation, the answer an
+//	                Operated, or 409 and why not
 //
 // The first four say nothing secret and answer anyone who can reach the
 // listener. The API answers only requests that arrive over loopback and are
-// addressed to it, whatever the listener is bound to: a page in a browser that
-// points a name of its own at 127.0.0.1 sends that name in Host.
+// addressed to it, whatever the listener is bound to (a page in a browser that
+// points a name of its own at 127.0.0.1 sends that name in Host), or that carry
+// the token of a file: Authorization: Bearer.
 //
 // Server is safe for use by many goroutines. Its one lock is held only to
 // read or replace the current phase.
@@ -23,7 +28,7 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net"
@@ -43,12 +48,17 @@ type Node struct {
 	Ready, Live func() error
 	// Status and Digest return something that encoding/json can write.
 	Status, Digest func() any
+	// Overview is the same of the whole cluster.
+	Overview func(context.Context) any
+	// Operate carries out an operator's command and says what follows.
+	Operate func(ctx context.Context, command, node string, force bool) (text string, err error)
 }
 
 // Server serves the HTTP surface of one node.
 type Server struct {
 	registry *prometheus.Registry
 	http     http.Server
+	token    string // of the API, "" for none
 
 	mu    sync.Mutex
 	node  *Node  // nil until Opened
@@ -56,17 +66,20 @@ type Server struct {
 }
 
 // New returns a server with a metrics registry of its own that has the Go
-// runtime's and the process's metrics.
-func New() *Server {
-	s := &Server{registry: prometheus.NewRegistry(), phase: "opening the data directory"}
+// runtime's and the process's metrics. With the token, if it is not empty, the
+// API answers from elsewhere too.
+func New(token string) *Server {
+	s := &Server{registry: prometheus.NewRegistry(), phase: "opening the data directory", token: token}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", probe(s.live))
 	mux.HandleFunc("GET /startupz", probe(s.started))
 	mux.HandleFunc("GET /readyz", probe(s.ready))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /api/v1/status", overLoopback(s.answer(func(n *Node) any { return n.Status() })))
-	mux.HandleFunc("GET /api/v1/digest", overLoopback(s.answer(func(n *Node) any { return n.Digest() })))
+	mux.HandleFunc("GET /api/v1/status", s.allowed(s.answer(func(n *Node) any { return n.Status() })))
+	mux.HandleFunc("GET /api/v1/digest", s.allowed(s.answer(func(n *Node) any { return n.Digest() })))
+	mux.HandleFunc("GET /api/v1/cluster", s.allowed(s.overview))
+	mux.HandleFunc("POST /api/v1/cluster/{operation}", s.allowed(s.operate))
 	s.http = http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: readTimeout,
@@ -154,13 +167,7 @@ func (s *Server) answer(ask func(*Node) any) http.HandlerFunc {
 			http.Error(w, phase, http.StatusServiceUnavailable)
 			return
 		}
-		body, err := json.MarshalIndent(ask(n), "", "  ")
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Write(append(body, '\n')) // a failed write is the asker's loss
+		writeJSON(w, ask(n))
 	}
 }
 
@@ -176,15 +183,29 @@ func probe(check func() error) http.HandlerFunc {
 	}
 }
 
-func overLoopback(next http.HandlerFunc) http.HandlerFunc {
+// allowed lets requests through that come over loopback or carry the token.
+func (s *Server) allowed(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-		if local == nil || !loopback(local.String()) || !loopback(r.RemoteAddr) || !loopback(r.Host) {
-			http.Error(w, "the API answers only over loopback", http.StatusForbidden)
+		switch given, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); {
+		case bearer && s.token != "":
+			if subtle.ConstantTimeCompare([]byte(given), []byte(s.token)) != 1 {
+				http.Error(w, "wrong token", http.StatusUnauthorized)
+				return
+			}
+		case !overLoopback(r) && s.token != "":
+			http.Error(w, "from elsewhere than loopback the API wants the token of http-token-file", http.StatusUnauthorized)
+			return
+		case !overLoopback(r):
+			http.Error(w, "the API answers only over loopback: http-token-file opens it to those who know a token", http.StatusForbidden)
 			return
 		}
 		next(w, r)
 	}
+}
+
+func overLoopback(r *http.Request) bool {
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return local != nil && loopback(local.String()) && loopback(r.RemoteAddr) && loopback(r.Host)
 }
 
 // loopback takes host or host:port.

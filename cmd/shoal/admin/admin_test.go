@@ -53,7 +53,7 @@ func get(t *testing.T, url, host string) (int, string) {
 }
 
 func TestProbesOverALife(t *testing.T) {
-	s := New()
+	s := New("")
 	url := start(t, s)
 	expect := func(when, path string, code int, body string) {
 		t.Helper()
@@ -90,7 +90,7 @@ func TestProbesOverALife(t *testing.T) {
 }
 
 func TestMetricsHaveTheProcess(t *testing.T) {
-	url := start(t, New())
+	url := start(t, New(""))
 	code, body := get(t, url+"/metrics", "")
 	for _, name := range []string{"go_goroutines", "process_cpu_seconds_total"} {
 		if code != 200 || !strings.Contains(body, "\n"+name+" ") {
@@ -100,7 +100,7 @@ func TestMetricsHaveTheProcess(t *testing.T) {
 }
 
 func TestTheAPIIsForLoopback(t *testing.T) {
-	s := New()
+	s := New("")
 	s.Opened(Node{Status: func() any { return json.RawMessage(`{}`) }})
 	url := start(t, s)
 	for host, want := range map[string]int{"": 200, "localhost:1": 200, "[::1]": 200, "evil.example:18083": 403} {
@@ -116,7 +116,7 @@ func TestTheAPIIsForLoopback(t *testing.T) {
 }
 
 func TestUnknownPathsAndMethods(t *testing.T) {
-	url := start(t, New())
+	url := start(t, New(""))
 	if code, _ := get(t, url+"/", ""); code != 404 {
 		t.Errorf("/ is %d", code)
 	}

@@ -43,6 +43,9 @@ type Config struct {
 	ClusterCA, ClusterCert, ClusterKey string
 	// GossipKeyFile holds the key that encrypts gossip; empty is none.
 	GossipKeyFile string
+	// HTTPTokenFile holds the token that opens the HTTP API beyond loopback;
+	// empty is none.
+	HTTPTokenFile string
 	// MaxQueuedMessages and MaxQueuedBytes bound what waits for one persistent
 	// session; QueueOverflow says what is lost: drop-oldest, drop-new or reject.
 	MaxQueuedMessages int

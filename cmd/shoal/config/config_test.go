@@ -38,7 +38,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	}
 	want := map[string]string{
 		"node-id": "a", "data-dir": "./data", "mqtt-addr": "127.0.0.1:1883", "allow-anonymous": "true",
-		"http-addr": "127.0.0.1:18083", "gossip-addr": "127.0.0.1:7946", "rpc-addr": "127.0.0.1:7947",
+		"http-addr": "127.0.0.1:18083", "http-token-file": "", "gossip-addr": "127.0.0.1:7946", "rpc-addr": "127.0.0.1:7947",
 		"advertise-host": "127.0.0.1", "join": "", "bootstrap-expect": "1", "shards": "6",
 		"cluster-ca": "", "cluster-cert": "", "cluster-key": "", "gossip-key-file": "",
 		"max-queued-messages": "100000", "max-queued-bytes": "256MiB", "queue-overflow": "drop-oldest", "queue-memory": "auto",

@@ -54,6 +54,7 @@ var keys = []key{
 			return c.HTTPAddr
 		},
 	},
+	text("http-token-file", "", "file with the token that opens the HTTP API to others than this host", readable, func(c *Config) *string { return &c.HTTPTokenFile }),
 	text("gossip-addr", "127.0.0.1:7946", "gossip listener (TCP and UDP)", address, func(c *Config) *string { return &c.GossipAddr }),
 	text("rpc-addr", "127.0.0.1:7947", "listener for raft and streams between nodes", address, func(c *Config) *string { return &c.RPCAddr }),
 	text("advertise-host", "", "host name or address under which other nodes dial this one (default: the host of --rpc-addr, or the node id when that is all interfaces)", hostName, func(c *Config) *string { return &c.AdvertiseHost }),
