@@ -123,7 +123,11 @@ func flagError(cmd *cobra.Command, err error) error {
 // strictArgs makes stray arguments of a command and those below it a usage
 // error.
 func strictArgs(cmd *cobra.Command) {
-	cmd.Args = func(cmd *cobra.Command, args []string) error { return usage(cobra.NoArgs(cmd, args)) }
+	allowed := cmd.Args
+	if allowed == nil {
+		allowed = cobra.NoArgs
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error { return usage(allowed(cmd, args)) }
 	for _, sub := range cmd.Commands() {
 		strictArgs(sub)
 	}

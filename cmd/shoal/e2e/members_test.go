@@ -167,7 +167,7 @@ func TestLogRowFlipped(t *testing.T) {
 	var dir string
 	c := replaceDisk(t, func(t *testing.T, n *node) {
 		dir = n.dir
-		flipRow(t, filepath.Join(n.dir, "raft.db"))
+		flipRow(t, filepath.Join(n.dir, "log.db"))
 	})
 	log := c.nodes[2].tail(1 << 20)
 	for line := range strings.Lines(log) {
