@@ -122,6 +122,9 @@ func (l *shardLead) take(eff *shard.Effects) {
 		}
 	})
 	l.hand(eff.Volatile)
+	if eff.VolatileLost > 0 {
+		l.n.metrics.dropped.WithLabelValues("not_in_memory").Add(float64(eff.VolatileLost))
+	}
 	if len(eff.OwnersChanged) > 0 {
 		l.owners.broadcast()
 	}

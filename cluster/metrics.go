@@ -77,13 +77,14 @@ var (
 	descLoaded   = prometheus.NewDesc("shoal_shard_messages_loaded_total", "Messages that had left memory and were read back to be sent.", []string{"group"}, nil)
 	descEnqueued = prometheus.NewDesc("shoal_shard_messages_enqueued_total", "Copies put into queues of durable sessions, from replicated state; told by the shard's leader alone.", []string{"group"}, nil)
 	descAcked    = prometheus.NewDesc("shoal_shard_messages_acked_total", "Copies out of queues of durable sessions that their clients acknowledged; told by the shard's leader alone.", []string{"group"}, nil)
+	descPassed   = prometheus.NewDesc("shoal_shard_messages_redispatched_total", "Copies that went from a member of a Shared Subscription to another; told by the shard's leader alone.", []string{"group"}, nil)
 	descLost     = prometheus.NewDesc("shoal_shard_messages_dropped_total", "Copies for durable sessions, and messages in outboxes, that were not delivered, from replicated state; told by the shard's leader alone.", []string{"group", "reason"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descLease, descReady, descLeads, descTerm, descApplied, descFence,
-		descSessions, descQueued, descBytes, descOutbox, descLoaded, descEnqueued, descAcked, descLost} {
+		descSessions, descQueued, descBytes, descOutbox, descLoaded, descEnqueued, descAcked, descPassed, descLost} {
 		ch <- d
 	}
 	for _, d := range delayDescs {
@@ -130,9 +131,10 @@ func (c *collector) account(ch chan<- prometheus.Metric, group string, s *shard.
 	}
 	counter(descEnqueued, s.Enqueued)
 	counter(descAcked, s.Acked)
+	counter(descPassed, s.Redispatched)
 	for reason, v := range map[string]uint64{
 		"queue_full": s.QueueFull, "dropped_oldest": s.DroppedOldest, "rejected": s.Rejected,
-		"session_ended": s.SessionEnded, "expired": s.Expired,
+		"session_ended": s.SessionEnded, "no_member": s.NoMember, "expired": s.Expired,
 		"subscriber_node_dead": s.OutboxFenced, "refused_by_target": s.OutboxRefused,
 	} {
 		counter(descLost, v, reason)

@@ -228,7 +228,8 @@ func (x *OutboxMeta) GetNext() uint64 {
 }
 
 // ShardCounters count for ever what a shard took and what became of it:
-// enqueued = acked + expired + session_ended + dropped_oldest + queued now.
+// enqueued = acked + expired + session_ended + dropped_oldest + redispatched
+// + queued now.
 type ShardCounters struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// appended counts messages that were matched.

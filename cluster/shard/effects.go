@@ -10,6 +10,9 @@ type Effects struct {
 	Ready []ReadyRef
 	// Volatile are deliveries of QoS 0 out of messages of a higher one.
 	Volatile []Volatile
+	// VolatileLost counts those that were lost because the message had left
+	// memory: of a Shared Subscription, passed on to a member with QoS 0.
+	VolatileLost int
 	// Completed are QoS 2 exchanges that may get their PUBCOMP.
 	Completed []Completed
 	// Recorded are QoS 2 exchanges that may get their PUBREC: the retained copy
@@ -75,6 +78,7 @@ type Superseded struct {
 func (e *Effects) Reset() {
 	e.Ready = empty(e.Ready)
 	e.Volatile = empty(e.Volatile)
+	e.VolatileLost = 0
 	e.Completed = empty(e.Completed)
 	e.Recorded = empty(e.Recorded)
 	e.Superseded = empty(e.Superseded)

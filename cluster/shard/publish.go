@@ -64,7 +64,13 @@ func (m *Machine) give(b **body, message *shoalpb.Message, f *match) (rejected b
 // sendVolatile hands a delivery of QoS 0 to the leader, who may lose it.
 func (m *Machine) sendVolatile(f *match, message *shoalpb.Message) {
 	s := f.session
-	if s.owner == nil || message == nil {
+	if s.owner == nil {
+		return
+	}
+	if message == nil { // of a Shared Subscription: see give
+		if m.now.eff != nil {
+			m.now.eff.VolatileLost++
+		}
 		return
 	}
 	if !f.from.isShared() && message.Retain && s.extra != nil && len(s.extra.replays) > 0 {

@@ -126,7 +126,9 @@ func (r *restorer) pinRow(_, v []byte) error {
 	if err := decode(v, row); err != nil {
 		return err
 	}
-	r.pinned[row.Body] = true
+	if row.Pick == nil {
+		r.pinned[row.Body] = true
+	}
 	return nil
 }
 

@@ -293,6 +293,9 @@ func (s *script) deadline(*args) []string {
 func (s *script) due(*args) []string {
 	list := []string{}
 	s.m.Due(func(d Due) bool {
+		if d.Message == nil { // one for a pick may leave memory
+			d.Message, _ = s.rows.message(s.t, s.m.due.find(d.ID).body.seq)
+		}
 		text := fmt.Sprintf("%d:%s", d.ID, d.Message.GetPayload())
 		if d.Pick != nil {
 			text += " " + d.Pick.Share
