@@ -22,6 +22,8 @@ type client interface {
 	publish(ctx context.Context, m message) error
 	// subscribe returns when every filter was granted.
 	subscribe(ctx context.Context, filters []string, o subscribeOptions) error
+	// unsubscribe returns when the server has answered.
+	unsubscribe(ctx context.Context, filters []string) error
 	// lost gets one error when the connection ends before disconnect.
 	lost() <-chan error
 	// disconnect ends the connection in the way of the protocol.

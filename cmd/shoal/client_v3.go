@@ -118,6 +118,13 @@ func (c *clientV3) subscribe(ctx context.Context, filters []string, o subscribeO
 	return nil
 }
 
+func (c *clientV3) unsubscribe(ctx context.Context, filters []string) error {
+	if err := wait(ctx, c.paho.Unsubscribe(filters...)); err != nil {
+		return fmt.Errorf("unsubscribe: %w", err)
+	}
+	return nil
+}
+
 func (c *clientV3) disconnect() error {
 	c.paho.Disconnect(disconnectMillis)
 	return nil

@@ -147,6 +147,13 @@ func (c *clientV5) subscribe(ctx context.Context, filters []string, o subscribeO
 	return nil
 }
 
+func (c *clientV5) unsubscribe(ctx context.Context, filters []string) error {
+	if _, err := c.paho.Unsubscribe(ctx, &paho.Unsubscribe{Topics: filters}); err != nil {
+		return fmt.Errorf("unsubscribe: %w", err)
+	}
+	return nil
+}
+
 func (c *clientV5) disconnect() error {
 	err := c.paho.Disconnect(&paho.Disconnect{})
 	if errors.Is(err, net.ErrClosed) {

@@ -190,7 +190,8 @@ func TestRetainedFlags(t *testing.T) {
 	}
 	ctx := testContext(t)
 	port, subscribed := startBroker(t)
-	if _, err := shoal(ctx, nil, "pub", "-p", port, "-q", "1", "-r", "-t", "a", "-m", "x"); err != nil {
+	// At QoS 2 its live copies have left when pub ends.
+	if _, err := shoal(ctx, nil, "pub", "-p", port, "-q", "2", "-r", "-t", "a", "-m", "x"); err != nil {
 		t.Fatal(err)
 	}
 	sub := background(ctx, "sub", "-p", port, "-t", "+", "--retain-handling", "never", "--retain-as-published", "-o", "json", "-C", "1")
@@ -200,6 +201,43 @@ func TestRetainedFlags(t *testing.T) {
 	}
 	if got := <-sub; !strings.Contains(got.out, `"topic":"b","qos":0,"retain":true`) {
 		t.Errorf("got %s, %v", got.out, got.err)
+	}
+}
+
+// TestClearingFlags: --remove-retained leaves nothing, -T leaves out, -U ends what
+// a session was subscribed to.
+func TestClearingFlags(t *testing.T) {
+	for _, version := range []string{"5", "311"} {
+		ctx := testContext(t)
+		port, subscribed := startBroker(t)
+		run := func(words ...string) string {
+			t.Helper()
+			out, err := shoal(ctx, nil, append([]string{words[0], "-p", port, "-V", version, "-q", "1"}, words[1:]...)...)
+			if err != nil {
+				t.Fatalf("%q: %v", words, err)
+			}
+			if words[0] == "sub" {
+				<-subscribed
+			}
+			return out
+		}
+		for _, topic := range []string{"a", "b", "c"} {
+			run("pub", "-r", "-t", topic, "-m", topic, "-q", "2")
+		}
+		if got := run("sub", "-t", "+", "-T", "a", "-T", "c/#", "-C", "1"); got != "b\n" {
+			t.Errorf("V%s: -T: got %q", version, got)
+		}
+		if got := run("sub", "-t", "+", "--remove-retained", "-C", "3"); strings.Count(got, "\n") != 3 {
+			t.Errorf("V%s: --remove-retained: got %q", version, got)
+		}
+		run("sub", "-t", "x", "-c", "-i", "me", "-E")
+		sub := background(ctx, "sub", "-p", port, "-V", version, "-q", "1", "-t", "y", "-c", "-i", "me", "-U", "x", "-C", "1")
+		<-subscribed
+		run("pub", "-t", "x", "-m", "x")
+		run("pub", "-t", "y", "-m", "y")
+		if got := <-sub; got.out != "y\n" || got.err != nil {
+			t.Errorf("V%s: -U: got %q, %v", version, got.out, got.err)
+		}
 	}
 }
 

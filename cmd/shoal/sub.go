@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"github.com/shoalmq/shoal/broker/topic"
 )
 
 // subFlags are the flags of sub alone.
@@ -21,6 +23,9 @@ type subFlags struct {
 	options        subscribeOptions
 	handling       string
 	live, retained bool // which messages are wanted
+	remove         bool
+	without        []string
+	unsubscribe    []string
 	once           bool
 	count          uint
 }
@@ -36,6 +41,9 @@ func (f *subFlags) add(cmd *cobra.Command) {
 	fs.BoolVar(&f.options.noLocal, "no-local", false, "not what this Client Identifier publishes, MQTT 5 only")
 	fs.BoolVarP(&f.live, "no-retained", "R", false, "leave out retained messages")
 	fs.BoolVar(&f.retained, "retained-only", false, "retained messages only: end with the first other one")
+	fs.BoolVar(&f.remove, "remove-retained", false, "clear each retained message that comes, also with -R")
+	fs.StringArrayVarP(&f.without, "filter-out", "T", nil, "leave out messages whose topic matches this filter")
+	fs.StringArrayVarP(&f.unsubscribe, "unsubscribe", "U", nil, "end a subscription of the session first")
 	fs.BoolVarP(&f.once, "exit-after-subscribe", "E", false, "end when subscribed")
 	fs.UintVarP(&f.count, "count", "C", 0, "end after so many messages (0: never)")
 }
@@ -51,6 +59,8 @@ func (f *subFlags) check() error {
 		return fmt.Errorf("--retain-handling %q: want one of %s", f.handling, strings.Join(retainHandlings, ", "))
 	case f.protocol() != 5 && f.options != subscribeOptions{qos: f.qos}:
 		return errors.New("--retain-handling, --retain-as-published and --no-local are known to MQTT 5 only")
+	case f.once && f.remove:
+		return errors.New("-E waits for no message, so --remove-retained has nothing to do")
 	case f.live && f.retained:
 		return errors.New("-R and --retained-only leave nothing")
 	}
@@ -108,12 +118,14 @@ type tally struct {
 	print  func(message) error
 	failed chan error    // gets the first failure to print
 	enough chan struct{} // closed at the end
+	clear  chan struct{} // gets one when there is something to clear
 
 	mu       sync.Mutex
 	ended    bool // nothing more is taken
 	printed  uint
 	taken    uint
 	finished uint
+	kept     []string // topics to clear
 }
 
 // take prints a message if it is wanted.
@@ -124,7 +136,14 @@ func (t *tally) take(m message) error {
 		t.settle()
 		return errEnough
 	}
-	if !t.f.live || !m.retain {
+	if t.f.remove && m.retain {
+		t.kept = append(t.kept, m.topic)
+		select {
+		case t.clear <- struct{}{}:
+		default: // is told
+		}
+	}
+	if t.wants(m) {
 		if err := t.print(m); err != nil {
 			select {
 			case t.failed <- fmt.Errorf("print message: %w", err):
@@ -136,6 +155,24 @@ func (t *tally) take(m message) error {
 		t.ended = t.printed == t.f.count
 	}
 	t.taken++
+	return nil
+}
+
+func (t *tally) wants(m message) bool {
+	return !(t.f.live && m.retain) && !slices.ContainsFunc(t.f.without, func(filter string) bool { return topic.MatchOne(filter, m.topic) })
+}
+
+// clearKept clears what is retained of the messages taken.
+func (t *tally) clearKept(ctx context.Context, c client) error {
+	t.mu.Lock()
+	kept := t.kept
+	t.kept = nil
+	t.mu.Unlock()
+	for _, name := range kept {
+		if err := c.publish(ctx, message{topic: name, qos: 1, retain: true}); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -162,21 +199,32 @@ func (t *tally) settle() {
 // subscribe prints messages until enough of them are finished, ctx ends, or the
 // connection does. A message that could not be printed is not acknowledged.
 func subscribe(ctx context.Context, f *subFlags, print func(message) error) error {
-	t := &tally{f: f, print: print, failed: make(chan error, 1), enough: make(chan struct{}), ended: f.once}
+	t := &tally{f: f, print: print, failed: make(chan error, 1), enough: make(chan struct{}), clear: make(chan struct{}, 1), ended: f.once}
 	c, err := f.dial(ctx, receiver{take: t.take, done: t.done})
 	if err != nil {
 		return outOfTime(ctx, err)
 	}
-	err = c.subscribe(ctx, f.topics, f.options)
-	if err == nil && !f.once {
+	if len(f.unsubscribe) > 0 {
+		err = c.unsubscribe(ctx, f.unsubscribe)
+	}
+	if err == nil {
+		err = c.subscribe(ctx, f.topics, f.options)
+	}
+	for over := f.once; err == nil && !over; {
 		select {
 		case <-t.enough:
+			over = true
+		case <-t.clear:
+			err = t.clearKept(ctx, c)
 		case err = <-t.failed:
 		case err = <-c.lost():
 			return err
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
+	}
+	if err == nil {
+		err = t.clearKept(ctx, c)
 	}
 	return errors.Join(outOfTime(ctx, err), c.disconnect())
 }
