@@ -946,7 +946,9 @@ type ReplayRow struct {
 	After string `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
 	// live are topics above that were published retained and delivered since the
 	// replay began: the replay leaves them out.
-	Live          []string `protobuf:"bytes,5,rep,name=live,proto3" json:"live,omitempty"`
+	Live []string `protobuf:"bytes,5,rep,name=live,proto3" json:"live,omitempty"`
+	// older are those of them that will be forgotten first.
+	Older         []string `protobuf:"bytes,6,rep,name=older,proto3" json:"older,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1012,6 +1014,13 @@ func (x *ReplayRow) GetAfter() string {
 func (x *ReplayRow) GetLive() []string {
 	if x != nil {
 		return x.Live
+	}
+	return nil
+}
+
+func (x *ReplayRow) GetOlder() []string {
+	if x != nil {
+		return x.Older
 	}
 	return nil
 }
@@ -1245,13 +1254,14 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\x06limits\x18\x12 \x01(\v2\x15.shoal.v1.QueueLimitsR\x06limits\x12-\n" +
 	"\areplays\x18\x13 \x03(\v2\x13.shoal.v1.ReplayRowR\areplays\x12\x1b\n" +
 	"\twill_conn\x18\x14 \x01(\x04R\bwillConn\x12\x16\n" +
-	"\x06shares\x18\x15 \x03(\tR\x06shares\"\x97\x01\n" +
+	"\x06shares\x18\x15 \x03(\tR\x06shares\"\xad\x01\n" +
 	"\tReplayRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12:\n" +
 	"\fsubscription\x18\x02 \x01(\v2\x16.shoal.v1.SubscriptionR\fsubscription\x12\x14\n" +
 	"\x05group\x18\x03 \x01(\rR\x05group\x12\x14\n" +
 	"\x05after\x18\x04 \x01(\tR\x05after\x12\x12\n" +
-	"\x04live\x18\x05 \x03(\tR\x04live\"\xc3\x01\n" +
+	"\x04live\x18\x05 \x03(\tR\x04live\x12\x14\n" +
+	"\x05older\x18\x06 \x03(\tR\x05older\"\xc3\x01\n" +
 	"\vReceivedRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x12\n" +

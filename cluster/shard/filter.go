@@ -115,10 +115,11 @@ func (m *Machine) subscribe(c *shoalpb.Subscribe) *shoalpb.Answer {
 }
 
 // replayFor begins the replay that Retain Handling asks for (MQTT 5 §3.8.3.1), if
-// the node has named a group to begin with.
+// the node has named a group to begin with. Without, one that is under way goes
+// on, with the new options: replacing a subscription loses nothing
+// ([MQTT-3.8.4-4]).
 func (m *Machine) replayFor(s *session, want *shoalpb.Subscription, existed bool, groups []uint32, i int) {
 	at, _ := s.find(want.Filter)
-	m.endReplay(s, s.subs[at]) // what it had begun was for the former options
 	if isShared(want.Filter) { // a Shared Subscription gets none (MQTT 5 §4.8.2)
 		return
 	}

@@ -65,9 +65,9 @@ const (
 	// messages fills a queue; it goes on when half of them are gone.
 	replayQueue = 512
 
-	// maxReplayLive bounds the topics that a replay remembers to leave out.
-	// Beyond it a retained message may follow a newer live one.
-	maxReplayLive = 64 << 10
+	// maxReplayLive bounds the topics that a replay remembers to leave out, in
+	// each of two generations: of more, some may come once more.
+	maxReplayLive = 32 << 10
 
 	// minSendable is the least number of unfinished entries that may be sent
 	// ahead of what a client with a small window takes: enough to keep the

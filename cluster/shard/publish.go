@@ -73,7 +73,7 @@ func (m *Machine) sendVolatile(f *match, message *shoalpb.Message) {
 		}
 		return
 	}
-	if !f.from.isShared() && message.Retain && s.extra != nil && len(s.extra.replays) > 0 {
+	if !f.from.isShared() && message.Retain && s.replays() {
 		m.touch(s)
 		s.seenLive(message)
 	}

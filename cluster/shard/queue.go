@@ -219,7 +219,7 @@ func (m *Machine) ack(c *shoalpb.Ack) *shoalpb.Answer {
 	if finished && s.advance() {
 		m.ready(s)
 	}
-	if finished && s.extra != nil && len(s.extra.replays) > 0 {
+	if finished && s.replays() {
 		m.replayMoved()
 	}
 	return nil

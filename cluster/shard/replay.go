@@ -2,6 +2,7 @@ package shard
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,7 +24,39 @@ type replay struct {
 	// live are topics that were published retained, and given to the session,
 	// since the replay began, and that no page has passed: the session has a
 	// value that is no older than what a page could bring.
-	live map[string]struct{}
+	live liveTopics
+	// needs is the size of a message that found no room in the queue: a hint for
+	// Replays, no part of the state.
+	needs int
+}
+
+// liveTopics are topics in two generations: with too many, the older ones are
+// forgotten. Pages have long seen what they brought.
+type liveTopics struct{ young, old map[string]struct{} }
+
+func (l *liveTopics) add(name string) {
+	if l.has(name) {
+		return
+	}
+	if len(l.young) >= maxReplayLive {
+		l.young, l.old = nil, l.young
+	}
+	if l.young == nil {
+		l.young = map[string]struct{}{}
+	}
+	l.young[strings.Clone(name)] = struct{}{}
+}
+
+func (l *liveTopics) has(name string) bool {
+	_, young := l.young[name]
+	_, old := l.old[name]
+	return young || old
+}
+
+// passed forgets a topic that a page has gone past.
+func (l *liveTopics) passed(name string) {
+	delete(l.young, name)
+	delete(l.old, name)
 }
 
 // startReplay begins the replay of a subscription at group, in place of one that
@@ -37,6 +70,9 @@ func (m *Machine) startReplay(s *session, sub *subscription, group uint32) {
 	m.replayMoved()
 }
 
+// replays tells whether s is owed any.
+func (s *session) replays() bool { return s.extra != nil && len(s.extra.replays) > 0 }
+
 // replayMoved tells the leader that there is something to replay.
 func (m *Machine) replayMoved() {
 	if m.now.eff != nil {
@@ -47,7 +83,7 @@ func (m *Machine) replayMoved() {
 // endReplay ends the replay of a subscription, if one is under way. s has been
 // touched.
 func (m *Machine) endReplay(s *session, sub *subscription) {
-	if s.extra == nil || len(s.extra.replays) == 0 {
+	if !s.replays() {
 		return
 	}
 	s.extra.replays = slices.DeleteFunc(s.extra.replays, func(r *replay) bool { return r.sub == sub })
@@ -64,11 +100,8 @@ func (s *session) seenLive(message *shoalpb.Message) {
 		return
 	}
 	for _, r := range s.extra.replays {
-		if len(r.live) < maxReplayLive && topic.MatchOne(r.sub.filter.name, message.Topic) {
-			if r.live == nil {
-				r.live = map[string]struct{}{}
-			}
-			r.live[strings.Clone(message.Topic)] = struct{}{}
+		if topic.MatchOne(r.sub.filter.name, message.Topic) {
+			r.live.add(message.Topic)
 		}
 	}
 }
@@ -97,13 +130,17 @@ func (m *Machine) page(c *shoalpb.Page) {
 	if r == nil || r.group != c.Group || r.after != c.After {
 		return
 	}
+	if !m.fits(s, r, c.Messages) {
+		return
+	}
 	m.touch(s)
 	for _, message := range c.Messages {
-		if _, live := r.live[message.Topic]; !live && r.takes(s, message) {
+		if r.takes(s, message) {
 			var b *body
 			qos := min(uint8(message.Qos), r.sub.options.qos())
 			m.enqueue(s, &b, message, r.sub.from, refFlag(qos)|refRetain)
 		}
+		r.live.passed(message.Topic)
 	}
 	r.group, r.after = c.NextGroup, strings.Clone(c.NextAfter)
 	if r.group == 0 {
@@ -113,11 +150,38 @@ func (m *Machine) page(c *shoalpb.Page) {
 	m.replayMoved()
 }
 
-// takes tells whether a retained message is for the session: not if it has
-// expired, or is its own and the subscription has No Local ([MQTT-3.8.3-3]).
+// fits tells whether a queue has room for what a replay takes of a page: live
+// messages may have come since it was read, and no replay is to push them out.
+// Into an empty queue a single message goes whatever its size.
+func (m *Machine) fits(s *session, r *replay, messages []*shoalpb.Message) bool {
+	taken, first, size := 0, 0, 0
+	for _, message := range messages {
+		if !r.takes(s, message) {
+			continue
+		}
+		if taken++; taken == 1 {
+			first = contentBytes(message)
+		}
+		size += contentBytes(message)
+	}
+	l, queued, bytes := m.limitsOf(s), 0, 0
+	if s.queue != nil {
+		queued, bytes = s.queue.unfinished, s.queue.bytes
+	}
+	r.needs = 0
+	if queued+taken <= l.messages && bytes+size <= l.bytes || queued == 0 && taken == 1 {
+		return true
+	}
+	r.needs = first
+	return false
+}
+
+// takes tells whether a retained message is for the session: not if it has come
+// live, has expired, or is its own and the subscription has No Local
+// ([MQTT-3.8.3-3]).
 func (r *replay) takes(s *session, message *shoalpb.Message) bool {
 	expired := message.ExpiryMs != nil && *message.ExpiryMs == 0
-	return !expired && (r.sub.options&optNoLocal == 0 || message.Publisher != s.client)
+	return !expired && !r.live.has(message.Topic) && (r.sub.options&optNoLocal == 0 || message.Publisher != s.client)
 }
 
 // Replay is a replay that can go on.
@@ -154,11 +218,11 @@ func (m *Machine) replayRoom(s *session) (messages, bytes int) {
 	if s.queue != nil {
 		queued, size = s.queue.unfinished, s.queue.bytes
 	}
-	most := min(replayQueue, int(l.messages))
-	if queued > most/2 {
+	most := min(replayQueue, l.messages)
+	if queued > most/2 || queued > 0 && l.bytes-size < s.extra.replays[0].needs {
 		return 0, 0
 	}
-	return most - queued, int(l.bytes) - size
+	return most - queued, max(l.bytes-size, isSet(queued == 0))
 }
 
 // forgetVolatile finishes entries of QoS 0, which come from replays alone, that a
@@ -178,10 +242,8 @@ func (m *Machine) forgetVolatile(s *session) {
 
 func (r *replay) row() *shoalpb.ReplayRow {
 	row := &shoalpb.ReplayRow{Id: r.id, Subscription: r.sub.row(), Group: r.group, After: r.after}
-	for name := range r.live {
-		row.Live = append(row.Live, name)
-	}
-	slices.Sort(row.Live)
+	row.Live = slices.Sorted(maps.Keys(r.live.young))
+	row.Older = slices.Sorted(maps.Keys(r.live.old))
 	return row
 }
 
@@ -193,14 +255,20 @@ func (r *restorer) replays(s *session, rows []*shoalpb.ReplayRow) error {
 			return fmt.Errorf("replay %d of %q: %w", row.Id, row.Subscription.GetFilter(), errCorrupt)
 		}
 		x := &replay{id: row.Id, sub: s.subs[i], group: row.Group, after: row.After}
-		if len(row.Live) > 0 {
-			x.live = make(map[string]struct{}, len(row.Live))
-		}
-		for _, name := range row.Live {
-			x.live[name] = struct{}{}
-		}
+		x.live = liveTopics{setOf(row.Live), setOf(row.Older)}
 		s.more().replays = append(s.more().replays, x)
 		r.m.replaying[s] = struct{}{}
 	}
 	return nil
+}
+
+func setOf(names []string) map[string]struct{} {
+	if len(names) == 0 {
+		return nil
+	}
+	set := make(map[string]struct{}, len(names))
+	for _, name := range names {
+		set[name] = struct{}{}
+	}
+	return set
 }

@@ -67,7 +67,13 @@ func (s *script) subscribeCommand(a *args) *shoalpb.Command {
 		sub.Subscriptions = append(sub.Subscriptions, &shoalpb.Subscription{
 			Filter: f, Qos: uint32(a.number("qos", 1)), Identifier: uint32(a.number("id", 0)),
 			NoLocal: a.has("nolocal"), RetainAsPublished: a.has("rap"),
+			RetainHandling: uint32(a.number("handling", 0)),
 		})
+	}
+	if group := uint32(a.number("replay", 0)); group > 0 {
+		for range sub.Subscriptions {
+			sub.Replay = append(sub.Replay, group)
+		}
 	}
 	return &shoalpb.Command{Subscribe: sub}
 }

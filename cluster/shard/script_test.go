@@ -30,6 +30,8 @@ import (
 //	due                         what may be dispatched
 //	dispatch 1 to=shard:1,Z/7 [retain=2] [pick=shard:1/share]
 //	retained a/# [after=a/b] [max=2]
+//	page c 1 2/a t u next=2/u   a page of client c's replay 1 at topics above a of shard 2
+//	replays                     replays that can go on
 //	mark, same                  remember the state; it is the same again
 //
 // Commands stand in a batch or alone; alone they take the next number of their
@@ -37,7 +39,7 @@ import (
 //
 //	open c node=X as=a [clean] [expiry=60] [window=32] [will[=5]] [topic=t] [retain]
 //	close a [drained] [expiry=0] [discard]     drained a
-//	subscribe a t/+ qos=1 [id=7] [nolocal] [rap], more filters after a comma
+//	subscribe a t/+ qos=1 [id=7] [nolocal] [rap] [replay=2] [handling=1], more filters after a comma
 //	unsubscribe a t/+
 //	append t text node=X|from=2 [qos=1] [retain] [by=c] [lasts=1000]
 //	received a 5 t text to=shard:1,shard:2,Z/7 [dup] [hash=…] [retain=2]

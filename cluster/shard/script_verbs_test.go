@@ -37,6 +37,8 @@ func init() {
 		"stranded": (*script).stranded,
 		"volatile": (*script).volatile,
 		"retained": (*script).retained,
+		"page":     (*script).page,
+		"replays":  (*script).replays,
 	}
 }
 
@@ -248,6 +250,9 @@ func (s *script) effects(*args) []string {
 	for _, t := range s.eff.OutboxGrew {
 		list = append(list, "outbox "+targetText(t))
 	}
+	if s.eff.ReplayMoved {
+		list = append(list, "replay")
+	}
 	if s.eff.DueGrew {
 		list = append(list, "due")
 	}
@@ -383,5 +388,39 @@ func (s *script) retained(a *args) []string {
 		list = append(list, text)
 		return true
 	})
+	return orNone(list)
+}
+
+// page proposes a page of a replay; a topic stands for its message. by= names
+// the publisher of all.
+func (s *script) page(a *args) []string {
+	p := &shoalpb.Page{Client: a.plain[0], Replay: parseNumber(a.plain[1])}
+	p.Group, p.After = parsePlace(a.plain[2])
+	for _, name := range a.plain[3:] {
+		m := a.message(1, name, "old-"+name)
+		m.Retain = true
+		p.Messages = append(p.Messages, m)
+	}
+	if next, ok := a.named["next"]; ok {
+		p.NextGroup, p.NextAfter = parsePlace(next)
+	}
+	s.apply(&shoalpb.Proposal{Page: p})
+	return nil
+}
+
+// parsePlace reads "2" or "2/a/b": a group and a topic.
+func parsePlace(text string) (group uint32, after string) {
+	number, after, _ := strings.Cut(text, "/")
+	return uint32(parseNumber(number)), after
+}
+
+// replays prints those that can go on.
+func (s *script) replays(*args) []string {
+	list := []string{}
+	s.m.Replays(func(r Replay) bool {
+		list = append(list, fmt.Sprintf("%s %d %s at %d/%s room %d", r.Client, r.ID, r.Filter, r.Group, r.After, r.Messages))
+		return true
+	})
+	slices.Sort(list)
 	return orNone(list)
 }

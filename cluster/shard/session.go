@@ -122,6 +122,9 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 	s.setLimits(m.limits(c.Limits))
 	s.setWill(c.Will)
 	m.forgetVolatile(s)
+	if s.replays() { // there may be room now
+		m.replayMoved()
+	}
 	s.openSentHi = s.sentHi
 	s.advance()
 	m.schedule(s)
