@@ -75,6 +75,8 @@ var (
 	descBytes    = prometheus.NewDesc("shoal_shard_body_bytes", "Stored messages in this replica: all of them, and what of them is in memory.", []string{"group", "where"}, nil)
 	descOutbox   = prometheus.NewDesc("shoal_shard_outbox_entries", "Unanswered outbox entries in this replica.", []string{"group"}, nil)
 	descLoaded   = prometheus.NewDesc("shoal_shard_messages_loaded_total", "Messages that had left memory and were read back to be sent.", []string{"group"}, nil)
+	descDue      = prometheus.NewDesc("shoal_shard_due_messages", "Wills and re-dispatched messages in this replica that wait to be matched.", []string{"group"}, nil)
+	descWills    = prometheus.NewDesc("shoal_shard_wills_total", "Wills that became due, from replicated state; told by the shard's leader alone.", []string{"group"}, nil)
 	descEnqueued = prometheus.NewDesc("shoal_shard_messages_enqueued_total", "Copies put into queues of durable sessions, from replicated state; told by the shard's leader alone.", []string{"group"}, nil)
 	descAcked    = prometheus.NewDesc("shoal_shard_messages_acked_total", "Copies out of queues of durable sessions that their clients acknowledged; told by the shard's leader alone.", []string{"group"}, nil)
 	descPassed   = prometheus.NewDesc("shoal_shard_messages_redispatched_total", "Copies that went from a member of a Shared Subscription to another; told by the shard's leader alone.", []string{"group"}, nil)
@@ -84,7 +86,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descLease, descReady, descLeads, descTerm, descApplied, descFence,
-		descSessions, descQueued, descBytes, descOutbox, descLoaded, descEnqueued, descAcked, descPassed, descLost} {
+		descSessions, descQueued, descBytes, descOutbox, descDue, descWills, descLoaded, descEnqueued, descAcked, descPassed, descLost} {
 		ch <- d
 	}
 	for _, d := range delayDescs {
@@ -117,6 +119,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descBytes, float64(s.MemoryBytes), g.name, "memory")
 		gauge(descOutbox, float64(s.OutboxEntries), g.name)
 		ch <- prometheus.MustNewConstMetric(descLoaded, prometheus.CounterValue, float64(g.loaded.Load()), g.name)
+		gauge(descDue, float64(s.Due), g.name)
 		if g.leads() {
 			c.account(ch, g.name, &s)
 		}
@@ -129,6 +132,7 @@ func (c *collector) account(ch chan<- prometheus.Metric, group string, s *shard.
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), append([]string{group}, labels...)...)
 	}
+	counter(descWills, s.Wills)
 	counter(descEnqueued, s.Enqueued)
 	counter(descAcked, s.Acked)
 	counter(descPassed, s.Redispatched)

@@ -109,6 +109,9 @@ func (t *timekeeper) note(ctx context.Context) (noted bool) {
 		return true
 	}
 	if !l.wallAgreed(ctx) {
+		if ctx.Err() == nil && t.retry == anchorRetry {
+			l.g.log.Warn("most replicas do not take this node's wall time for theirs; it is not noted", "live", l.g.clock.isLive())
+		}
 		return false
 	}
 	now := l.n.config.wall()
