@@ -398,17 +398,17 @@ func (c *testNode) openWith(t *testing.T, r session.OpenRequest, take func(sessi
 	t.Helper()
 	r.Window = 32
 	x := &client{t: t, n: c, in: newInbox(), take: take, superseded: make(chan struct{}, 16), lost: make(chan struct{}, 16)}
-	done := make(chan error, 1)
-	c.Open(r, x,
-		func(l session.Link, o session.Opened, err error) {
-			x.mu.Lock()
-			x.link, x.opened = l, o
-			x.mu.Unlock()
-			done <- err
-		})
-	if err := wait(t, "open "+r.Client, done); err != nil {
-		t.Fatalf("open %s: %v", r.Client, err)
-	}
+	eventually(t, "open "+r.Client, func() error { // a busy machine may refuse it
+		done := make(chan error, 1)
+		c.Open(r, x,
+			func(l session.Link, o session.Opened, err error) {
+				x.mu.Lock()
+				x.link, x.opened = l, o
+				x.mu.Unlock()
+				done <- err
+			})
+		return wait(t, "open "+r.Client, done)
+	})
 	if x.opened.Durable {
 		x.link.Fetch()
 	}

@@ -56,6 +56,27 @@ func newTimed(t *testing.T, size, parts int) *testCluster {
 	return startTimed(t, size, parts, newNetwork(), &testTime{})
 }
 
+// pass lets time pass when all replicas know what time it is: followers hear of
+// an entry with the next one, or half a second later, which is nothing beside
+// the time between a test's jumps in real life.
+func (c *testCluster) pass(d time.Duration) {
+	c.t.Helper()
+	for id := range uint32(c.parts) {
+		leader := c.node(c.leader(id + 1)).group(id + 1).clock
+		for _, n := range c.up() {
+			eventually(c.t, n.config.NodeID+" knows the time", func() error {
+				at, now := n.group(id+1).clock.now(), leader.now()
+				if at+1000 >= now {
+					return nil
+				}
+				c.tick(id + 1)
+				return fmt.Errorf("%d, not %d", at, now)
+			})
+		}
+	}
+	c.time.pass(d)
+}
+
 // shard reads the state of a shard at its leader.
 func (c *testCluster) shard(id uint32, f func(m *shard.Machine)) {
 	c.t.Helper()
@@ -75,11 +96,18 @@ func (c *testCluster) stats(id uint32) (s shard.Stats) {
 	return s
 }
 
-// entry commits something in a shard, so that its clock is that of its leader.
-func (c *testCluster) entry(id uint32) {
+// tick commits an entry in a shard, so that its clock is that of its leader.
+func (c *testCluster) tick(id uint32) {
 	c.t.Helper()
-	x := c.up()[0].open(c.t, c.clientIn(id, "entry"), true, 0)
-	x.link.Close(session.CloseRequest{})
+	eventually(c.t, "a tick", func() error {
+		l := c.node(c.leader(id)).leadOf(id)
+		if l == nil {
+			return errNotLeader
+		}
+		ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+		defer cancel()
+		return l.commit(ctx, &shoalpb.Proposal{Tick: &shoalpb.Tick{}})
+	})
 }
 
 // stopAll stops all nodes; startAll starts them again.
@@ -158,12 +186,12 @@ func TestSessionExpiryAcrossLeaders(t *testing.T) {
 			}
 			return nil
 		})
-		c.time.pass(30 * time.Minute)
+		c.pass(30 * time.Minute)
 		c.kill(name)
 		c.leader(1)
-		c.time.pass(29 * time.Minute)
+		c.pass(29 * time.Minute)
 		before := c.clock(1)
-		c.entry(1)
+		c.tick(1)
 		if now := c.clock(1); now < before+29*time.Minute-time.Second {
 			t.Errorf("the clock went from %v to %v", before, now)
 		}
@@ -173,7 +201,7 @@ func TestSessionExpiryAcrossLeaders(t *testing.T) {
 		c.start(name)
 		c.ready()
 	}
-	c.time.pass(2 * time.Minute)
+	c.pass(2 * time.Minute)
 	// Nobody does anything: the leader's timer alone ends it.
 	eventually(t, "the session ends", func() error {
 		if n := c.stats(1).Sessions; n != 0 {
@@ -217,16 +245,16 @@ func TestClockOfRestarted(t *testing.T) {
 	c.lead(1, "n1")
 	before = c.clock(1)
 	c.time.set("n1", time.Hour)
-	c.entry(1)
+	c.tick(1)
 	c.lead(1, "n2")
-	c.entry(1)
+	c.tick(1)
 	c.lead(1, "n1")
-	c.entry(1)
+	c.tick(1)
 	c.stopAll()
 	c.startAll()
-	c.entry(1)
+	c.tick(1)
 	c.lead(1, "n2")
-	c.entry(1)
+	c.tick(1)
 	anchored()
 	if now := c.clock(1); now > before+patience {
 		t.Errorf("a wrong wall clock moved time from %v to %v", before, now)
@@ -238,7 +266,7 @@ func TestClockOfRestarted(t *testing.T) {
 		c.time.set(name, time.Duration(i+1)*time.Hour)
 	}
 	c.startAll()
-	c.entry(1)
+	c.tick(1)
 	for _, name := range c.names {
 		c.time.set(name, 0)
 	}
@@ -267,7 +295,7 @@ func TestAgeOfQueued(t *testing.T) {
 	if err := wait(t, "publish", done); err != nil {
 		t.Fatal(err)
 	}
-	c.time.pass(20 * time.Second)
+	c.pass(20 * time.Second)
 	ages := make(chan time.Duration, 16)
 	sub = c.node("n3").openWith(t, session.OpenRequest{Client: name, ExpirySeconds: 3600}, func(d session.Delivery) { ages <- d.Age })
 	age := wait(t, "delivery", ages)
