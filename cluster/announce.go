@@ -9,11 +9,13 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/shoalmq/shoal/cluster/directory"
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
-// clusterVersion is the highest cluster version this build can serve.
-const clusterVersion = 1
+// clusterVersion is the highest cluster version this build can serve. What a
+// version brings may be used when the directory says that every node has it.
+const clusterVersion = stream.LastFormat
 
 // announceTimeout bounds one try to announce a process.
 const announceTimeout = 2 * time.Second

@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/shoalmq/shoal/cluster/stream"
 )
 
-// entryFormat is the format of log entries this build writes and reads.
-const entryFormat = 1
+// entryFormat is the format of log entries that every build reads.
+const entryFormat = stream.FirstFormat
 
 // Field numbers of Entry and Proposal, for entries that are put together from
 // encoded parts: the bytes a peer sends are the bytes proposed.
@@ -43,6 +45,8 @@ type batcher struct {
 	out   chan flight
 	// stamp, if not nil, is the clock that entries carry.
 	stamp func() uint64
+	// format, if not nil, is the format in which entries may be written.
+	format func() uint32
 	// took, if not nil, is told how long each entry took that was committed.
 	took func(time.Duration)
 }
@@ -92,7 +96,7 @@ func (b *batcher) run(ctx context.Context, apply func(entry []byte) (future, err
 		var props []*proposal
 		props, next = b.gather(next)
 		at := time.Now()
-		f, err := apply(appendEntry(b.clock(), props))
+		f, err := apply(appendEntry(b.entryFormat(), b.clock(), props))
 		b.out <- flight{f, err, props, at}
 	}
 }
@@ -122,15 +126,23 @@ func (b *batcher) clock() uint64 {
 	return b.stamp()
 }
 
+// entryFormat is the format of the next entry.
+func (b *batcher) entryFormat() uint32 {
+	if b.format == nil {
+		return entryFormat
+	}
+	return b.format()
+}
+
 // appendEntry encodes an Entry around already encoded proposals.
-func appendEntry(clockMs uint64, props []*proposal) []byte {
+func appendEntry(format uint32, clockMs uint64, props []*proposal) []byte {
 	total := 16
 	for _, p := range props {
 		total += p.size()
 	}
 	dst := make([]byte, 0, total)
 	dst = protowire.AppendTag(dst, fieldEntryFormat, protowire.VarintType)
-	dst = protowire.AppendVarint(dst, entryFormat)
+	dst = protowire.AppendVarint(dst, uint64(format))
 	if clockMs > 0 {
 		dst = protowire.AppendTag(dst, fieldEntryClock, protowire.VarintType)
 		dst = protowire.AppendVarint(dst, clockMs)

@@ -37,7 +37,9 @@ type group struct {
 	batcher *batcher
 	// clock is the estimate of a shard's clock; nil for the directory.
 	clock *shardClock
-	tasks *tasks
+	// format is that of the entries that this node writes.
+	format func() uint32
+	tasks  *tasks
 	// term is the term this node leads and is ready to serve, 0 if it does not.
 	term atomic.Uint64
 	// lead starts what runs while this node leads the group; it ends with the
@@ -93,6 +95,7 @@ func openGroup(g *group, founders []raft.Server, fresh func(scanFunc) (machine, 
 	g.configured.Store(&configuration{marker.ConfigurationIndex, marker.Configuration.Servers})
 	g.lastCheckpoint.Store(marker.Index)
 	g.batcher = newBatcher()
+	g.batcher.format = g.format
 	g.batcher.took = g.took
 	if g.clock != nil {
 		g.batcher.stamp = g.clock.now

@@ -81,6 +81,8 @@ type Node struct {
 	// fence is the fence number of the own copy; seen the highest that any
 	// answer has shown.
 	fence, seen atomic.Uint64
+	// version is the cluster version of the own directory copy, 0 if unread.
+	version atomic.Uint32
 	// passing is held for reading while a run of forwards is checked and
 	// delivered.
 	passing sync.RWMutex
@@ -254,6 +256,7 @@ func (n *Node) openGroup(id uint32, founders []raft.Server, clock *shardClock, f
 		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx), progress: newSignal(), leaderMoved: newBroadcast(),
 	}
 	g.clock = clock
+	g.format = n.entryFormat
 	commits := n.metrics.commits.WithLabelValues(groupKind(id))
 	g.took = func(d time.Duration) { commits.Observe(d.Seconds()) }
 	g.lead = lead(g)
@@ -414,6 +417,9 @@ func (n *Node) directoryMoved(eff *directory.Effects, fence uint64) {
 		n.passing.Lock() // what came before the fence is delivered before it counts
 		n.fence.Store(fence)
 		n.passing.Unlock()
+	}
+	if eff.Nodes {
+		n.readDirectory(func(d *directoryMachine) { n.version.Store(d.Version()) })
 	}
 	n.visible.moved(eff.Routed)
 	n.lease.applied.set()

@@ -2,15 +2,11 @@ package directory
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/shoalmq/shoal/broker/topic"
 	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
-
-// entryFormat is the format of log entries that this build applies.
-const entryFormat = 1
 
 // Result is what became of one proposal.
 type Result struct {
@@ -38,8 +34,8 @@ func (e *Effects) Reset() { *e = Effects{Routed: e.Routed[:0]} }
 // Check returns an error if this build cannot apply e. What it rejects must not
 // be proposed: once committed, it stops every node.
 func Check(e *shoalpb.Entry) error {
-	if e.Format != entryFormat {
-		return fmt.Errorf("entry of unknown format %d", e.Format)
+	if err := stream.CheckFormat(e.Format); err != nil {
+		return err
 	}
 	if err := stream.CheckKnown(e); err != nil {
 		return err

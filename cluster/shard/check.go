@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -20,8 +21,8 @@ var (
 // stops at an entry that fails it, and with it the node: a leader checks
 // before it proposes, so that a faulty peer harms only itself.
 func Check(e *shoalpb.Entry) error {
-	if e.Format != entryFormat {
-		return fmt.Errorf("entry of unknown format %d", e.Format)
+	if err := stream.CheckFormat(e.Format); err != nil {
+		return err
 	}
 	if err := known(e); err != nil {
 		return err

@@ -7,13 +7,14 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
 // full returns an entry that holds every kind of message a shard may get.
 func fullEntry() *shoalpb.Entry {
 	message := func() *shoalpb.Message { return &shoalpb.Message{Topic: "t", Qos: 1} }
-	return &shoalpb.Entry{Format: entryFormat, Proposals: []*shoalpb.Proposal{
+	return &shoalpb.Entry{Format: stream.FirstFormat, Proposals: []*shoalpb.Proposal{
 		{Batch: &shoalpb.Batch{Node: "X", Boot: 1, Target: 1, TargetLife: 1, First: 1, Commands: []*shoalpb.Command{
 			{Append: &shoalpb.Append{Message: message()}},
 			{Open: &shoalpb.Open{Client: "c", ExpiryS: 1, Window: 1, Will: &shoalpb.Will{Message: message()}}},
@@ -99,7 +100,7 @@ func TestRefused(t *testing.T) {
 		"from an outbox": {Batch: &shoalpb.Batch{Group: 2, SourceLife: 1, Target: 1, TargetLife: 1, First: 1,
 			Commands: []*shoalpb.Command{{Open: &shoalpb.Open{Client: "c"}}}}},
 	} {
-		if err := Check(&shoalpb.Entry{Format: entryFormat, Proposals: []*shoalpb.Proposal{p}}); err == nil {
+		if err := Check(&shoalpb.Entry{Format: stream.FirstFormat, Proposals: []*shoalpb.Proposal{p}}); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}

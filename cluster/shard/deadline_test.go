@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -21,7 +22,7 @@ func TestTimeInPages(t *testing.T) {
 		if len(c) > 0 {
 			p = &shoalpb.Proposal{Batch: &shoalpb.Batch{Node: "X", Boot: 1, Target: 1, TargetLife: 1, First: sent + 1, Commands: c}}
 		}
-		r, err := to.Apply(index, &shoalpb.Entry{Format: entryFormat, ClockMs: clock, Proposals: []*shoalpb.Proposal{p}}, nil)
+		r, err := to.Apply(index, &shoalpb.Entry{Format: stream.FirstFormat, ClockMs: clock, Proposals: []*shoalpb.Proposal{p}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,7 +76,7 @@ func TestOpenBeforeItsPage(t *testing.T) {
 	last := commands[len(commands)-1]
 	apply := func(index, clock uint64, p *shoalpb.Proposal) *shoalpb.BatchAnswer {
 		t.Helper()
-		r, err := m.Apply(index, &shoalpb.Entry{Format: entryFormat, ClockMs: clock, Proposals: []*shoalpb.Proposal{p}}, nil)
+		r, err := m.Apply(index, &shoalpb.Entry{Format: stream.FirstFormat, ClockMs: clock, Proposals: []*shoalpb.Proposal{p}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package shard
 import (
 	"testing"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -30,7 +31,7 @@ func TestDueStaysInMemory(t *testing.T) {
 			}
 			return true
 		})
-		_, err := m.Apply(f.index+1, &shoalpb.Entry{Format: entryFormat, Proposals: []*shoalpb.Proposal{{
+		_, err := m.Apply(f.index+1, &shoalpb.Entry{Format: stream.FirstFormat, Proposals: []*shoalpb.Proposal{{
 			Dispatch: &shoalpb.Dispatch{Due: id, Targets: []*shoalpb.Target{{Group: 1}}},
 		}}}, nil)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -23,7 +24,7 @@ func newFixture(t testing.TB, m *Machine) *fixture {
 func (f *fixture) propose(p *shoalpb.Proposal) Result {
 	f.t.Helper()
 	f.index++
-	e := &shoalpb.Entry{Format: entryFormat, Proposals: []*shoalpb.Proposal{p}}
+	e := &shoalpb.Entry{Format: stream.FirstFormat, Proposals: []*shoalpb.Proposal{p}}
 	results, err := f.m.Apply(f.index, e, f.eff)
 	if err != nil {
 		f.t.Fatal(err)

@@ -8,9 +8,6 @@ import (
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
-// entryFormat is the version of Entry that this build understands.
-const entryFormat = 1
-
 // Config says which shard this is and its limits. It must be the same on all
 // replicas. A limit of 0 means the default.
 type Config struct {

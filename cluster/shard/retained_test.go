@@ -10,6 +10,7 @@ import (
 
 	mqtt "github.com/shoalmq/shoal/broker/session"
 	"github.com/shoalmq/shoal/broker/topic"
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -35,7 +36,7 @@ func registers(m *Machine) map[string]string {
 func (f *fixture) tick(clock uint64) {
 	f.t.Helper()
 	f.index++
-	e := &shoalpb.Entry{Format: entryFormat, ClockMs: clock, Proposals: []*shoalpb.Proposal{{Tick: &shoalpb.Tick{}}}}
+	e := &shoalpb.Entry{Format: stream.FirstFormat, ClockMs: clock, Proposals: []*shoalpb.Proposal{{Tick: &shoalpb.Tick{}}}}
 	if _, err := f.m.Apply(f.index, e, f.eff); err != nil {
 		f.t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -39,7 +40,7 @@ func (w *world) flip(label string) bool { return rapid.Bool().Draw(w.t, label) }
 // entry makes the next entry.
 func (w *world) entry() *shoalpb.Entry {
 	w.index += 1 + uint64(w.choose(2, "skip"))
-	e := &shoalpb.Entry{Format: entryFormat, ClockMs: w.time()}
+	e := &shoalpb.Entry{Format: stream.FirstFormat, ClockMs: w.time()}
 	for n := 1 + w.choose(3, "proposals"); n > 0; n-- {
 		e.Proposals = append(e.Proposals, w.proposal())
 	}

@@ -27,6 +27,7 @@ type node struct {
 	mqtt, http  string
 	gossip, rpc string
 	flags       []string // that all nodes share
+	program     string   // in place of the one that was built, if not empty
 	under       []string // a command that runs the program, none if empty
 	surface     *http.Client
 	log         *os.File // of all processes in turn
@@ -42,7 +43,11 @@ func (n *node) start() {
 	n.t.Helper()
 	args := append([]string{"serve", "--node-id=" + n.name, "--data-dir=" + n.dir, "--mqtt-addr=" + n.mqtt,
 		"--http-addr=" + n.http, "--gossip-addr=" + n.gossip, "--rpc-addr=" + n.rpc}, n.flags...)
-	args = append(append(slices.Clone(n.under), program), args...)
+	binary := program
+	if n.program != "" {
+		binary = n.program
+	}
+	args = append(append(slices.Clone(n.under), binary), args...)
 	fmt.Fprintf(n.log, "--- %s start %s\n", time.Now().Format(time.RFC3339Nano), strings.Join(args, " "))
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = n.log, n.log
@@ -141,6 +146,7 @@ func (n *node) ready() error {
 // status is what these tests read of /api/v1/status.
 type status struct {
 	ClusterID string `json:"cluster_id"`
+	Version   uint32 `json:"version"`
 	Ready     bool   `json:"ready"`
 	Nodes     []struct {
 		Node string `json:"node"`

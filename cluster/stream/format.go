@@ -1,0 +1,24 @@
+package stream
+
+import "fmt"
+
+// FirstFormat is the oldest format of log entries that is still read. The newest
+// one, LastFormat, is in format_now.go, and in format_next.go for a build with
+// the tag shoalnext: that is a later version of Shoal as far as others can tell,
+// which lets tests upgrade a cluster.
+//
+// An entry of format f may be written when every node of the cluster serves
+// version f: the directory keeps the lowest. Format 2 has the contents of
+// format 1.
+const FirstFormat = 1
+
+// CheckFormat returns an error if this build does not read entries of a format.
+func CheckFormat(format uint32) error {
+	switch {
+	case format > LastFormat:
+		return fmt.Errorf("entry of format %d, which a newer build has written; this one reads up to %d", format, LastFormat)
+	case format < FirstFormat:
+		return fmt.Errorf("entry of unknown format %d", format)
+	}
+	return nil
+}
