@@ -283,8 +283,11 @@ func (c *conn) cleanup() {
 	c.broker.subs.removeAll(c)
 	c.mu.Lock()
 	link, request := c.link, c.request
-	c.dropQueue()
+	left := c.dropQueue()
 	c.mu.Unlock()
+	for _, o := range left {
+		c.broker.cluster.Redispatch(o.share, o.message)
+	}
 	if link != nil {
 		link.Close(request)
 	}

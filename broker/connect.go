@@ -224,7 +224,6 @@ func (c *conn) connack(q *connect, o session.Opened) *packet.Connack {
 		ReceiveMaximum:    config.ReceiveMaximum,
 		MaximumPacketSize: uint32(config.MaxPacketBytes),
 		TopicAliasMaximum: uint16(config.TopicAliasMaximum),
-		SharedUnavailable: true,
 	}
 	if q.assigned { // [MQTT-3.2.2-16]
 		p.AssignedClientID = c.client

@@ -21,7 +21,6 @@ func TestConnackProperties(t *testing.T) {
 	ack := n.dial(packet.V5).Connect(mqtttest.ID("c"), mqtttest.KeepAlive(60), mqtttest.Expiry(7200))
 	want := packet.Connack{
 		ReceiveMaximum: 1024, MaximumPacketSize: 1 << 20, TopicAliasMaximum: 64,
-		SharedUnavailable:  true,
 		HasServerKeepAlive: true, ServerKeepAlive: 30,
 		HasSessionExpiry: true, SessionExpiry: 3600,
 	}

@@ -9,8 +9,19 @@ import (
 )
 
 // Deliver is part of Local: it hands m to the transient subscribers here, one
-// copy for each ([MQTT-3.3.4-2] to [MQTT-3.3.4-4]).
-func (b *Broker) Deliver(m *shoalpb.Message, _ []*shoalpb.Pick) {
+// copy for each ([MQTT-3.3.4-2] to [MQTT-3.3.4-4]), and one to a member of each
+// Shared Subscription picked.
+func (b *Broker) Deliver(m *shoalpb.Message, picks []*shoalpb.Pick) {
+	if len(picks) == 0 || !picks[0].Only {
+		b.deliverAll(m)
+	}
+	for _, p := range picks {
+		b.deliverShared(m, p)
+	}
+}
+
+// deliverAll hands m to all that match by themselves.
+func (b *Broker) deliverAll(m *shoalpb.Message) {
 	targets, stamp := b.subs.match(m.Topic)
 	if len(targets) == 0 {
 		return

@@ -7,6 +7,10 @@ import (
 
 // Defaults of Config.
 const (
+	// memberScan bounds the members of a Shared Subscription that one message is
+	// offered to: some microseconds.
+	memberScan = 16
+
 	// defaultMaxPacketBytes is what people assume of a broker, and far above
 	// what sensors send.
 	defaultMaxPacketBytes = 1 << 20

@@ -33,10 +33,15 @@ const (
 	dropMemory
 	// dropOldest: QoS 1 or 2, made room for a newer one in a full queue.
 	dropOldest
+	// dropNoMember: QoS 0, and the Shared Subscription's members had gone.
+	dropNoMember
+	// dropPassedOn: the connection ended before the message was sent, and another
+	// member of the Shared Subscription gets it.
+	dropPassedOn
 	drops
 )
 
-var dropNames = [drops]string{"output_full", "queue_full", "packet_too_large", "connection_closed", "expired", "memory", "dropped_oldest"}
+var dropNames = [drops]string{"output_full", "queue_full", "packet_too_large", "connection_closed", "expired", "memory", "dropped_oldest", "no_member", "passed_on"}
 
 // metrics are plain counters; collecting turns them into Prometheus' own.
 type metrics struct {

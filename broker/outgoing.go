@@ -160,7 +160,9 @@ func (c *conn) sendPublish(s *session.Send) bool {
 	p := packet.Publish{Dup: s.Dup, QoS: packet.QoS(s.QoS), Retain: s.Retain, PacketID: s.ID, SubscriptionIDs: s.Identifiers}
 	fillPublish(&p, s.Message)
 	if at, ok := c.outgoing.deadlines[s.Seq]; ok {
-		delete(c.outgoing.deadlines, s.Seq)
+		if s.Share == "" { // else who gets it next has to know
+			delete(c.outgoing.deadlines, s.Seq)
+		}
 		left := time.Until(at)
 		if left <= 0 && !s.Dup { // [MQTT-3.3.2-5]; what was begun goes on, [MQTT-4.3.3-7]
 			c.discard(s.Seq, dropExpired)
@@ -209,6 +211,7 @@ func (c *conn) tooLarge(size int) bool {
 // discard finishes a delivery without sending it. mu is held.
 func (c *conn) discard(seq uint64, why drop) {
 	c.outgoing.session.Discard(seq)
+	delete(c.outgoing.deadlines, seq)
 	c.broker.metrics.dropped[why].Add(1)
 	if c.durable { // [MQTT-3.1.2-25]: as if it had been delivered
 		c.acks = append(c.acks, finishing{seq, why == dropExpired})
@@ -219,6 +222,8 @@ func (c *conn) discard(seq uint64, why drop) {
 func (c *conn) finished(seq uint64) {
 	if c.durable {
 		c.acks = append(c.acks, finishing{seq: seq})
+	} else {
+		delete(c.outgoing.deadlines, seq)
 	}
 }
 
@@ -312,13 +317,18 @@ func (c *conn) released(seq uint64, err error) {
 	}
 }
 
-// dropQueue counts what a transient session loses with its connection; what a
-// durable one has stays in its shard. mu is held.
-func (c *conn) dropQueue() {
+// dropQueue counts what a transient session loses with its connection, and
+// returns what others of a Shared Subscription are to get; what a durable one
+// has stays in its shard. mu is held.
+func (c *conn) dropQueue() (left []orphan) {
 	if c.outgoing != nil && !c.durable {
 		n := c.outgoing.session.Queued()
 		c.broker.metrics.queued.Add(-int64(n))
-		c.broker.metrics.dropped[dropClosed].Add(uint64(n))
+		var unsent int
+		left, unsent = c.orphans()
+		c.broker.metrics.dropped[dropClosed].Add(uint64(n - unsent))
+		c.broker.metrics.dropped[dropPassedOn].Add(uint64(unsent))
 	}
 	c.outgoing, c.replays = nil, nil
+	return left
 }

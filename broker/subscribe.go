@@ -62,8 +62,6 @@ func (c *conn) checkSubscription(s packet.Subscription) (packet.Code, error) {
 		return packet.CodeTopicFilterInvalid, nil
 	case shared && s.NoLocal: // [MQTT-3.8.3-4]
 		return 0, &packet.Error{Code: packet.CodeProtocolError, Packet: packet.TypeSubscribe, Reason: "no local on a shared subscription"}
-	case shared:
-		return packet.CodeSharedSubscriptionsNotSupported, nil
 	}
 	return packet.Code(s.QoS), nil
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/shoalmq/shoal/broker/topic"
 	shoalpb "github.com/shoalmq/shoal/proto"
@@ -13,6 +14,8 @@ import (
 type subscriptions struct {
 	mu   sync.RWMutex
 	trie topic.Trie[*subscribers]
+	// shares are the members of Shared Subscriptions, by all of the filter.
+	shares map[string]*subscribers
 	// cache has the matches of Topic Names lately published.
 	cache map[string]*match
 	// clock counts subscriptions: a match made at a clock has those that were
@@ -25,13 +28,15 @@ type subscribers struct {
 	list []*subscription
 	// version grows with every change of list or of what is in it.
 	version uint64
+	// turn is where the choice of a Shared Subscription's member begins.
+	turn atomic.Uint64
 }
 
 // subscription is one client's subscription of one Topic Filter.
 type subscription struct {
 	conn  *conn
 	of    *subscribers
-	index int // in of.list
+	index int // in of.list, if it is not shared
 	// born is when it was made, or replaced with Retain Handling 0.
 	born uint64
 	id   uint32
@@ -78,7 +83,7 @@ type grant struct {
 }
 
 func newSubscriptions() *subscriptions {
-	return &subscriptions{cache: make(map[string]*match)}
+	return &subscriptions{shares: make(map[string]*subscribers), cache: make(map[string]*match)}
 }
 
 // add adds or replaces a subscription ([MQTT-3.8.4-3]). The caller asks for a
@@ -123,13 +128,18 @@ func (s *subscriptions) routed(c *conn, filter string) bool {
 }
 
 func (s *subscriptions) insert(c *conn, filter string) *subscription {
-	of, ok := s.trie.Lookup(filter)
-	if !ok {
-		of = &subscribers{}
-		s.trie.Set(filter, of)
+	sub := &subscription{conn: c}
+	if isShared(filter) {
+		s.join(filter, sub)
+	} else {
+		of, ok := s.trie.Lookup(filter)
+		if !ok {
+			of = &subscribers{}
+			s.trie.Set(filter, of)
+		}
+		sub.of, sub.index = of, len(of.list)
+		of.list = append(of.list, sub)
 	}
-	sub := &subscription{conn: c, of: of, index: len(of.list)}
-	of.list = append(of.list, sub)
 	if c.subs.byFilter == nil {
 		c.subs.byFilter = make(map[string]*subscription)
 	}
@@ -152,6 +162,11 @@ func (s *subscriptions) remove(c *conn, filter string) (qos int) {
 }
 
 func (s *subscriptions) unlink(filter string, sub *subscription) {
+	sub.conn.broker.metrics.subscriptions.Add(-1)
+	if isShared(filter) {
+		s.part(filter, sub)
+		return
+	}
 	of := sub.of
 	last := len(of.list) - 1
 	of.list[sub.index] = of.list[last]
@@ -162,7 +177,6 @@ func (s *subscriptions) unlink(filter string, sub *subscription) {
 	if last == 0 {
 		s.trie.Delete(filter)
 	}
-	sub.conn.broker.metrics.subscriptions.Add(-1)
 }
 
 // removeAll removes the subscriptions of a connection that ends, and their

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +40,9 @@ type Config struct {
 	// those that the disk has leave it: 512 MiB if 0. What no state file has yet
 	// comes on top of it.
 	QueueMemory int
+	// SharedStrategy is how members of Shared Subscriptions are chosen: one of
+	// ShareStrategies, empty for the first.
+	SharedStrategy string
 	// CAFile, CertFile and KeyFile make connections between nodes mutual TLS:
 	// all three or none.
 	CAFile, CertFile, KeyFile string
@@ -98,6 +102,9 @@ func (c *Config) check() error {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			return fmt.Errorf("%s %q: %w", key, addr, err)
 		}
+	}
+	if s := c.SharedStrategy; s != "" && !slices.Contains(ShareStrategies, s) {
+		return fmt.Errorf("shared-strategy %q: must be one of %s", s, strings.Join(ShareStrategies, ", "))
 	}
 	some, all := c.CAFile+c.CertFile+c.KeyFile != "", c.CAFile != "" && c.CertFile != "" && c.KeyFile != ""
 	if some && !all {

@@ -55,9 +55,9 @@ func (f *feedClient) detach(l *link) {
 
 // volatile sends what is QoS 0 in effect to the shard's leader; what does not
 // fit is dropped and counted.
-func (f *feedClient) volatile(m *shoalpb.Message) {
+func (f *feedClient) volatile(m *shoalpb.Message, picks []*shoalpb.Pick) {
 	f.mu.Lock()
-	fits := f.volatiles.add(m)
+	fits := f.volatiles.add(m, picks)
 	f.mu.Unlock()
 	if !fits {
 		f.p.n.metrics.dropped.WithLabelValues("volatile_full").Inc()
@@ -173,8 +173,9 @@ func (f *feedClient) request() *shoalpb.FeedRequest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	req := &shoalpb.FeedRequest{
-		Group: f.group, Node: f.p.n.config.NodeID, Boot: f.p.boot, Fetches: f.asks, Volatiles: f.volatiles.take(),
+		Group: f.group, Node: f.p.n.config.NodeID, Boot: f.p.boot, Fetches: f.asks,
 	}
+	req.Volatiles, req.Picks = split(f.volatiles.take())
 	f.asks = nil
 	return req
 }

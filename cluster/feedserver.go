@@ -68,24 +68,26 @@ func (l *shardLead) request(s *feedSeat, r *shoalpb.FeedRequest) (taken bool) {
 	s.wake.set()
 	l.asked(r.Fetches)
 	if len(r.Volatiles) > 0 {
-		l.spread(r.Volatiles)
+		l.spread(r.Volatiles, r.Picks)
 	}
 	return true
 }
 
 // spread hands publishes of QoS 0 in effect to the feeds of the sessions that
 // match.
-func (l *shardLead) spread(messages []*shoalpb.Message) {
+func (l *shardLead) spread(messages []*shoalpb.Message, picks []*shoalpb.MessagePick) {
 	var all []shard.Volatile
+	of, missed := picksOf(picks), 0
 	l.g.read(func(m machine) {
-		for _, msg := range messages {
-			m.(*shardMachine).MatchVolatile(msg, nil, func(v shard.Volatile) bool {
+		for i, msg := range messages {
+			missed += m.(*shardMachine).MatchVolatile(msg, of.at(i), func(v shard.Volatile) bool {
 				all = append(all, v)
 				return true
 			})
 		}
 	})
 	l.hand(all)
+	l.n.metrics.dropped.WithLabelValues("no_member").Add(float64(missed))
 }
 
 // volatile queues v if its session is fetched here, which it reports; what does
@@ -136,6 +138,9 @@ func (l *shardLead) take(eff *shard.Effects) {
 	}
 	if eff.DueGrew {
 		l.dueGrew.set()
+	}
+	if eff.Stranded {
+		l.stranded.set()
 	}
 	if eff.DeadlineMoved {
 		l.deadlineMoved.set()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 
@@ -32,8 +33,9 @@ type forwarder struct {
 }
 
 type forwarded struct {
-	m    *shoalpb.Message
-	done func(error)
+	m     *shoalpb.Message
+	picks []*shoalpb.Pick
+	done  func(error)
 }
 
 type forwardRun struct {
@@ -47,21 +49,21 @@ func newForwarder(p *process, to processID) *forwarder {
 }
 
 // enqueue forwards m; done comes when the target has taken it or is fenced.
-func (f *forwarder) enqueue(m *shoalpb.Message, done func(error)) {
+func (f *forwarder) enqueue(m *shoalpb.Message, picks []*shoalpb.Pick, done func(error)) {
 	f.mu.Lock()
 	if f.over {
 		f.mu.Unlock()
-		done(f.end())
+		f.giveUp(forwarded{m, picks, done}, true)
 		return
 	}
-	f.waiting = append(f.waiting, forwarded{m, done})
+	f.waiting = append(f.waiting, forwarded{m, picks, done})
 	f.mu.Unlock()
 	f.wake.set()
 }
 
-func (f *forwarder) volatile(m *shoalpb.Message) {
+func (f *forwarder) volatile(m *shoalpb.Message, picks []*shoalpb.Pick) {
 	f.mu.Lock()
-	fits := !f.over && f.volatiles.add(m)
+	fits := !f.over && f.volatiles.add(m, picks)
 	f.mu.Unlock()
 	if !fits {
 		f.p.n.metrics.dropped.WithLabelValues("forward_full").Inc()
@@ -100,15 +102,34 @@ func (f *forwarder) finish() {
 	f.lose(len(f.volatiles.list))
 	f.waiting, f.volatiles = nil, volatiles{}
 	f.mu.Unlock()
-	err := f.end()
 	for _, r := range f.flights {
 		f.lose(r.loose)
 		for _, m := range r.messages {
-			m.done(err)
+			f.giveUp(m, false)
 		}
 	}
 	for _, m := range waiting {
+		f.giveUp(m, true)
+	}
+}
+
+// giveUp ends a message that the target has not answered, and now will not. What
+// was for members of Shared Subscriptions there goes to others; with QoS 2 only
+// if it is unsent: a member may have it.
+func (f *forwarder) giveUp(m forwarded, unsent bool) {
+	err := f.end()
+	if err != nil || len(m.picks) == 0 || m.m.Qos != 1 && !unsent {
 		m.done(err)
+		return
+	}
+	var left atomic.Int32
+	left.Store(int32(len(m.picks)))
+	for _, p := range m.picks {
+		f.p.orphans.add(orphan{p.Share, m.m, func(e error) {
+			if left.Add(-1) == 0 {
+				m.done(e)
+			}
+		}})
 	}
 }
 
@@ -168,7 +189,7 @@ func (f *forwarder) reply(r *shoalpb.ForwardReply) bool {
 
 func (f *forwarder) fill(pipe forwardPipe) error {
 	for f.sent < batchesInFlight {
-		var loose []*shoalpb.Message
+		var loose []volatileMessage
 		if f.sent == len(f.flights) {
 			run, v := f.take()
 			if len(run.messages) == 0 && len(v) == 0 {
@@ -180,10 +201,12 @@ func (f *forwarder) fill(pipe forwardPipe) error {
 		run := f.flights[f.sent]
 		r := &shoalpb.ForwardRequest{
 			Node: f.p.n.config.NodeID, Boot: f.p.boot, Target: f.to.node, TargetBoot: f.to.boot,
-			First: run.first, Fence: f.p.n.knownFence(), Volatiles: loose,
+			First: run.first, Fence: f.p.n.knownFence(),
 		}
-		for _, m := range run.messages {
+		r.Volatiles, r.VolatilePicks = split(loose)
+		for i, m := range run.messages {
 			r.Messages = append(r.Messages, m.m)
+			r.Picks = appendPicks(r.Picks, i, m.picks)
 		}
 		if err := pipe.Send(r); err != nil {
 			return err
@@ -193,7 +216,7 @@ func (f *forwarder) fill(pipe forwardPipe) error {
 	return nil
 }
 
-func (f *forwarder) take() (forwardRun, []*shoalpb.Message) {
+func (f *forwarder) take() (forwardRun, []volatileMessage) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	size, n := 0, 0
@@ -343,14 +366,15 @@ func (n *Node) acceptForward(r *shoalpb.ForwardRequest) *shoalpb.ForwardReply {
 	if len(r.Messages) > 0 && r.First > in.last+1 {
 		return &shoalpb.ForwardReply{Refusal: shoalpb.Refusal_REFUSAL_GAP, Last: in.last}
 	}
+	picks, loose := picksOf(r.Picks), picksOf(r.VolatilePicks)
 	for i, m := range r.Messages {
 		if k := r.First + uint64(i); k > in.last {
 			in.last = k
-			n.deliver(m, nil)
+			n.deliver(m, picks.at(i))
 		}
 	}
-	for _, m := range r.Volatiles {
-		n.deliver(m, nil)
+	for i, m := range r.Volatiles {
+		n.deliver(m, loose.at(i))
 	}
 	return &shoalpb.ForwardReply{Last: in.last}
 }

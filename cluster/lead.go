@@ -28,6 +28,8 @@ type shardLead struct {
 	fenceGrew  signal
 	// dueGrew wakes the dispatcher, deadlineMoved the clock.
 	dueGrew, deadlineMoved signal
+	// stranded wakes runRelieve.
+	stranded signal
 	// replayMoved wakes the replays of retained messages.
 	replayMoved signal
 	confirms    confirmations
@@ -59,7 +61,7 @@ func newShardLead(ctx context.Context, n *Node, g *group, term uint64) *shardLea
 		n: n, g: g, term: term, tasks: newTasks(ctx),
 		seats: make(map[*feedSeat]struct{}), senders: make(map[outboxKey]*outboxSender),
 		owners: newBroadcast(), outboxGrew: newSignal(), fenceGrew: newSignal(),
-		dueGrew: newSignal(), deadlineMoved: newSignal(), replayMoved: newSignal(),
+		dueGrew: newSignal(), stranded: newSignal(), deadlineMoved: newSignal(), replayMoved: newSignal(),
 	}
 }
 
@@ -68,6 +70,7 @@ func (l *shardLead) start() {
 	l.tasks.run(l.runOutbox)
 	l.tasks.run(l.runClock)
 	l.tasks.run(l.runDispatch)
+	l.tasks.run(l.runRelieve)
 	l.tasks.run(l.runFormer)
 	l.tasks.run(l.runReplays)
 	l.outboxGrew.set()

@@ -165,6 +165,20 @@ const (
 	// a feed's QoS 0 messages it has taken, and to send what it has.
 	feedLinger = 300 * time.Millisecond
 
+	// redispatchBytes bounds the messages of Shared Subscriptions that closed
+	// connections left and that wait for another member.
+	redispatchBytes = 64 << 20
+
+	// relieveInterval is how often a shard's leader looks whether messages wait
+	// for members who are away while others are connected; relievePage bounds what
+	// it looks at. It passes on relieveLimit messages of a Shared Subscription each
+	// relievePace: what is passed on must not fill the queues of those who take
+	// it.
+	relieveInterval = 250 * time.Millisecond
+	relievePage     = 1024
+	relieveLimit    = 64
+	relievePace     = 20 * time.Millisecond
+
 	// feedSessionEntries is how many entries of one session go into one reply;
 	// a session holds at most max(2 × window, 64) anyway.
 	feedSessionEntries = 256

@@ -294,8 +294,9 @@ func (o *nodeOutbox) Send(first uint64, commands []*shoalpb.Command) error {
 		Group: o.s.l.g.id, SourceLife: 1, Target: o.s.target.Node, TargetBoot: o.s.target.Boot,
 		First: first, Fence: o.s.l.shardFence(),
 	}
-	for _, c := range commands {
+	for i, c := range commands {
 		r.Messages = append(r.Messages, c.GetAppend().GetMessage())
+		r.Picks = appendPicks(r.Picks, i, c.GetAppend().GetPicks())
 	}
 	return o.pipe.Send(r)
 }

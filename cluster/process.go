@@ -23,6 +23,7 @@ type process struct {
 	admits  []*admission  // by group; admits[0] is unused
 	full    []atomic.Pointer[fullOutboxes]
 	routes  *ownRoutes
+	orphans *redispatcher
 	resumes *resumer
 	// fenced tells that the boot is fenced, on the word of a committed entry.
 	fenced signal
@@ -49,6 +50,7 @@ func newProcess(n *Node, boot uint64, shards int) *process {
 	}
 	p.full = make([]atomic.Pointer[fullOutboxes], shards+1)
 	p.routes = newOwnRoutes(p)
+	p.orphans = newRedispatcher(p, shards)
 	p.resumes = newResumer(p)
 	for id := range uint32(shards + 1) {
 		s := newSource(id)
@@ -72,6 +74,7 @@ func (p *process) start() {
 		}
 	}
 	p.tasks.run(p.resumes.run)
+	p.tasks.run(p.orphans.run)
 	p.tasks.run(p.sweep)
 }
 

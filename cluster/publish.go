@@ -75,6 +75,7 @@ func (l *link) routeTo(p *publish, done func(error)) bool {
 	if bootTime() >= expiry {
 		return false
 	}
+	t = n.picked(t, p.m)
 	var targets []*shoalpb.Target
 	if p.received {
 		targets = outboxTargets(t)
@@ -101,7 +102,11 @@ func (l *link) routePublish(p *publish, t *directory.Targets, w *parts) {
 	var data []byte
 	for _, s := range t.Shards {
 		if s.QoS == 0 {
-			l.p.feed(s.Group).volatile(p.m)
+			l.p.feed(s.Group).volatile(p.m, s.Picks)
+			continue
+		}
+		if s.Picks != nil {
+			l.send(s.Group, encodeCommand(&shoalpb.Command{Append: &shoalpb.Append{Message: p.m, Picks: s.Picks}}), w)
 			continue
 		}
 		if data == nil {
@@ -112,12 +117,12 @@ func (l *link) routePublish(p *publish, t *directory.Targets, w *parts) {
 	for _, t := range t.Nodes {
 		switch {
 		case t.Node == l.p.n.config.NodeID:
-			l.p.n.deliver(p.m, nil)
+			l.p.n.deliver(p.m, t.Picks)
 		case t.QoS == 0:
-			l.p.forward(t.Node, t.Boot).volatile(p.m)
+			l.p.forward(t.Node, t.Boot).volatile(p.m, t.Picks)
 		default:
 			w.left.Add(1)
-			l.p.forward(t.Node, t.Boot).enqueue(p.m, w.part)
+			l.p.forward(t.Node, t.Boot).enqueue(p.m, t.Picks, w.part)
 		}
 	}
 	if p.m.Retain {
@@ -130,7 +135,7 @@ func (l *link) routePublish(p *publish, t *directory.Targets, w *parts) {
 func (l *link) routeReceived(p *publish, t *directory.Targets, targets []*shoalpb.Target, w *parts) {
 	r := &shoalpb.Received{
 		Client: l.client, Conn: l.conn, Id: uint32(p.id), Hash: messageHash(p.m), Dup: p.dup, Message: p.m,
-		Targets: targets,
+		Targets: targets, Picks: receivedPicks(t),
 	}
 	volatiles := func(a *shoalpb.Answer) {
 		if a != nil && (a.Code != shoalpb.Code_CODE_PENDING || p.dup) {
@@ -138,7 +143,7 @@ func (l *link) routeReceived(p *publish, t *directory.Targets, targets []*shoalp
 		}
 		for _, s := range t.Shards {
 			if s.QoS == 0 {
-				l.p.feed(s.Group).volatile(p.m)
+				l.p.feed(s.Group).volatile(p.m, s.Picks)
 			}
 		}
 	}
@@ -156,6 +161,16 @@ func (l *link) routeReceived(p *publish, t *directory.Targets, targets []*shoalp
 		}
 		l.recordAnswered(p.id, x, a, err)
 	})
+}
+
+// receivedPicks are the picks of targets that are reached by outbox.
+func receivedPicks(t *directory.Targets) (picks []*shoalpb.TargetPick) {
+	for _, p := range targetPicks(t) {
+		if p.Target.Group == 0 || qosOf(t, p.Target.Group) > 0 {
+			picks = append(picks, p)
+		}
+	}
+	return picks
 }
 
 // outboxTargets are where a durable publisher's QoS 2 message goes by outbox.
@@ -202,7 +217,7 @@ func (n *Node) PublishQoS0(m *shoalpb.Message) {
 		n.metrics.dropped.WithLabelValues("no_lease").Inc()
 		return
 	}
-	t := n.routes.match(m.Topic)
+	t := n.picked(n.routes.match(m.Topic), m)
 	var kept *shoalpb.Message
 	keep := func() *shoalpb.Message {
 		if kept == nil {
@@ -211,13 +226,13 @@ func (n *Node) PublishQoS0(m *shoalpb.Message) {
 		return kept
 	}
 	for _, s := range t.Shards {
-		p.feed(s.Group).volatile(keep())
+		p.feed(s.Group).volatile(keep(), s.Picks)
 	}
 	for _, t := range t.Nodes {
 		if t.Node == n.config.NodeID {
-			n.deliver(m, nil)
+			n.deliver(m, t.Picks)
 		} else {
-			p.forward(t.Node, t.Boot).volatile(keep())
+			p.forward(t.Node, t.Boot).volatile(keep(), t.Picks)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -97,10 +98,28 @@ func (n *Node) RemoveRoute(filter string, qos uint8) {
 	}
 }
 
+// isShared tells a Shared Subscription from other filters, which are valid.
+func isShared(filter string) bool { return strings.HasPrefix(filter, "$share/") }
+
+// members are those of a Shared Subscription, as a route tells them.
+func (r *ownRoute) members(filter string) uint32 {
+	if !isShared(filter) {
+		return 0
+	}
+	return uint32(r.count)
+}
+
+// has tells whether filter has subscribers.
+func (o *ownRoutes) has(filter string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.by[filter] != nil
+}
+
 func (o *ownRoutes) add(filter string, qos uint8, done func(error)) {
 	o.mu.Lock()
 	r := o.by[filter]
-	change := r == nil || qos > r.qos || r.failed
+	change := r == nil || qos > r.qos || r.failed || isShared(filter) // members count
 	if r == nil {
 		r = &ownRoute{}
 		o.by[filter] = r
@@ -126,7 +145,7 @@ func (o *ownRoutes) send(filter string, r *ownRoute) {
 	o.version++
 	version := o.version
 	r.version = version
-	c := encodeCommand(&shoalpb.Command{Route: &shoalpb.RouteChange{Filter: filter, Present: r.count > 0, Qos: uint32(r.qos)}})
+	c := encodeCommand(&shoalpb.Command{Route: &shoalpb.RouteChange{Filter: filter, Present: r.count > 0, Qos: uint32(r.qos), Members: r.members(filter)}})
 	o.p.sources[0].enqueueControl(&command{data: c, done: func(k uint64, a *shoalpb.Answer, err error) {
 		if err == nil {
 			err = answerError(a)
@@ -168,6 +187,10 @@ func (o *ownRoutes) remove(filter string) {
 	}
 	r.count--
 	if r.count > 0 {
+		if isShared(filter) {
+			o.send(filter, r)
+			return
+		}
 		o.mu.Unlock()
 		return
 	}

@@ -270,9 +270,23 @@ func (c *Cluster) RemoveRoute(filter string, qos uint8) {
 	c.routes[route{filter, qos}]--
 }
 
+// picks are the Shared Subscriptions with transient members that match.
+func (c *Cluster) picks(name string) (picks []*shoalpb.Pick) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	shares := map[string]bool{}
+	for r, n := range c.routes {
+		if _, filter, shared, _ := topic.ParseShare(r.filter); shared && n > 0 && topic.MatchOne(filter, name) && !shares[r.filter] {
+			shares[r.filter] = true
+			picks = append(picks, &shoalpb.Pick{Share: r.filter})
+		}
+	}
+	return picks
+}
+
 // PublishQoS0 is part of broker.Cluster.
 func (c *Cluster) PublishQoS0(m *shoalpb.Message) {
-	c.local.Deliver(m, nil)
+	c.local.Deliver(m, c.picks(m.Topic))
 	c.mu.Lock()
 	if len(c.sessions) == 0 {
 		c.mu.Unlock()
@@ -297,7 +311,7 @@ func (c *Cluster) route(m *shoalpb.Message) {
 	}
 	touched := c.enqueue(m)
 	c.mu.Unlock()
-	c.local.Deliver(m, nil)
+	c.local.Deliver(m, c.picks(m.Topic))
 	c.pump(touched)
 }
 

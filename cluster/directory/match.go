@@ -1,6 +1,10 @@
 package directory
 
-import "slices"
+import (
+	"slices"
+
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
 
 // Targets is where one publish goes. Reuse it: once grown, Match does not
 // allocate but for Shares.
@@ -19,6 +23,8 @@ type Targets struct {
 type ShardTarget struct {
 	Group uint32
 	QoS   uint8
+	// Picks are for whoever picks; Match gives none.
+	Picks []*shoalpb.Pick
 }
 
 // NodeTarget is a process and the highest QoS of its subscribers that match.
@@ -26,6 +32,8 @@ type NodeTarget struct {
 	Node string
 	Boot uint64
 	QoS  uint8
+	// Picks are as in ShardTarget.
+	Picks []*shoalpb.Pick
 }
 
 // Match fills t with all that a publish to the Topic Name goes to.
@@ -42,9 +50,9 @@ func (m *Machine) Match(topic string, t *Targets) {
 	for i := range t.sum {
 		t.sum[i].each(r.alive[i], func(bit int, qos uint8) {
 			if o := r.owner[64*i+bit]; o.Node == "" {
-				t.Shards = append(t.Shards, ShardTarget{o.Group, qos})
+				t.Shards = append(t.Shards, ShardTarget{Group: o.Group, QoS: qos})
 			} else {
-				t.Nodes = append(t.Nodes, NodeTarget{o.Node, o.Boot, qos})
+				t.Nodes = append(t.Nodes, NodeTarget{Node: o.Node, Boot: o.Boot, QoS: qos})
 			}
 		})
 	}

@@ -147,7 +147,8 @@ func (d *daemon) clusterConfig(memory int64) cluster.Config {
 		HTTPAddr: d.announced(d.http), MQTTAddr: d.announced(d.mqtt),
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Shards: c.Shards,
 		CAFile: c.ClusterCA, CertFile: c.ClusterCert, KeyFile: c.ClusterKey, GossipKeyFile: c.GossipKeyFile,
-		MinFreeBytes: uint64(c.MinFreeBytes), QueueMemory: queueMemory(c.QueueMemory, memory),
+		SharedStrategy: c.SharedStrategy,
+		MinFreeBytes:   uint64(c.MinFreeBytes), QueueMemory: queueMemory(c.QueueMemory, memory),
 		Build: build(), Log: d.log, Metrics: d.surface.Registry(),
 	}
 }

@@ -51,6 +51,8 @@ type Config struct {
 	MaxQueuedMessages int
 	MaxQueuedBytes    int64
 	QueueOverflow     string
+	// SharedStrategy is how members of Shared Subscriptions are chosen.
+	SharedStrategy string
 	// QueueMemory is what stored messages may take in memory; 0 is found out.
 	QueueMemory int64
 	// MinFreeBytes of disk must be free for the node to be ready; 0 is no bound.
