@@ -67,6 +67,38 @@ func (c *testCluster) placedOn(want, voters int, nodes []string) error {
 	return nil
 }
 
+// subscribes makes a device subscribe, over as many connections as it takes.
+func (d *device) subscribes(filter string, qos uint32, nodes ...string) {
+	d.c.t.Helper()
+	eventually(d.c.t, d.id+" subscribes "+filter, func() error {
+		if !d.connected() {
+			if err := d.stay(nodes...); err != nil {
+				return err
+			}
+		}
+		return d.subscribe(filter, qos)
+	})
+}
+
+// publishes sends a message and waits until it is acknowledged, over as many
+// connections as it takes.
+func (d *device) publishes(topic string, qos uint32, payload string, nodes ...string) {
+	d.c.t.Helper()
+	m := d.publish(topic, qos, payload)
+	eventually(d.c.t, payload+" is acknowledged", func() error {
+		select {
+		case <-m.acked:
+			return nil
+		default:
+		}
+		err := errors.New("not yet")
+		if !d.connected() {
+			err = errors.Join(err, d.stay(nodes...))
+		}
+		return err
+	})
+}
+
 // load publishes at nodes, one client each, until it is stopped; then every
 // acknowledged message must have reached the durable subscriber.
 type load struct {
@@ -81,12 +113,7 @@ type load struct {
 func (c *testCluster) load(nodes ...string) *load {
 	c.t.Helper()
 	l := &load{c: c, sub: newDevice(c, "load-sub"), stop: make(chan struct{})}
-	if err := l.sub.stay(nodes...); err != nil {
-		c.t.Fatal(err)
-	}
-	if err := l.sub.subscribe("load/#", 1); err != nil {
-		c.t.Fatal(err)
-	}
+	l.sub.subscribes("load/#", 1, nodes...)
 	for i, node := range nodes {
 		pub := newDevice(c, fmt.Sprintf("load-pub-%d", i))
 		if err := pub.stay(node); err != nil {
@@ -181,16 +208,11 @@ func TestGrowAndShrink(t *testing.T) {
 func TestShrinkToOneAndGrow(t *testing.T) {
 	t.Parallel()
 	c := newScenario(t, 3, 2)
-	sub := newDevice(c, "sub")
-	if err := sub.stay("n2"); err != nil {
-		t.Fatal(err)
-	}
-	if err := sub.subscribe("a", 1); err != nil {
-		t.Fatal(err)
-	}
+	sub, pub := newDevice(c, "sub"), newDevice(c, "pub")
+	sub.subscribes("a", 1, "n2")
 	sub.hangUp()
-	pub := c.node("n2").open(t, "pub", true, 0)
-	pub.publish("a", 1, "kept")
+	pub.publishes("a", 1, "kept", "n2")
+	pub.hangUp()
 	for _, name := range []string{"n1", "n3"} {
 		if _, err := c.node("n2").Operate(context.Background(), "remove", name, false); err == nil {
 			t.Errorf("%s may be removed although it serves and is needed", name)

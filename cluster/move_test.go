@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 )
 
@@ -13,20 +14,34 @@ var steps = []string{"place", "CHANGE_ADD_NONVOTER", "CHANGE_ADD_VOTER", "CHANGE
 // leader is then, and returns what tells that it has; the leader goes on no more.
 func (c *testCluster) stopAt(k int) (stopped <-chan string) {
 	at := make(chan string, 1)
-	count := 0
+	c.onStep(k, func(ctx context.Context, node string) {
+		at <- node
+		<-ctx.Done()
+	})
+	return at
+}
+
+// onStep calls f, once, before the k-th step of the next move. A step that has to
+// wait is tried again, which does not count.
+func (c *testCluster) onStep(k int, f func(ctx context.Context, node string)) {
+	var mu sync.Mutex
+	next, last := 0, ""
 	c.net.mu.Lock()
 	defer c.net.mu.Unlock()
 	c.net.step = func(ctx context.Context, node, what string) {
-		if count++; count != k+1 {
+		mu.Lock()
+		if what != last && next < len(steps) && what == steps[next] {
+			next, last = next+1, what
+		} else {
+			mu.Unlock()
 			return
 		}
-		if what != steps[k] {
-			c.t.Errorf("step %d is %s, not %s", k, what, steps[k])
+		now := next
+		mu.Unlock()
+		if now == k+1 {
+			f(ctx, node)
 		}
-		at <- node
-		<-ctx.Done()
 	}
-	return at
 }
 
 // TestDirectoryLeaderDiesInAMove kills, or cuts off, the directory's leader
@@ -80,15 +95,10 @@ func TestJoiningNodeDiesInAMove(t *testing.T) {
 			}
 			stopped := make(chan struct{})
 			goOn := make(chan struct{})
-			count := 0
-			c.net.mu.Lock()
-			c.net.step = func(context.Context, string, string) {
-				if count++; count == k+1 {
-					close(stopped)
-					<-goOn
-				}
-			}
-			c.net.mu.Unlock()
+			c.onStep(k, func(context.Context, string) {
+				close(stopped)
+				<-goOn
+			})
 			c.operate("drain", "n3", false)
 			wait(t, "the move stops", stopped)
 			c.kill("n4")
@@ -101,8 +111,7 @@ func TestJoiningNodeDiesInAMove(t *testing.T) {
 				})
 				return err
 			})
-			pub := c.node("n1").open(t, "check", true, 0)
-			pub.publish("check", 1, "the shard serves")
+			newDevice(c, "check").publishes("check", 1, "the shard serves", "n1", "n2")
 			c.start("n4")
 			c.placed(3, 3, "n1", "n2", "n4")
 			l.end("n2")

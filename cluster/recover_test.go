@@ -21,18 +21,15 @@ func TestRecover(t *testing.T) {
 	c := newScenario(t, 3, 3)
 	var subs []*device
 	pub := newDevice(c, "pub")
-	c.must(pub.stay("n1"))
 	for _, id := range []string{"sub-a", "sub-b", "sub-c", "sub-d"} {
 		d := newDevice(c, id)
-		c.must(d.stay("n2"))
-		c.must(d.subscribe("a/+", 2))
+		d.subscribes("a/+", 2, "n2")
 		d.hangUp()
 		subs = append(subs, d)
 	}
 	var want []string
 	for _, payload := range []string{"one", "two", "three"} {
-		m := pub.publish("a/b", 2, payload)
-		wait(t, payload+" is taken", m.acked)
+		pub.publishes("a/b", 2, payload, "n1")
 		want = append(want, payload)
 	}
 	pub.hangUp()
@@ -53,8 +50,7 @@ func TestRecover(t *testing.T) {
 		c.must(d.stay("n3"))
 		d.expect(want...)
 	}
-	c.must(pub.stay("n3"))
-	wait(t, "a publish is taken", pub.publish("a/b", 2, "four").acked)
+	pub.publishes("a/b", 2, "four", "n3")
 	want = append(want, "four")
 	for _, d := range subs[:2] {
 		d.expect(want...)
@@ -101,27 +97,25 @@ func TestRecoverFromCopiesOfDifferentAge(t *testing.T) {
 	var pubs, subs []*device
 	for shard := uint32(1); shard <= 2; shard++ {
 		sub, pub := newDevice(c, c.clientIn(shard, "sub")), newDevice(c, c.clientIn(shard, "pub"))
-		c.must(sub.stay("n1"))
-		c.must(sub.subscribe("a/+", 2))
-		c.must(pub.stay("n2"))
+		sub.subscribes("a/+", 2, "n1")
 		subs, pubs = append(subs, sub), append(pubs, pub)
 	}
-	publish := func(what string, count int) (payloads []string) {
+	publish := func(what string, count int, nodes ...string) (payloads []string) {
 		for i := range count {
 			for _, pub := range pubs {
 				payload := fmt.Sprint(what, " ", i, " of ", pub.id)
-				wait(t, payload+" is taken", pub.publish("a/b", 2, payload).acked)
+				pub.publishes("a/b", 2, payload, nodes...)
 				payloads = append(payloads, payload)
 			}
 		}
 		return payloads
 	}
-	publish("before", 3)
+	publish("before", 3, "n1", "n2")
 	c.settled()
 	c.net.filter(func(m raftnet.Message) (<-chan struct{}, bool) {
 		return nil, m.Group == 1 && (strings.HasPrefix(m.To, "n3/") || strings.HasPrefix(m.From, "n3/"))
 	})
-	publish("forgotten by one", 5)
+	publish("forgotten by one", 5, "n1", "n2")
 	eventually(t, "n3 has the second shard", func() error {
 		if a, b := c.node("n1").group(2).applied(), c.node("n3").group(2).applied(); a != b {
 			return fmt.Errorf("applied %d and %d", a, b)
@@ -140,14 +134,13 @@ func TestRecoverFromCopiesOfDifferentAge(t *testing.T) {
 	}
 	n3 := c.start("n3")
 	eventually(t, "n3 is ready", n3.Ready)
-	for _, d := range append(subs, pubs...) {
-		c.must(d.stay("n3"))
+	for _, sub := range subs {
+		c.must(sub.stay("n3"))
 	}
-	want := publish("after", 10)
+	want := publish("after", 10, "n3")
 	late := newDevice(c, c.clientIn(1, "late"))
-	c.must(late.stay("n3"))
-	c.must(late.subscribe("a/+", 1))
-	want = append(want, publish("last", 1)...)
+	late.subscribes("a/+", 1, "n3")
+	want = append(want, publish("last", 1, "n3")...)
 	for _, sub := range subs {
 		eventually(t, sub.id+" gets what came after", func() error {
 			got, _ := sub.payloads()
