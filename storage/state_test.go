@@ -290,3 +290,39 @@ func TestStateAtOnce(t *testing.T) {
 	close(stop)
 	wg.Wait()
 }
+
+// TestReadAll reads some keys at once: in order, without those that are not
+// there.
+func TestReadAll(t *testing.T) {
+	s := openTestState(t, openDir(t, t.TempDir()), 4)
+	long := bytes.Repeat([]byte("0123456789"), 2000)
+	must(t, s.Checkpoint(markerAt(10), func(r Rows) error {
+		must(t, r.Put("b", []byte("1"), []byte("one")))
+		must(t, r.Put("b", []byte("3"), long))
+		return r.Put("b", []byte("4"), nil)
+	}))
+	keys := [][]byte{[]byte("0"), []byte("1"), []byte("2"), []byte("3"), []byte("4"), []byte("1")}
+	got := map[int]string{}
+	must(t, s.ReadAll("b", keys, func(i int, value []byte) error {
+		got[i] = string(value)
+		return nil
+	}))
+	want := map[int]string{1: "one", 3: string(long), 4: "", 5: "one"}
+	if len(got) != len(want) {
+		t.Fatalf("%d values, not %d", len(got), len(want))
+	}
+	for i, v := range want {
+		if g, ok := got[i]; !ok || g != v {
+			t.Errorf("key %s: %.20q", keys[i], g)
+		}
+	}
+	must(t, s.ReadAll("none", keys, func(int, []byte) error { return errors.New("called") }))
+	failed := errors.New("failed")
+	if err := s.ReadAll("b", keys, func(int, []byte) error { return failed }); !errors.Is(err, failed) {
+		t.Errorf("error %v", err)
+	}
+	must(t, s.Close())
+	if err := s.ReadAll("b", keys, nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}

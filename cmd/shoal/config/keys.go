@@ -89,8 +89,8 @@ const (
 	off        = "off"
 	dropOldest = "drop-oldest"
 	// maxQueued: the entries of a queue are one row of the state file, of three or
-	// four bytes each.
-	maxQueued = 10_000_000
+	// four bytes each, which every checkpoint writes anew that finds it changed.
+	maxQueued = 1_000_000
 	// maxNodes: every node has a replica of the directory, and more than five
 	// voters cost more than they protect.
 	maxNodes = 5
