@@ -20,9 +20,7 @@ type body struct {
 	inFile  fileState
 	qos     uint8 // as published
 	retain  bool  // as published
-	// register: it is a retained message, which stays in memory.
-	register bool
-	listed   bool // in Machine.resident
+	marks   bodyMarks
 }
 
 // fileState says whether the state file has a body.
@@ -36,6 +34,17 @@ const (
 
 // never is the time when a message expires that has no Message Expiry Interval.
 const never = math.MaxUint64
+
+// bodyMarks are what else is to be known of a body: two bits, so that it takes no
+// more than 48 bytes.
+type bodyMarks uint8
+
+const (
+	isRegister bodyMarks = 1 << iota // it is a retained message, which stays in memory
+	isListed                         // it is in Machine.resident
+)
+
+func (b *body) is(mark bodyMarks) bool { return b.marks&mark != 0 }
 
 // newBody makes the body of a message stored at the shard's time at.
 func newBody(message *shoalpb.Message, seq, at uint64) *body {
@@ -77,7 +86,7 @@ func (m *Machine) drop(b *body) {
 	m.gauges.bodyBytes -= b.bytes()
 	if b.message != nil {
 		m.gauges.memory -= b.bytes()
-		if b.listed {
+		if b.is(isListed) {
 			m.resident.died(b)
 		}
 	}

@@ -24,10 +24,10 @@ type resident struct {
 }
 
 func (r *resident) add(b *body) {
-	if b.register || b.listed {
+	if b.is(isRegister) || b.is(isListed) {
 		return
 	}
-	b.listed = true
+	b.marks |= isListed
 	r.list = append(r.list, b)
 	r.bytes += b.bytes()
 }
@@ -65,11 +65,11 @@ func (m *Machine) Evict(bytes int) (freed, looked int) {
 			r.dead--
 		case m.pinned[b] > 0:
 			pinned = append(pinned, b)
-		case b.register: // back when it is none any more
-			b.listed = false
+		case b.is(isRegister): // back when it is none any more
+			b.marks &^= isListed
 			r.bytes -= b.bytes()
 		default:
-			b.listed = false
+			b.marks &^= isListed
 			b.sum = contentSum(b.message)
 			b.message = nil
 			r.bytes -= b.bytes()

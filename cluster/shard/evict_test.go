@@ -2,10 +2,18 @@ package shard
 
 import (
 	"testing"
+	"unsafe"
 
 	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
+
+// TestBodySize: a million of them wait on the disk.
+func TestBodySize(t *testing.T) {
+	if size := unsafe.Sizeof(body{}); size > 48 {
+		t.Errorf("a body takes %d bytes", size)
+	}
+}
 
 // TestDueStaysInMemory: the message of a Dispatch is matched in apply, so it must
 // be there, also after a restart with hardly any room.

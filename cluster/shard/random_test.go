@@ -209,10 +209,10 @@ func checkCounts(t *rapid.T, m *Machine) {
 		bytes += b.bytes()
 		if b.message != nil {
 			memory += b.bytes()
-			if b.listed {
+			if b.is(isListed) {
 				inMemory += b.bytes()
 			}
-			if b.inFile == inFile && !b.listed && !b.register {
+			if b.inFile == inFile && !b.is(isListed) && !b.is(isRegister) {
 				t.Fatalf("body %d would stay in memory for ever", b.seq)
 			}
 		}

@@ -106,12 +106,14 @@ func (r *restorer) bodyRow(k, v []byte) error {
 	}
 	b := newBody(row.Message, binary.BigEndian.Uint64(k), row.AtMs)
 	b.inFile = inFile
-	b.register = r.registers[b.seq]
+	if r.registers[b.seq] {
+		b.marks |= isRegister
+	}
 	r.bodies[b.seq] = b
 	m := r.m
 	m.gauges.bodies++
 	m.gauges.bodyBytes += b.bytes()
-	if m.gauges.memory+b.bytes() > m.cfg.RestoreBytes && !r.pinned[b.seq] && !b.register {
+	if m.gauges.memory+b.bytes() > m.cfg.RestoreBytes && !r.pinned[b.seq] && !b.is(isRegister) {
 		b.sum, b.message = contentSum(b.message), nil
 		return nil
 	}

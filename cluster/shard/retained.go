@@ -72,14 +72,14 @@ func (m *Machine) unretain(r *retained) {
 // missing: retained messages stay in memory. Those that get here are there: new,
 // or due.
 func (m *Machine) register(b **body, message *shoalpb.Message) *body {
-	m.use(b, message).register = true
+	m.use(b, message).marks |= isRegister
 	return *b
 }
 
 // unregister takes it back. What queues refer to may leave memory from now on.
 func (m *Machine) unregister(b *body) {
 	m.gauges.retainedBytes -= b.bytes()
-	b.register = false
+	b.marks &^= isRegister
 	if b.inFile == inFile {
 		m.resident.add(b)
 	}

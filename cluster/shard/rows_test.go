@@ -100,7 +100,7 @@ func evict(t failer, m *Machine) {
 	}
 	left := 0
 	for _, b := range m.resident.list {
-		if b.refs > 0 && m.pinned[b] == 0 && !b.register {
+		if b.refs > 0 && m.pinned[b] == 0 && !b.is(isRegister) {
 			left++
 		}
 	}
