@@ -249,8 +249,9 @@ func (b *Broker) sweep() {
 	}
 }
 
-// Close stops accepting, tells every client (DISCONNECT 0x8B in MQTT 5) and
-// waits for the connections to end. When ctx is done it cuts those that are
+// Close stops accepting, lets the clients go one after the other, so that they do
+// not all come to the other nodes at once, and waits for their connections to
+// end. MQTT 5 clients are told where to go (DISCONNECT 0x9C), if anywhere (0x8B). When ctx is done it cuts those that are
 // left and returns ctx's error.
 func (b *Broker) Close(ctx context.Context) error {
 	conns, first := b.beginClose()
@@ -258,9 +259,7 @@ func (b *Broker) Close(ctx context.Context) error {
 		<-b.done
 		return nil
 	}
-	for _, c := range conns {
-		c.goodbye(packet.CodeServerShuttingDown, "server is shutting down")
-	}
+	b.letGo(ctx, conns)
 	ended := make(chan struct{})
 	go func() {
 		b.open.Wait()
@@ -282,6 +281,45 @@ func (b *Broker) Close(ctx context.Context) error {
 	}
 	b.tasks.Wait()
 	return err
+}
+
+// letGo says goodbye to clients at a pace, which is higher if there is not enough
+// time.
+func (b *Broker) letGo(ctx context.Context, conns []*conn) {
+	const every = 10 * time.Millisecond
+	pace := b.config.LetGoRate
+	if end, ok := ctx.Deadline(); ok {
+		left := max(time.Until(end)/2, every)
+		pace = max(pace, int(float64(len(conns))/left.Seconds()))
+	}
+	each := max(pace/int(time.Second/every), 1)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for len(conns) > 0 {
+		n := min(each, len(conns))
+		for _, c := range conns[:n] {
+			c.end(b.farewell())
+		}
+		if conns = conns[n:]; len(conns) == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// farewell is the end of a connection that is let go.
+func (b *Broker) farewell() ending {
+	e := ending{code: packet.CodeServerShuttingDown, farewell: true, why: "server is shutting down"}
+	if b.config.Elsewhere != nil {
+		if e.reference = b.config.Elsewhere(); e.reference != "" {
+			e.code = packet.CodeUseAnotherServer
+		}
+	}
+	return e
 }
 
 func (b *Broker) beginClose() (conns []*conn, first bool) {

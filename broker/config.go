@@ -31,6 +31,13 @@ type Config struct {
 	Authenticator  Authenticator
 	AllowAnonymous bool
 
+	// LetGoRate is how many connections are ended a second when the broker is
+	// closed: 1,000, or as many as the time demands.
+	LetGoRate int
+	// Elsewhere is the address of a server that clients may use when this one
+	// closes, empty if there is none; nil is none.
+	Elsewhere func() string
+
 	// MaxPacketBytes is the Maximum Packet Size for clients: 1 MiB.
 	MaxPacketBytes int
 	// MaxInFlight bounds unfinished deliveries to a client, together with its
@@ -83,6 +90,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	or(&c.Log, slog.Default())
+	or(&c.LetGoRate, defaultLetGoRate)
 	or(&c.MaxPacketBytes, defaultMaxPacketBytes)
 	or(&c.MaxInFlight, defaultMaxInFlight)
 	or(&c.ReceiveMaximum, defaultReceiveMaximum)

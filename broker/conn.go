@@ -200,8 +200,10 @@ type ending struct {
 	// code is for DISCONNECT, which is sent if farewell is set.
 	code     packet.Code
 	farewell bool
-	// why is for the log, and the Reason String.
-	why string
+	// why is for the log, and the Reason String; reference is the Server
+	// Reference, empty for none.
+	why       string
+	reference string
 	// request is for Link.Close.
 	request session.CloseRequest
 }
@@ -247,7 +249,7 @@ func (c *conn) endLocked(e ending) {
 
 // appendDisconnect puts DISCONNECT into the output.
 func (c *conn) appendDisconnect(e ending) {
-	p := packet.Disconnect{Code: e.code}
+	p := packet.Disconnect{Code: e.code, ServerReference: e.reference}
 	if c.problems {
 		p.ReasonString = e.why
 	}

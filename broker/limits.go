@@ -10,6 +10,9 @@ const (
 	// memberScan bounds the members of a Shared Subscription that one message is
 	// offered to: some microseconds.
 	memberScan = 16
+	// defaultLetGoRate: a node that stops sends its clients to the others no
+	// faster than these take connections.
+	defaultLetGoRate = 1000
 
 	// defaultMaxPacketBytes is what people assume of a broker, and far above
 	// what sensors send.

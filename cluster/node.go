@@ -74,6 +74,8 @@ type Node struct {
 	visible *visibility
 	proc    atomic.Pointer[process]
 	guess   atomic.Uint64
+	// elsewhere counts the questions for another node.
+	elsewhere atomic.Uint64
 
 	// fences and directoryChanged wake on applies of the own directory copy.
 	fences           *broadcast

@@ -124,7 +124,8 @@ func (d *daemon) open() (err error) {
 	}
 	d.broker = broker.New(broker.Config{
 		Log: d.log.With("component", "broker", "node", d.config.NodeID), Metrics: d.surface.Registry(),
-		NodeID: d.config.NodeID, AllowAnonymous: d.config.AllowAnonymous,
+		Elsewhere: d.node.Elsewhere,
+		NodeID:    d.config.NodeID, AllowAnonymous: d.config.AllowAnonymous,
 		ConnectRate: d.config.ConnectRate, MemoryLimit: memory, Queue: queueLimits(d.config),
 	})
 	d.broker.Attach(d.node)
