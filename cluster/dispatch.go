@@ -70,7 +70,7 @@ func (l *shardLead) matchDue(d shard.Due) (p *shoalpb.Dispatch) {
 	if d.Pick != nil {
 		p = l.memberOfDue(d)
 	} else {
-		p = n.targetsOfDue(d, n.routes.match(d.Message.Topic))
+		p = n.targetsOfDue(d, n.picked(n.routes.match(d.Message.Topic), d.Message))
 	}
 	if bootTime() >= expiry {
 		return nil
@@ -79,9 +79,10 @@ func (l *shardLead) matchDue(d shard.Due) (p *shoalpb.Dispatch) {
 }
 
 // targetsOfDue are all that match, those of QoS 0 too: a due message has no
-// publisher who would send it once more beside the outbox.
+// publisher who would send it once more beside the outbox. Of each Shared
+// Subscription that matches, t has one.
 func (n *Node) targetsOfDue(d shard.Due, t *directory.Targets) *shoalpb.Dispatch {
-	p := &shoalpb.Dispatch{Due: d.ID}
+	p := &shoalpb.Dispatch{Due: d.ID, Picks: targetPicks(t)}
 	for _, s := range t.Shards {
 		p.Targets = append(p.Targets, &shoalpb.Target{Group: s.Group})
 	}

@@ -34,6 +34,7 @@ func TestScenarioWills(t *testing.T) {
 			t.Parallel()
 			c := newTimed(t, 3, 2)
 			w := newWillWatch(c)
+			share := newShareOfWills(c)
 			for i := range 25 {
 				c.node("n1").openWith(t, willOf(fmt.Sprint("now-", i), 300, 0, false), nil) // transient: no delay
 				c.node("n1").openWith(t, willOf(fmt.Sprint("kept-", i), 0, 3600, true), nil)
@@ -72,6 +73,7 @@ func TestScenarioWills(t *testing.T) {
 			})
 			w.expect("now", "kept", "later")
 			w.retained(25)
+			share.expect(75)
 		})
 	}
 }
@@ -182,4 +184,39 @@ func (w *willWatch) retained(want int) {
 	if got != want {
 		w.c.t.Errorf("%d retained wills, not %d", got, want)
 	}
+}
+
+// shareOfWills is a Shared Subscription of two durable members in both shards.
+type shareOfWills struct {
+	c       *testCluster
+	members []*client
+}
+
+func newShareOfWills(c *testCluster) *shareOfWills {
+	s := &shareOfWills{c: c}
+	for id := range uint32(c.parts) {
+		x := c.node("n3").open(c.t, c.clientIn(id+1, "member"), true, 3600)
+		x.subscribe("$share/wills/will/#", 1)
+		s.members = append(s.members, x)
+	}
+	return s
+}
+
+// expect waits until the members have so many Wills between them, none twice.
+func (s *shareOfWills) expect(want int) {
+	s.c.t.Helper()
+	eventually(s.c.t, "shared wills", func() error {
+		got := map[string]int{}
+		for _, x := range s.members {
+			for _, p := range x.in.payloads() {
+				if got[p]++; got[p] > 1 {
+					s.c.t.Fatalf("%s came to two members", p)
+				}
+			}
+		}
+		if len(got) != want {
+			return fmt.Errorf("%d of %d", len(got), want)
+		}
+		return nil
+	})
 }
