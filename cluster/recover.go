@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -100,7 +99,7 @@ func (r *recovery) run(id storage.Identity) error {
 			r.out.Lost = append(r.out.Lost, groupName(shard))
 		}
 	}
-	for _, group := range append(slices.Clone(entry.Kept), 0) {
+	for group := range entry.Shards + 1 { // those that begin empty, too
 		if err := r.extend(group, ends[group], entry); err != nil {
 			return fmt.Errorf("%s: %w", groupName(group), err)
 		}
@@ -135,6 +134,13 @@ func (r *recovery) ending(group uint32) (ending, error) {
 
 // extend appends the two entries, in a term above all that the group has had.
 func (r *recovery) extend(group uint32, end ending, entry *shoalpb.Recover) error {
+	state, err := r.dir.OpenState(group) // makes the file
+	if err != nil {
+		return err
+	}
+	if err := state.Close(); err != nil {
+		return err
+	}
 	log := r.logs.Group(group)
 	term, err := log.GetUint64(keyCurrentTerm)
 	if err != nil {

@@ -28,6 +28,9 @@ func TestRecover(t *testing.T) {
 		subs = append(subs, d)
 	}
 	var want []string
+	shared := newDevice(c, "shared")
+	shared.subscribes("$share/g/a/+", 1, "n2")
+	shared.hangUp()
 	for _, payload := range []string{"one", "two", "three"} {
 		pub.publishes("a/b", 2, payload, "n1")
 		want = append(want, payload)
@@ -68,7 +71,7 @@ func TestRecover(t *testing.T) {
 	}
 	c.ready()
 	c.placed(3, 3, "n1", "n2", "n3")
-	for _, d := range subs[2:] {
+	for _, d := range append(subs[2:], shared) {
 		c.must(d.stay("n1"))
 		d.expect(want...)
 	}
@@ -163,6 +166,14 @@ func TestRecoverWithLostShards(t *testing.T) {
 	c.ready()
 	c.operate("rebalance", "", false)
 	c.placed(3, 3, "n1", "n2", "n3", "n4")
+	for shard := uint32(1); shard <= 4; shard++ { // streams between all shards
+		pub, sub := newDevice(c, c.clientIn(shard, "pub")), newDevice(c, c.clientIn(shard, "former"))
+		sub.subscribes("a", 2, "n1")
+		for range 3 {
+			pub.publishes("a", 2, "before", "n1")
+		}
+		pub.hangUp()
+	}
 	for _, name := range c.names {
 		c.kill(name)
 	}
@@ -178,9 +189,17 @@ func TestRecoverWithLostShards(t *testing.T) {
 		sub.subscribe("a", 1)
 		subs = append(subs, sub)
 	}
-	subs[0].publish("a", 1, "to all shards")
+	for shard := uint32(1); shard <= 4; shard++ { // whose publisher's session may be lost
+		pub := newDevice(c, c.clientIn(shard, "again"))
+		pub.publishes("a", 2, pub.id, "n4")
+	}
 	for _, sub := range subs {
-		sub.expect("to all shards")
+		eventually(t, "all shards get what comes from all shards", func() error {
+			if got := sub.in.payloads(); len(got) != 4 {
+				return fmt.Errorf("got %q", got)
+			}
+			return nil
+		})
 	}
 	c.placed(1, 1, "n4")
 }

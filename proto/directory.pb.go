@@ -557,7 +557,8 @@ type Recover struct {
 	ClusterId string `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	// server is the disk that is left.
 	Server *NodeDisk `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
-	// shards of the cluster, and those of them that the disk has, ascending.
+	// shards of the cluster, and those of them that the disk has, ascending; the
+	// others begin empty.
 	Shards        uint32   `protobuf:"varint,3,opt,name=shards,proto3" json:"shards,omitempty"`
 	Kept          []uint32 `protobuf:"varint,4,rep,packed,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields

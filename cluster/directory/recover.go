@@ -13,9 +13,9 @@ import (
 //
 // Nothing of the lost nodes may count again, and they may have gone on after this
 // copy was made. So the cluster has a new id, which they refuse; boots and the
-// fence number jump over all that they can have reached; all routes are dropped,
-// since the recovered shards tell theirs anew. A shard that the disk has no
-// replica of begins empty.
+// fence number jump over all that they can have reached. A shard that the disk has
+// no replica of begins empty, and its routes go. Those of the others stay until
+// the shards have told theirs anew: a message may come before that.
 func (m *Machine) applyRecover(r *shoalpb.Recover, eff *Effects) string {
 	if m.clusterID == "" {
 		return "the cluster is not born"
@@ -37,15 +37,10 @@ func (m *Machine) applyRecover(r *shoalpb.Recover, eff *Effects) string {
 		n.Fence = m.fence(name, boot, eff)
 	}
 	m.keep(r.Server)
-	m.dropRoutes()
+	m.dropRoutes(r.Kept)
 	self := ServerID(r.Server)
 	for i := range m.placement {
-		p := &m.placement[i]
-		if slices.Contains(r.Kept, uint32(i+1)) {
-			*p = Placement{Replicas: []string{self}, Version: p.Version + 1}
-		} else {
-			*p = Placement{Replicas: []string{self}, Version: 1, Founders: []string{self}}
-		}
+		m.placement[i] = Placement{Replicas: []string{self}, Version: m.placement[i].Version + 1}
 	}
 	eff.Nodes = true
 	return ""
@@ -68,9 +63,23 @@ func (m *Machine) keep(server *shoalpb.NodeDisk) {
 	n.removed = false
 }
 
-// dropRoutes forgets all routes.
-func (m *Machine) dropRoutes() {
-	m.routes.trie.All(func(filter string, _ *targetSet) bool { m.touch(filter); return true })
-	m.routes.eachShare(func(sh *share) { m.touch(sh.name) })
-	m.routes = routes{ids: map[Source]int{}, generation: m.routes.generation + 1, touch: m.touch}
+// dropRoutes forgets the routes of the shards that begin empty.
+func (m *Machine) dropRoutes(kept []uint32) {
+	var filters, shares []string
+	m.routes.trie.All(func(filter string, _ *targetSet) bool {
+		filters = append(filters, filter)
+		return true
+	})
+	m.routes.eachShare(func(sh *share) { shares = append(shares, sh.name) })
+	for group := uint32(1); group <= m.shards; group++ {
+		if slices.Contains(kept, group) {
+			continue
+		}
+		for _, filter := range filters {
+			m.routes.remove(Source{Group: group}, filter)
+		}
+		for _, name := range shares {
+			m.routes.removeShare(Source{Group: group}, name)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -9,7 +10,7 @@ import (
 
 // recover makes this copy the shard of a new cluster: the majority is lost for
 // good. Other shards are recovered from copies of another age, so their streams
-// count from where they are (stream.In.Adopt), and the directory has dropped all
+// count from where they are (stream.In.Adopt), and the directory may not know all
 // routes, so it is told them again. What outboxes hold is sent once more.
 func (m *Machine) recover(r *shoalpb.Recover) {
 	m.in.Adopt(r.Shards)
@@ -22,5 +23,9 @@ func (m *Machine) recover(r *shoalpb.Recover) {
 	for _, f := range filters {
 		m.touch(f)
 		m.tell(f)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.shares)) {
+		m.shares[name].told = seats{} // nothing, as far as the directory knows
+		m.tellShare(m.shares[name])
 	}
 }
