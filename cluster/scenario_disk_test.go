@@ -208,3 +208,68 @@ func TestScenarioLowSpace(t *testing.T) {
 	here.publish("a", 1, "again")
 	here.expect("taken", "again")
 }
+
+// Two of three disks hang: nothing is acknowledged, and all goes on when they
+// answer again; what was acknowledged is there.
+func TestScenarioTwoDisksHang(t *testing.T) {
+	t.Parallel()
+	c := newScenario(t, 3, 1)
+	defer c.healDisks()
+	sub := c.node("n1").open(t, "sub", true, 1000)
+	sub.subscribe("a", 1)
+	pub := c.node("n3").open(t, "pub", true, 1000)
+	pub.publish("a", 1, "before")
+	c.disk("n1").hang()
+	c.disk("n2").hang()
+	late := pub.publishing("a", 1, "late")
+	for _, n := range c.up() {
+		eventually(t, n.config.NodeID+" is unready", func() error {
+			if n.Ready() == nil {
+				return errors.New("it is ready")
+			}
+			return nil
+		})
+	}
+	select {
+	case err := <-late:
+		if err == nil {
+			t.Error("acknowledged by one disk of three")
+		}
+	default:
+	}
+	c.healDisks()
+	c.ready()
+	again := c.node("n2").open(t, "sub", false, 1000)
+	if !again.opened.Present {
+		t.Error("the session is gone")
+	}
+	next := c.node("n3").open(t, "pub2", true, 0)
+	next.publish("a", 1, "after")
+	eventually(t, "what was acknowledged comes", func() error {
+		got := append(sub.in.payloads(), again.in.payloads()...)
+		if len(got) == 0 || got[0] != "before" || got[len(got)-1] != "after" {
+			return fmt.Errorf("got %q", got)
+		}
+		return nil
+	})
+}
+
+// The disk of a node that leads nothing hangs: what waits for its copy of the
+// directory waits no longer than until its lease is over.
+func TestScenarioFollowersDiskHangs(t *testing.T) {
+	t.Parallel()
+	c := newScenario(t, 3, 1)
+	defer c.healDisks()
+	c.lead(0, "n1")
+	c.lead(1, "n2")
+	c.disk("n3").hang()
+	for i := range 3 {
+		x := c.node("n1").open(t, fmt.Sprint("x", i), true, 1000)
+		x.subscribe(fmt.Sprint("a", i), 1)
+		x.publish(fmt.Sprint("a", i), 1, "1")
+		x.expect("1")
+	}
+	eventually(t, "n3 is unready", func() error { return unready(c.node("n3"), "disk") })
+	c.disk("n3").heal()
+	c.ready()
+}
