@@ -140,14 +140,12 @@ const (
 	// is short.
 	memoryCollect = 2 * time.Second
 	// memoryShed is the time between two closings, long enough for a collection
-	// to show what the last has brought; memoryShare the part that one closes.
-	memoryShed  = time.Second
-	memoryShare = 16
+	// to show what the last has brought. memoryPatience is for how long clients may
+	// be refused before the slowest have to go: longer than a burst.
+	memoryShed     = time.Second
+	memoryPatience = 10 * time.Second
 	// memoryWorth is what a client must hold to be worth closing.
 	memoryWorth = 16 << 10
-	// memoryMessage is what a queued message is taken to hold: its body is shared
-	// with others.
-	memoryMessage = 256
 	// memoryBack is how far below its mark a level ends, as part of the limit.
 	memoryBack = .04
 

@@ -25,8 +25,8 @@ const (
 	memoryPause
 	// memoryDrop: a QoS 0 copy is dropped unless its client is up to date.
 	memoryDrop
-	// memoryClose: the clients that hold most are closed with 0x97, some at a
-	// time.
+	// memoryClose: the clients that hold most are closed with 0x97, as many as
+	// hold what is too much. So they are when a lower level lasts.
 	memoryClose
 )
 
@@ -53,6 +53,7 @@ type memory struct {
 	cycles    uint64    // of the garbage collector, at the last look
 	collected time.Time // they last changed
 	shed      time.Time // clients were last closed
+	enough    time.Time // the last look at which there was enough
 }
 
 func (m *memory) short(level int32) bool { return m.level.Load() >= level }
@@ -89,15 +90,21 @@ func (m *memory) look(now time.Time) {
 		m.cycles, m.collected = cycles, now
 	}
 	if level == memoryEnough {
+		m.enough = now
 		return
 	}
 	if now.Sub(m.collected) > memoryCollect { // what has been freed shows only then
 		m.collected = now
 		go runtime.GC()
 	}
-	if level == memoryClose && now.Sub(m.shed) >= memoryShed {
+	mark := memoryMarks[level] - memoryBack
+	lasts := now.Sub(m.enough) > memoryPatience
+	if lasts {
+		mark = memoryMarks[memoryRefuse] - memoryBack
+	}
+	if (level == memoryClose || lasts) && now.Sub(m.shed) >= memoryShed {
 		m.shed = now
-		m.closeSlowest()
+		m.closeSlowest(int(used) - int(mark*float64(m.limit)))
 	}
 }
 
@@ -140,8 +147,8 @@ func (m *memory) readOn() {
 	}
 }
 
-// closeSlowest closes some of the clients that hold most.
-func (m *memory) closeSlowest() {
+// closeSlowest closes those clients that hold most and together hold bytes.
+func (m *memory) closeSlowest(bytes int) {
 	type holder struct {
 		c     *conn
 		bytes int
@@ -159,7 +166,11 @@ func (m *memory) closeSlowest() {
 		}
 	}
 	slices.SortFunc(all, func(a, b holder) int { return cmp.Compare(b.bytes, a.bytes) })
-	for _, h := range all[:min(len(all), max(1, len(all)/memoryShare))] {
+	for _, h := range all {
+		if bytes <= 0 {
+			return
+		}
+		bytes -= h.bytes
 		m.b.metrics.memoryClosed.Add(1)
 		m.b.log.Warn("short of memory: closing a client", "client", h.c.client, "holds", h.bytes)
 		h.c.goodbye(packet.CodeQuotaExceeded, "the server is short of memory and this client is slow")
@@ -178,7 +189,7 @@ func (c *conn) holdings() int {
 		n += c.incoming.bytes
 	}
 	if c.outgoing != nil && !c.durable {
-		n += c.outgoing.session.Queued() * memoryMessage
+		n += c.outgoing.session.QueuedBytes() // bodies may be others' too
 	}
 	return n
 }
@@ -210,7 +221,7 @@ func memoryUsed() func() (bytes, cycles uint64) {
 
 // newMemory watches nothing if there is no limit.
 func newMemory(b *Broker) *memory {
-	m := &memory{b: b, used: b.config.MemoryUsed, collected: time.Now()}
+	m := &memory{b: b, used: b.config.MemoryUsed, collected: time.Now(), enough: time.Now()}
 	if m.used == nil {
 		m.used = memoryUsed()
 	}
