@@ -266,3 +266,17 @@ func (r *run) finishMortals() {
 	}
 	r.t.Logf("wills: %d must come, %d must not, %d may", fates[mustCome], fates[mustNotCome], fates[mayCome])
 }
+
+// checkClocks makes sure that no shard's clock has run ahead of the time since
+// its birth, whatever happened to its leaders: a session would end too early.
+func (r *run) checkClocks() {
+	for id := range uint32(r.c.parts) {
+		r.c.tick(id + 1)
+		at := r.c.clock(id + 1)
+		if lived := bootTime() - r.born; at > lived+time.Second {
+			r.t.Errorf("after %v the clock of shard %d is at %v", lived, id+1, at)
+		} else {
+			r.t.Logf("the clock of shard %d is %v behind", id+1, lived-at)
+		}
+	}
+}

@@ -54,6 +54,7 @@ type run struct {
 	c        *testCluster
 	h        *history
 	seed     uint64
+	born     time.Duration // before the cluster
 	devices  []*device
 	visitors []*visitor
 	mortals  []*mortal
@@ -65,7 +66,8 @@ type run struct {
 }
 
 func newRun(t *testing.T, size, parts int, seed uint64) *run {
-	r := &run{t: t, c: newScenario(t, size, parts), h: &history{}, seed: seed}
+	born := bootTime()
+	r := &run{t: t, born: born, c: newScenario(t, size, parts), h: &history{}, seed: seed}
 	failed, fail := context.WithCancel(context.Background())
 	r.failed = failed
 	r.over, r.stop = context.WithCancel(failed)
@@ -338,6 +340,7 @@ func (r *run) finish() {
 	}
 	r.tasks.Wait()
 	r.finishMortals()
+	r.checkClocks()
 	for _, d := range r.devices {
 		eventually(r.t, d.id, func() error {
 			got, faults := d.payloads()

@@ -16,11 +16,12 @@ func fullEntry() *shoalpb.Entry {
 	message := func() *shoalpb.Message { return &shoalpb.Message{Topic: "t", Qos: 1} }
 	return &shoalpb.Entry{Format: stream.FirstFormat, Proposals: []*shoalpb.Proposal{
 		{Batch: &shoalpb.Batch{Node: "X", Boot: 1, Target: 1, TargetLife: 1, First: 1, Commands: []*shoalpb.Command{
-			{Append: &shoalpb.Append{Message: message()}},
-			{Open: &shoalpb.Open{Client: "c", ExpiryS: 1, Window: 1, Will: &shoalpb.Will{Message: message()}}},
+			{Append: &shoalpb.Append{Message: message(), Picks: []*shoalpb.Pick{{Share: "$share/g/t"}}}},
+			{Open: &shoalpb.Open{Client: "c", ExpiryS: 1, Window: 1, Limits: &shoalpb.QueueLimits{}, Will: &shoalpb.Will{Message: message()}}},
 			{Subscribe: &shoalpb.Subscribe{Client: "c", Subscriptions: []*shoalpb.Subscription{{Filter: "t"}}}},
 			{Unsubscribe: &shoalpb.Unsubscribe{Client: "c", Filters: []string{"t"}}},
-			{Received: &shoalpb.Received{Client: "c", Id: 1, Message: message(), Targets: []*shoalpb.Target{{Group: 1}, {Node: "Z", Boot: 1}}}},
+			{Received: &shoalpb.Received{Client: "c", Id: 1, Message: message(), Targets: []*shoalpb.Target{{Group: 1}, {Node: "Z", Boot: 1}}, Picks: picks()}},
+			{Retain: &shoalpb.Retain{Message: message()}},
 			{Released: &shoalpb.Released{Client: "c", Id: 1}},
 			{Release: &shoalpb.Release{Client: "c", Seq: 1}},
 			{Ack: &shoalpb.Ack{Client: "c", Seqs: []uint64{1}}},
@@ -28,8 +29,15 @@ func fullEntry() *shoalpb.Entry {
 			{Drained: &shoalpb.Drained{Client: "c"}},
 		}}},
 		{Fence: &shoalpb.Fence{Number: 1, Nodes: []*shoalpb.NodeBoot{{Node: "X", Boot: 1}}}},
+		{Tick: &shoalpb.Tick{WallMs: 1}},
+		{Dispatch: &shoalpb.Dispatch{Due: 1, Targets: []*shoalpb.Target{{Group: 1}}, Picks: picks()}},
+		{Page: &shoalpb.Page{Client: "c", Replay: 1, Group: 1, Messages: []*shoalpb.Message{message()}}},
 		{OutboxAnswered: &shoalpb.OutboxAnswered{Target: &shoalpb.Target{Group: 2}, UpTo: 1, Refused: []*shoalpb.Answer{{N: 1}}}},
 	}}
+}
+
+func picks() []*shoalpb.TargetPick {
+	return []*shoalpb.TargetPick{{Target: &shoalpb.Target{Group: 1}, Pick: &shoalpb.Pick{Share: "$share/g/t"}}}
 }
 
 // each visits a message and all messages inside it.
@@ -86,6 +94,10 @@ func TestRefused(t *testing.T) {
 		"nothing":              {},
 		"two kinds":            {Batch: &shoalpb.Batch{}, Fence: &shoalpb.Fence{}},
 		"of the directory":     {NodeUp: &shoalpb.NodeUp{}},
+		"dispatch of nothing":  {Dispatch: &shoalpb.Dispatch{}},
+		"dispatch to nobody":   {Dispatch: &shoalpb.Dispatch{Due: 1, Targets: []*shoalpb.Target{{}}}},
+		"pick of nothing":      {Dispatch: &shoalpb.Dispatch{Due: 1, Picks: []*shoalpb.TargetPick{{Target: &shoalpb.Target{Group: 1}}}}},
+		"pick for nobody":      {Dispatch: &shoalpb.Dispatch{Due: 1, Picks: []*shoalpb.TargetPick{{Pick: &shoalpb.Pick{}}}}},
 		"no command":           command(&shoalpb.Command{}),
 		"two commands":         command(&shoalpb.Command{Ack: &shoalpb.Ack{}, Release: &shoalpb.Release{}}),
 		"a route":              command(&shoalpb.Command{Route: &shoalpb.RouteChange{}}),
