@@ -64,6 +64,7 @@ type testNode struct {
 	dead atomic.Bool // killed: nothing of it reaches a client any more
 	mu   sync.Mutex
 	subs map[string][]*inboxOf // transient subscriptions by filter
+	turn int                   // of members of Shared Subscriptions
 }
 
 // inboxOf collects messages.
@@ -102,10 +103,21 @@ func message(name string, qos uint32, payload string) *shoalpb.Message {
 }
 
 // Deliver implements Local.
-func (n *testNode) Deliver(m *shoalpb.Message, _ []*shoalpb.Pick) {
+func (n *testNode) Deliver(m *shoalpb.Message, picks []*shoalpb.Pick) {
 	m = cloneMessage(m)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for _, p := range picks {
+		if list := n.subs[p.Share]; len(list) > 0 {
+			n.turn++
+			list[n.turn%len(list)].add(m)
+		} else if m.Qos > 0 {
+			n.Redispatch(p.Share, m)
+		}
+	}
+	if len(picks) > 0 && picks[0].Only {
+		return
+	}
 	for filter, list := range n.subs {
 		if topic.MatchOne(filter, m.Topic) {
 			for _, in := range list {
@@ -120,6 +132,15 @@ func (n *testNode) listen(filter string, in *inboxOf) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.subs[filter] = append(n.subs[filter], in)
+}
+
+// leave takes a transient subscription away; what it got is not acknowledged if
+// the client says so.
+func (c *client) leave(filter string) {
+	c.n.mu.Lock()
+	c.n.subs[filter] = slices.DeleteFunc(c.n.subs[filter], func(in *inboxOf) bool { return in == c.in })
+	c.n.mu.Unlock()
+	c.n.RemoveRoute(filter, 1)
 }
 
 // newCluster starts size nodes with parts shards and waits until all serve.
