@@ -168,6 +168,9 @@ func startTimed(t *testing.T, size, parts int, net *network, time *testTime, cha
 		t: t, dir: dir, nodes: make(map[string]*testNode), size: size, parts: parts, net: net, time: time, changes: changes,
 		log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
+	if os.Getenv("SHOAL_TEST_CHURN") != "" { // every test out of memory, see docs/TESTING.md
+		c.changes = append([]func(*Config){func(c *Config) { c.QueueMemory = 1 }}, c.changes...)
+	}
 	for i := range size {
 		c.names = append(c.names, fmt.Sprintf("n%d", i+1))
 		c.start(c.names[i])
@@ -176,6 +179,9 @@ func startTimed(t *testing.T, size, parts int, net *network, time *testTime, cha
 		t.Cleanup(c.close)
 	}
 	c.ready()
+	if os.Getenv("SHOAL_TEST_CHURN") != "" {
+		t.Cleanup(c.churn(churnPace))
+	}
 	return c
 }
 

@@ -81,7 +81,7 @@ func (c *testCluster) away(node, id, filter string) {
 // at once, and gets everything back, in order.
 func TestQueuesBeyondMemory(t *testing.T) {
 	t.Parallel()
-	const budget, n, size = 1 << 20, 8000, 1200
+	const budget, n, size = 512 << 10, 4000, 1200
 	c := startCluster(t, 3, 2, nil, func(c *Config) { c.QueueMemory = budget })
 	ids := []string{c.clientIn(1, "a"), c.clientIn(1, "b"), c.clientIn(2, "c")}
 	for i, id := range ids {
@@ -102,26 +102,24 @@ func TestQueuesBeyondMemory(t *testing.T) {
 			t.Fatalf("%s restored %d of %d bytes", x.config.NodeID, memory, all)
 		}
 	}
-	var drains sync.WaitGroup
+	var clients []*client
 	for i, id := range ids {
-		drains.Go(func() {
-			x := c.node(c.names[(i+1)%3]).open(t, id, false, 3600)
-			eventually(t, "drain", func() error {
-				if got := len(x.in.payloads()); got < n {
-					return fmt.Errorf("%s got %d of %d", id, got, n)
-				}
-				return nil
-			})
-			for i, payload := range x.in.payloads() {
-				if want := fmt.Sprintf("%d ", i); !strings.HasPrefix(payload, want) {
-					t.Errorf("%s: message %d is %.10q", id, i, payload)
-					return
-				}
-			}
-		})
+		clients = append(clients, c.node(c.names[(i+1)%3]).open(t, id, false, 3600))
 	}
-	drains.Wait()
-	if n := c.loaded(); n < 2*8000 {
+	for _, x := range clients {
+		eventually(t, "drain", func() error {
+			if got := len(x.in.payloads()); got < n {
+				return fmt.Errorf("got %d of %d", got, n)
+			}
+			return nil
+		})
+		for i, payload := range x.in.payloads() {
+			if want := fmt.Sprintf("%d ", i); !strings.HasPrefix(payload, want) {
+				t.Fatalf("message %d is %.10q", i, payload)
+			}
+		}
+	}
+	if n := c.loaded(); n < 2*4000 {
 		t.Errorf("only %d messages were read back", n)
 	}
 	eventually(t, "the queues are empty", func() error {
@@ -234,9 +232,12 @@ func (c *testCluster) loaded() (n uint64) {
 	return n
 }
 
+// churnPace of tests that all run out of memory: each checkpoint is an fsync.
+const churnPace = 300 * time.Millisecond
+
 // churn has all nodes write checkpoints and let messages leave memory all the
-// time, until the returned function is called.
-func (c *testCluster) churn() (stop func()) {
+// time, every pace, until the returned function is called.
+func (c *testCluster) churn(pace time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var over sync.WaitGroup
 	over.Go(func() {
@@ -247,7 +248,7 @@ func (c *testCluster) churn() (stop func()) {
 				}
 				n.relieve()
 			}
-			pause(ctx, 20*time.Millisecond)
+			pause(ctx, pace)
 		}
 	})
 	return func() { cancel(); over.Wait() }
@@ -258,7 +259,7 @@ func (c *testCluster) churn() (stop func()) {
 func TestScenarioOutOfMemory(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3, 2, newNetwork(), func(c *Config) { c.QueueMemory = 1 })
-	defer c.churn()()
+	defer c.churn(20 * time.Millisecond)()
 	for round, names := range [][]string{{"n3"}, {"n1"}, {"n2"}, {"n1", "n2", "n3"}} {
 		c.lead(1, "n3")
 		c.lead(2, "n1")
@@ -280,7 +281,7 @@ func TestDrainThroughTrouble(t *testing.T) {
 	c.kill("n3")
 	p := c.node("n1").open(t, "publisher", true, 0)
 	p.flood("t", n, size)
-	stop := c.churn()
+	stop := c.churn(20 * time.Millisecond)
 	for _, x := range c.up() {
 		within(t, x, 1)
 	}
