@@ -77,7 +77,8 @@ type ClockHooks struct {
 type NetHooks struct {
 	// Fault sees every raft message.
 	Fault raftnet.Fault
-	// Step, if not nil, is called before each step of a move of a shard's replica,
+	// Step, if not nil, is called before each page of a replay is proposed
+	// ("page"), and before each step of a move of a shard's replica,
 	// by the directory's leader.
 	Step func(ctx context.Context, what string)
 	// Dial replaces the TCP dial.

@@ -155,9 +155,11 @@ func healthyBut(s *standing, servers ...string) error {
 	return nil
 }
 
+func (r *reconciler) step(ctx context.Context, what string) { r.n.step(ctx, what) }
+
 // step tells tests what comes next.
-func (r *reconciler) step(ctx context.Context, what string) {
-	if h := r.n.config.Net; h != nil && h.Step != nil {
+func (n *Node) step(ctx context.Context, what string) {
+	if h := n.config.Net; h != nil && h.Step != nil {
 		h.Step(ctx, what)
 	}
 }

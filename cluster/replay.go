@@ -68,6 +68,7 @@ func (l *shardLead) replay(ctx context.Context, r shard.Replay) {
 	}
 	next := l.n.afterPage(r.Filter, at, reply)
 	p.NextGroup, p.NextAfter = next.Group, next.After
+	l.n.step(ctx, "page")
 	if err := l.commit(inner, &shoalpb.Proposal{Page: p}); err != nil {
 		pause(ctx, retryDelay)
 	}

@@ -112,11 +112,15 @@ func (r *registers) take(x *lazyRetain) []byte {
 	return encodeCommand(&shoalpb.Command{Retain: &shoalpb.Retain{Message: x.m}})
 }
 
-func (r *registers) taken(topic string) {
+// taken ends what x holds.
+func (r *registers) taken(x *lazyRetain, topic string) {
 	r.release(topic)
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lazy[topic] == x {
+		delete(r.lazy, topic)
+	}
 	r.waiting--
-	r.mu.Unlock()
 }
 
 // Retain implements session.Link.
@@ -144,19 +148,34 @@ func (l *link) routeLazy(p *publish) bool {
 		}
 		l.p.n.metrics.dropped.WithLabelValues("retain_full").Inc()
 	}
-	if first {
-		group, topic := l.p.n.shardOf(p.m.Topic), p.m.Topic
-		l.mu.Lock()
-		q := l.queue(group)
-		l.mu.Unlock()
-		l.p.sources[group].enqueue(q, &command{
-			data: encodeCommand(&shoalpb.Command{Retain: &shoalpb.Retain{Message: p.m}}), owner: l,
-			encode: func() []byte { return l.registers.take(x) },
-			done:   func(uint64, *shoalpb.Answer, error) { l.registers.taken(topic) },
-		})
+	if !first { // dropped, or in the place of one that is under way
+		l.settle(p.done, nil)
+		return true
+	}
+	group := l.p.n.shardOf(p.m.Topic)
+	l.mu.Lock()
+	q := l.queue(group)
+	l.mu.Unlock()
+	l.p.sources[group].enqueue(q, &command{
+		data: encodeCommand(&shoalpb.Command{Retain: &shoalpb.Retain{Message: p.m}}), owner: l,
+		encode: func() []byte { return l.registers.take(x) },
+		done:   func(_ uint64, a *shoalpb.Answer, err error) { l.retained(p, x, a, err) },
+	})
+	return true
+}
+
+// retained ends a message of QoS 0, answered or given up. Only now is it settled:
+// a connection has drained when all it sent is answered. What is given up was
+// the oldest of a queue that takes no more; the connection ends with it.
+func (l *link) retained(p *publish, x *lazyRetain, a *shoalpb.Answer, err error) {
+	l.registers.taken(x, p.m.Topic)
+	if err != nil || a != nil {
+		l.p.n.metrics.dropped.WithLabelValues("retain_lost").Inc()
+	}
+	if err != nil && !l.isClosed() {
+		l.sink.Lost(session.ErrUnavailable)
 	}
 	l.settle(p.done, nil)
-	return true
 }
 
 // record remembers a Received before it is sent.
@@ -210,24 +229,36 @@ func (l *link) recorded(id uint16) {
 }
 
 // recordAgain asks for what notices may have lost, by saying the same once more:
-// the shard knows it. No client uses an identifier again before its PUBREC.
+// the shard knows it. It asks under the lock, so that PUBREC cannot have left,
+// and the identifier be free, before the question has its place in the stream.
 func (l *link) recordAgain(limit time.Time) {
 	r := &l.registers
 	r.mu.Lock()
-	ask := map[uint16]*recording{}
+	defer r.mu.Unlock()
 	for id, x := range r.recording {
-		if x.answered && x.asked.Before(limit) {
-			x.asked = time.Now()
-			ask[id] = x
+		if !x.answered || !x.asked.Before(limit) {
+			continue
 		}
-	}
-	r.mu.Unlock()
-	for id, x := range ask {
+		x.asked = time.Now()
 		l.p.sources[l.shard].enqueueControl(&command{data: x.command, owner: l, done: func(_ uint64, a *shoalpb.Answer, err error) {
 			if err == nil && (a == nil || a.Code == shoalpb.Code_CODE_KNOWN) {
-				l.recorded(id)
+				l.recordedIf(id, x)
 			}
 		}})
+	}
+}
+
+// recordedIf is recorded for one exchange, if it still is that of id.
+func (l *link) recordedIf(id uint16, x *recording) {
+	r := &l.registers
+	r.mu.Lock()
+	same := r.recording[id] == x
+	if same {
+		delete(r.recording, id)
+	}
+	r.mu.Unlock()
+	if same {
+		x.done(nil)
 	}
 }
 

@@ -90,6 +90,8 @@ func (n *Node) askRetained(ctx context.Context, req *shoalpb.RetainedRequest) (*
 		return nil, err
 	}
 	defer cancel()
+	inner, end := context.WithTimeout(inner, askTimeout) // it may be frozen
+	defer end()
 	return peer.Retained(inner, req)
 }
 
