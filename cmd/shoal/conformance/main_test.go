@@ -26,6 +26,9 @@ var nodes []*node
 // scratch is a directory that goes with this process.
 var scratch string
 
+// shards of the cluster.
+const shards = 6
+
 // node is one node of the cluster, as package main joins its two halves.
 type node struct {
 	*cluster.Node
@@ -69,7 +72,7 @@ func startCluster(dir string, names ...string) (started []*node, err error) {
 	var join []string
 	for _, name := range names {
 		n, err := startNode(cluster.Config{
-			NodeID: name, DataDir: filepath.Join(dir, name), Join: join, BootstrapExpect: len(names), Shards: 6,
+			NodeID: name, DataDir: filepath.Join(dir, name), Join: join, BootstrapExpect: len(names), Shards: shards,
 		})
 		if err != nil {
 			return nil, err

@@ -9,12 +9,26 @@ import (
 
 	"github.com/shoalmq/shoal/broker/mqtttest"
 	"github.com/shoalmq/shoal/broker/packet"
+	"github.com/shoalmq/shoal/cluster/directory"
 )
 
-// sentinels are retained messages of topics that come last in their shards, so
-// many that each shard has one: a replay that has brought them all has brought
-// everything.
-const sentinels = 24
+// sentinels are retained messages of topics that come last in their shards, one
+// in each: a replay that has brought them all has brought everything.
+const sentinels = shards
+
+// sentinels returns their topics' last levels.
+func (s *scene) sentinels() (list []string) {
+	var found [shards]bool
+	for i := 0; len(list) < shards; i++ {
+		name := fmt.Sprintf("zz%04d", i)
+		// Slots go to shards in turn: see directory.Slots.
+		if at := &found[directory.Slot(s.topic("r", name))%shards]; !*at {
+			*at = true
+			list = append(list, name)
+		}
+	}
+	return list
+}
 
 // retain publishes a retained message. One of QoS 0 is only sure to be one when
 // one of QoS 1 follows it on the same connection and topic.
@@ -28,8 +42,8 @@ func (s *scene) retain(c *mqtttest.Client, topic, payload string, qos packet.QoS
 // keep makes the sentinels of a scene.
 func (s *scene) keep(c *mqtttest.Client) {
 	s.Helper()
-	for i := range sentinels {
-		s.retain(c, fmt.Sprintf("zz%02d", i), "sentinel", 1)
+	for _, name := range s.sentinels() {
+		s.retain(c, name, "sentinel", 1)
 	}
 }
 
@@ -54,8 +68,8 @@ func (s *scene) replayed(c *mqtttest.Client) map[string]*packet.Publish {
 			seen++
 		}
 	}
-	for i := range sentinels {
-		delete(got, fmt.Sprintf("zz%02d", i))
+	for _, name := range s.sentinels() {
+		delete(got, name)
 	}
 	return got
 }
@@ -216,7 +230,7 @@ func TestRetained(t *testing.T) {
 			pub, sub := s.pair()
 			sub.AutoAck = true
 			s.keep(pub)
-			for i, f := range []string{"#", "+", "zz00", "zz01"} {
+			for i, f := range append([]string{"#", "+"}, s.sentinels()[:2]...) {
 				id := uint32(i + 1)
 				sub.SubscribeWith(packet.Subscribe{SubscriptionID: id, Subscriptions: []packet.Subscription{{Filter: s.topic("r", f), QoS: 1}}})
 				want := sentinels

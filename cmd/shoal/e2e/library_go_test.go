@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -76,7 +77,10 @@ func (x *pahoV3) subscribe(filter string, qos byte) (byte, error) {
 	if err := x.wait("subscribe", token); err != nil {
 		return 0, err
 	}
-	return token.Result()[filter], nil
+	for _, granted := range token.Result() { // of the one, which it calls by the filter behind $share/group/
+		return granted, nil
+	}
+	return 0, errors.New("subscribe: SUBACK without a code")
 }
 
 func (x *pahoV3) publish(m received) error {

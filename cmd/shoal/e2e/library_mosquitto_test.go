@@ -27,6 +27,7 @@ func mosquitto(t *testing.T, c *cluster) {
 			t.Run("offline", func(t *testing.T) { mosquittoOffline(t, c, version) })
 			t.Run("retained", func(t *testing.T) { mosquittoRetained(t, c, version) })
 			t.Run("Will", func(t *testing.T) { mosquittoWill(t, c, version) })
+			t.Run("shared", func(t *testing.T) { mosquittoShared(t, c, version) })
 		})
 	}
 }

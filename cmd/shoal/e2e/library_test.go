@@ -65,6 +65,7 @@ func TestRealClients(t *testing.T) {
 				t.Run("takeover", func(t *testing.T) { realTakeover(t, c, name, open) })
 				t.Run("retained", func(t *testing.T) { realRetained(t, c, name, open) })
 				t.Run("Will", func(t *testing.T) { realWill(t, c, name, open) })
+				t.Run("shared", func(t *testing.T) { realShared(t, c, name, open) })
 			})
 		}
 	}
