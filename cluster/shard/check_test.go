@@ -14,14 +14,17 @@ import (
 // full returns an entry that holds every kind of message a shard may get.
 func fullEntry() *shoalpb.Entry {
 	message := func() *shoalpb.Message { return &shoalpb.Message{Topic: "t", Qos: 1} }
+	picks := func() []*shoalpb.TargetPick {
+		return []*shoalpb.TargetPick{{Target: &shoalpb.Target{Group: 1}, Pick: &shoalpb.Pick{Share: "$share/g/t"}}}
+	}
 	return &shoalpb.Entry{Format: stream.FirstFormat, Proposals: []*shoalpb.Proposal{
 		{Batch: &shoalpb.Batch{Node: "X", Boot: 1, Target: 1, TargetLife: 1, First: 1, Commands: []*shoalpb.Command{
 			{Append: &shoalpb.Append{Message: message(), Picks: []*shoalpb.Pick{{Share: "$share/g/t"}}}},
-			{Open: &shoalpb.Open{Client: "c", ExpiryS: 1, Window: 1, Limits: &shoalpb.QueueLimits{}, Will: &shoalpb.Will{Message: message()}}},
+			{Retain: &shoalpb.Retain{Message: message()}},
+			{Open: &shoalpb.Open{Client: "c", ExpiryS: 1, Window: 1, Will: &shoalpb.Will{Message: message()}, Limits: &shoalpb.QueueLimits{Messages: 1}}},
 			{Subscribe: &shoalpb.Subscribe{Client: "c", Subscriptions: []*shoalpb.Subscription{{Filter: "t"}}}},
 			{Unsubscribe: &shoalpb.Unsubscribe{Client: "c", Filters: []string{"t"}}},
 			{Received: &shoalpb.Received{Client: "c", Id: 1, Message: message(), Targets: []*shoalpb.Target{{Group: 1}, {Node: "Z", Boot: 1}}, Picks: picks()}},
-			{Retain: &shoalpb.Retain{Message: message()}},
 			{Released: &shoalpb.Released{Client: "c", Id: 1}},
 			{Release: &shoalpb.Release{Client: "c", Seq: 1}},
 			{Ack: &shoalpb.Ack{Client: "c", Seqs: []uint64{1}}},
@@ -30,8 +33,9 @@ func fullEntry() *shoalpb.Entry {
 		}}},
 		{Fence: &shoalpb.Fence{Number: 1, Nodes: []*shoalpb.NodeBoot{{Node: "X", Boot: 1}}}},
 		{Tick: &shoalpb.Tick{WallMs: 1}},
-		{Dispatch: &shoalpb.Dispatch{Due: 1, Targets: []*shoalpb.Target{{Group: 1}}, Picks: picks()}},
+		{Relieve: &shoalpb.Relieve{}},
 		{Page: &shoalpb.Page{Client: "c", Replay: 1, Group: 1, Messages: []*shoalpb.Message{message()}}},
+		{Dispatch: &shoalpb.Dispatch{Due: 1, Targets: []*shoalpb.Target{{Group: 1}}, Picks: picks()}},
 		{OutboxAnswered: &shoalpb.OutboxAnswered{Target: &shoalpb.Target{Group: 2}, UpTo: 1, Refused: []*shoalpb.Answer{{N: 1}}}},
 	}}
 }
@@ -55,6 +59,37 @@ func each(m protoreflect.Message, visit func(protoreflect.Message)) {
 		}
 		return true
 	})
+}
+
+// TestFullEntryIsFull: fullEntry has every message that an entry may hold, but
+// those that a shard refuses.
+func TestFullEntryIsFull(t *testing.T) {
+	have := map[protoreflect.FullName]bool{}
+	each(fullEntry().ProtoReflect(), func(m protoreflect.Message) { have[m.Descriptor().FullName()] = true })
+	refused := map[protoreflect.FullName]bool{}
+	for _, m := range []proto.Message{
+		&shoalpb.Birth{}, &shoalpb.NodeUp{}, &shoalpb.NodeDown{}, &shoalpb.Place{}, &shoalpb.SetNode{}, &shoalpb.RemoveNode{}, &shoalpb.Recover{},
+		&shoalpb.RouteChange{}, &shoalpb.OpenAnswer{}, &shoalpb.SubscribeAnswer{}, &shoalpb.UnsubscribeAnswer{},
+	} {
+		refused[m.ProtoReflect().Descriptor().FullName()] = true
+	}
+	seen := map[protoreflect.FullName]bool{}
+	var look func(d protoreflect.MessageDescriptor)
+	look = func(d protoreflect.MessageDescriptor) {
+		if seen[d.FullName()] || refused[d.FullName()] {
+			return
+		}
+		seen[d.FullName()] = true
+		if !have[d.FullName()] {
+			t.Errorf("fullEntry has no %s", d.FullName())
+		}
+		for i := range d.Fields().Len() {
+			if m := d.Fields().Get(i).Message(); m != nil {
+				look(m)
+			}
+		}
+	}
+	look((&shoalpb.Entry{}).ProtoReflect().Descriptor())
 }
 
 // TestUnknownField puts a field of a later build into each message of an entry
