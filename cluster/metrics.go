@@ -74,6 +74,9 @@ var (
 	descQueued   = prometheus.NewDesc("shoal_shard_queued_messages", "Unfinished queue entries in this replica.", []string{"group"}, nil)
 	descBytes    = prometheus.NewDesc("shoal_shard_body_bytes", "Stored messages in this replica: all of them, and what of them is in memory.", []string{"group", "where"}, nil)
 	descOutbox   = prometheus.NewDesc("shoal_shard_outbox_entries", "Unanswered outbox entries in this replica.", []string{"group"}, nil)
+	descRetained = prometheus.NewDesc("shoal_shard_retained_messages", "Retained messages of the topics in this replica.", []string{"group"}, nil)
+	descRegister = prometheus.NewDesc("shoal_shard_retained_bytes", "What they take in memory.", []string{"group"}, nil)
+	descReplays  = prometheus.NewDesc("shoal_shard_replaying_sessions", "Durable sessions in this replica that are owed retained messages.", []string{"group"}, nil)
 	descLoaded   = prometheus.NewDesc("shoal_shard_messages_loaded_total", "Messages that had left memory and were read back to be sent.", []string{"group"}, nil)
 	descDue      = prometheus.NewDesc("shoal_shard_due_messages", "Wills and re-dispatched messages in this replica that wait to be matched.", []string{"group"}, nil)
 	descWills    = prometheus.NewDesc("shoal_shard_wills_total", "Wills that became due, from replicated state; told by the shard's leader alone.", []string{"group"}, nil)
@@ -86,7 +89,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descLease, descReady, descLeads, descTerm, descApplied, descFence,
-		descSessions, descQueued, descBytes, descOutbox, descDue, descWills, descLoaded, descEnqueued, descAcked, descPassed, descLost} {
+		descSessions, descQueued, descBytes, descOutbox, descRetained, descRegister, descReplays, descDue, descWills, descLoaded, descEnqueued, descAcked, descPassed, descLost} {
 		ch <- d
 	}
 	for _, d := range delayDescs {
@@ -119,6 +122,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descBytes, float64(s.MemoryBytes), g.name, "memory")
 		gauge(descOutbox, float64(s.OutboxEntries), g.name)
 		ch <- prometheus.MustNewConstMetric(descLoaded, prometheus.CounterValue, float64(g.loaded.Load()), g.name)
+		gauge(descRetained, float64(s.Retained), g.name)
+		gauge(descRegister, float64(s.RetainedBytes), g.name)
+		gauge(descReplays, float64(s.Replays), g.name)
 		gauge(descDue, float64(s.Due), g.name)
 		if g.leads() {
 			c.account(ch, g.name, &s)
