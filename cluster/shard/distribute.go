@@ -13,7 +13,7 @@ func (m *Machine) distribute(b **body, message *shoalpb.Message, targets []*shoa
 		case t.Node == "" && t.Group == m.cfg.Group:
 			m.deliver(b, message, own)
 		case t.Node != "" && t.Boot < m.in.MinBoot(t.Node):
-			m.counters.OutboxFenced++
+			m.missProcess(b, message, own)
 		default:
 			m.pushMessage(t, outboxEntry{body: m.use(b, message), picks: own, waiter: waiter})
 		}

@@ -42,7 +42,10 @@ func (m *model) receive(s *modelSession, c *shoalpb.Received) *shoalpb.Answer {
 			m.appendAll(c.Message, picksOf(t, c.Picks))
 		case t.Node == "" || t.Boot >= m.minBoot[t.Node]:
 			n := m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: c.Message, Picks: picksOf(t, c.Picks)}})
+			m.boxes[targetText(t)].until[n] = m.until(c.Message)
 			x.waits[waitText(t, n)] = true
+		default:
+			m.missProcess(c.Message, m.until(c.Message), picksOf(t, c.Picks))
 		}
 	}
 	if c.Retain == 0 {
@@ -116,12 +119,16 @@ func (m *model) fence(f *shoalpb.Fence) {
 			s.former = slices.DeleteFunc(s.former, dead)
 			m.settle(s)
 		}
-		for name, b := range m.boxes {
+		boxes := slices.SortedFunc(maps.Values(m.boxes), func(a, b *modelBox) int { return compareTargets(a.target, b.target) })
+		for _, b := range boxes {
 			if b.target.Node == n.Node && b.target.Boot < n.Boot {
-				for k := range b.list {
+				for _, k := range slices.Sorted(maps.Keys(b.list)) {
+					if a := b.list[k].Append; a.Message.Qos == 1 {
+						m.missProcess(a.Message, b.until[k], a.Picks)
+					}
 					m.pop(b, k)
 				}
-				delete(m.boxes, name)
+				delete(m.boxes, targetText(b.target))
 			}
 		}
 	}

@@ -125,6 +125,16 @@ func (m *model) passOn(list []*modelEntry) {
 	}
 }
 
+// missProcess makes the picks of a message to a dead process due.
+func (m *model) missProcess(msg *shoalpb.Message, until uint64, picks []*shoalpb.Pick) {
+	for _, p := range picks {
+		if msg.Qos > 0 {
+			m.nextDue++
+			m.due[m.nextDue] = &modelDue{message: msg, until: until, share: p.Share}
+		}
+	}
+}
+
 // passUnsent takes unsent entries out of a queue.
 func (m *model) passUnsent(s *modelSession, share string, limit int) {
 	var passed []*modelEntry

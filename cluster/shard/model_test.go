@@ -64,6 +64,7 @@ type modelBox struct {
 	target *shoalpb.Target
 	next   uint64
 	list   map[uint64]*shoalpb.Command
+	until  map[uint64]uint64 // when messages expire
 }
 
 // modelRoute is what the directory was told last about a filter.
@@ -356,7 +357,7 @@ func (m *model) route(filter string) {
 func (m *model) push(t *shoalpb.Target, c *shoalpb.Command) uint64 {
 	b := m.boxes[targetText(t)]
 	if b == nil {
-		b = &modelBox{target: t, next: 1, list: map[uint64]*shoalpb.Command{}}
+		b = &modelBox{target: t, next: 1, list: map[uint64]*shoalpb.Command{}, until: map[uint64]uint64{}}
 		m.boxes[targetText(t)] = b
 	}
 	b.list[b.next] = c

@@ -99,7 +99,10 @@ func (m *model) dispatch(c *shoalpb.Dispatch) {
 		case t.Group == m.config.Group:
 			m.appendUntil(d.message, d.until, picks)
 		case t.Node == "" || t.Boot >= m.minBoot[t.Node]:
-			m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: d.message, Picks: picks}})
+			n := m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: d.message, Picks: picks}})
+			m.boxes[targetText(t)].until[n] = d.until
+		default:
+			m.missProcess(d.message, d.until, picks)
 		}
 		if d.share != "" {
 			break

@@ -152,8 +152,12 @@ func (m *Machine) dropOutboxes(node string, minBoot uint64) {
 			continue
 		}
 		for len(o.entries) > 0 {
+			if e := o.entries[0]; e.body.qos == 1 { // with QoS 2 a member may have it
+				m.missProcess(&e.body, nil, e.picks)
+			} else {
+				m.counters.OutboxFenced++
+			}
 			m.pop(o)
-			m.counters.OutboxFenced++
 		}
 		m.file.deadOutboxes = append(m.file.deadOutboxes, o)
 	}

@@ -229,6 +229,18 @@ func (m *Machine) missMember(b **body, message *shoalpb.Message, share string, q
 	m.addDue(&due{body: m.use(b, message), pick: &shoalpb.Pick{Share: strings.Clone(share), Only: true}})
 }
 
+// missProcess is about a message for a process that is dead: its own subscribers
+// are gone, but each pick may go to another member.
+func (m *Machine) missProcess(b **body, message *shoalpb.Message, picks []*shoalpb.Pick) {
+	if len(picks) == 0 || !picks[0].Only {
+		m.counters.OutboxFenced++
+	}
+	qos, _, _ := m.published(*b, message)
+	for _, p := range picks {
+		m.missMember(b, message, p.Share, qos)
+	}
+}
+
 // passOn makes the entry seq of a queue due for another member, if it came
 // through a Shared Subscription: what was never sent always, what may have been
 // sent with QoS 1, never with QoS 2 ([MQTT-4.8.2-4], [MQTT-4.8.2-5]). The caller
