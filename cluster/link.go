@@ -63,6 +63,17 @@ type publish struct {
 	dup      bool
 	// lazy: QoS 0, for the topic's register alone.
 	lazy bool
+	// since is when it began to wait, by the boot-time clock.
+	since time.Duration
+}
+
+// waited takes the time that p has waited off its Message Expiry Interval
+// ([MQTT-3.3.2-6]).
+func (p *publish) waited() {
+	if p.m.ExpiryMs != nil {
+		left := *p.m.ExpiryMs - min(*p.m.ExpiryMs, milliseconds(bootTime()-p.since))
+		p.m.ExpiryMs = &left
+	}
 }
 
 // Publish implements session.Link.
@@ -89,6 +100,7 @@ func (l *link) submit(p *publish) {
 		return
 	}
 	if l.blocked {
+		p.since = bootTime()
 		l.waiting = append(l.waiting, p)
 		l.mu.Unlock()
 		return
@@ -115,6 +127,7 @@ func (l *link) postpone(p *publish) {
 		return
 	}
 	l.blocked = true
+	p.since = bootTime()
 	l.waiting = append([]*publish{p}, l.waiting...)
 	l.mu.Unlock()
 	l.p.lapsed(l)
@@ -139,6 +152,7 @@ func (l *link) resume() {
 		l.waiting = l.waiting[1:]
 		l.unsettled++
 		l.mu.Unlock()
+		p.waited()
 		if !l.route(p) {
 			l.postpone(p)
 			return

@@ -310,3 +310,33 @@ func TestAgeOfQueued(t *testing.T) {
 		return nil
 	})
 }
+
+// TestAgeOfHeldBack: a message that waits at its publisher's node, here for the
+// death of the connection before, grows older too.
+func TestAgeOfHeldBack(t *testing.T) {
+	t.Parallel()
+	c := newScenario(t, 3, 1)
+	c.lead(0, "n2")
+	c.lead(1, "n2")
+	sub := c.node("n2").open(t, "sub", true, 0)
+	sub.subscribe("t", 1)
+	c.node("n1").open(t, "pub", true, 3600)
+	c.net.freeze("n1")
+	pub := c.node("n3").open(t, "pub", false, 3600)
+	lasts, from := uint64(3600_000), bootTime()
+	done := make(chan error, 1)
+	pub.link.Publish(&shoalpb.Message{Topic: "t", Qos: 1, Payload: []byte("m"), ExpiryMs: &lasts}, func(err error) { done <- err })
+	err := wait(t, "publish", done)
+	took := bootTime() - from
+	c.net.rejoin("n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub.expect("m")
+	sub.in.mu.Lock()
+	defer sub.in.mu.Unlock()
+	age := 3600*time.Second - time.Duration(*sub.in.got[0].ExpiryMs)*time.Millisecond
+	if age > took || age == 0 && took > 2*time.Second {
+		t.Errorf("its age is %v after it was held back for %v", age, took)
+	}
+}
