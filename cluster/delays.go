@@ -1,7 +1,10 @@
 package cluster
 
 import (
+	"cmp"
+	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -164,4 +167,47 @@ func (s *source) delay() (oldest time.Duration, waiting int) {
 		oldest = bootTime() - time.Duration(at)
 	}
 	return oldest, waiting
+}
+
+// slow names, in words, what has kept others waiting for longer than sayDelay,
+// as this node sees it: its disk, leaders that owe it an answer, and on leaders
+// the replicas and nodes they wait for.
+func (n *Node) slow() (list []string) {
+	say := func(d time.Duration, format string, args ...any) {
+		if d > sayDelay {
+			list = append(list, fmt.Sprintf(format, append(args, d.Round(100*time.Millisecond))...))
+		}
+	}
+	say(n.logs.Busy(), "the disk of %s has been writing the log for %v", n.config.NodeID)
+	if n.logs.Busy() <= sayDelay && n.watch.isSlow() {
+		list = append(list, "the disk of "+n.config.NodeID+" is slow")
+	}
+	if s := n.leases.Load(); s != nil {
+		for node, behind := range s.behind() {
+			say(behind, "subscriptions wait for %s, whose copy of the directory has been behind for %v", node)
+		}
+	}
+	for _, g := range n.allGroups() {
+		if !g.leads() {
+			continue
+		}
+		g.followers(func(node string, lag uint64, silent time.Duration) {
+			switch {
+			case silent == math.MaxInt64:
+				list = append(list, fmt.Sprintf("%s: nothing has been heard of %s", g.name, node))
+			default:
+				say(silent, "%s: nothing has been heard of %s for %v", g.name, node)
+			}
+		})
+	}
+	if p := n.proc.Load(); p != nil {
+		for id, s := range p.sources {
+			if g := n.group(uint32(id)); g != nil {
+				oldest, _ := s.delay()
+				say(oldest, "%s: its leader %s has owed an answer for %v", s.name, cmp.Or(g.leader(), "(none)"))
+			}
+		}
+	}
+	slices.Sort(list)
+	return list
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,8 +64,8 @@ func TestDelaysNameTheNode(t *testing.T) {
 		}
 		return nil
 	})
-	if silent := metricOf(t, c.node("n2"), "shoal_raft_follower_silent_seconds", "node", "n1"); silent > 20 {
-		t.Errorf("n2 hears nothing of n1 for %v s", silent)
+	if slow := strings.Join(c.node("n2").Status().Slow, "\n"); !strings.Contains(slow, "shard-1: nothing has been heard of n3 for") {
+		t.Errorf("the status of n2 says %q", slow)
 	}
 	c.net.rejoin("n3")
 	c.ready()

@@ -104,6 +104,10 @@ const (
 	// min-free-bytes.
 	spaceTick = time.Second
 
+	// sayDelay is when somebody who keeps others waiting is named in the status:
+	// an idle leader is heard twice in that time.
+	sayDelay = time.Second
+
 	// slowTime: a commit that takes longer names the disk as slow, in the log
 	// and the metrics, for slowMemory.
 	slowTime   = 500 * time.Millisecond

@@ -23,6 +23,9 @@ type Status struct {
 	Groups []GroupStatus `json:"groups"`
 	// Placement is where the shards' replicas should be.
 	Placement []PlacementStatus `json:"placement"`
+	// Slow names what has kept others waiting for more than a second, as this
+	// node sees it.
+	Slow []string `json:"slow,omitempty"`
 	// Waiting is what keeps replicas from moving to where they should be, as the
 	// directory's leader knows it; only there.
 	Waiting string `json:"waiting,omitempty"`
@@ -79,6 +82,7 @@ func (n *Node) Status() Status {
 		s.Reason = err.Error()
 	}
 	s.Ready = s.Reason == ""
+	s.Slow = n.slow()
 	if p := n.proc.Load(); p != nil {
 		s.Boot = p.boot
 	}

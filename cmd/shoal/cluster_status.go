@@ -33,6 +33,12 @@ func writeStatus(out io.Writer, s *cluster.Status) error {
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "node %s (%s), %s\ncluster %s, version %d\n\n", s.Node, s.Build, ready, orDash(s.ClusterID), s.Version)
+	for _, delay := range s.Slow {
+		fmt.Fprintln(w, "SLOW: "+delay)
+	}
+	if len(s.Slow) > 0 {
+		fmt.Fprintln(w)
+	}
 	fmt.Fprintln(w, "NODE\tUP\tBOOT\tDISK\tMQTT\tHTTP\tPEERS")
 	slices.SortFunc(s.Nodes, func(a, b cluster.NodeStatus) int { return strings.Compare(a.Node+"/"+a.Disk, b.Node+"/"+b.Disk) })
 	for _, n := range s.Nodes {
