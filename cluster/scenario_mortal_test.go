@@ -136,12 +136,11 @@ func (m *mortal) connect(node string, delay uint32, clean bool) (*mortalConn, *w
 	last := m.last
 	if a.err != nil {
 		// Nobody knows whether it opened; if it did, its end discarded its own
-		// Will, and its clean start ended the session.
-		if clean {
-			m.had = false
-			if last != nil && last.delay > 0 {
-				m.last = nil
-			}
+		// Will, its clean start ended the session, and that it resumed the session
+		// ended a delayed Will.
+		m.had = m.had && !clean
+		if last != nil && last.delay > 0 {
+			m.last = nil
 		}
 		return nil, nil
 	}
