@@ -95,3 +95,23 @@ func TestMetricsPage(t *testing.T) {
 		t.Error("docs/METRICS.md has metrics that do not exist")
 	}
 }
+
+// TestNamedMetricsExist: a page that names a metric names one of METRICS.md,
+// which TestMetricsPage holds to the program.
+func TestNamedMetricsExist(t *testing.T) {
+	known := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(shoal_\\w+)`").FindAllStringSubmatch(string(read(t, metricsPage)), -1) {
+		known[m[1]] = true
+	}
+	named := 0
+	for _, page := range []string{"../../README.md", "../../docs/ACCOUNTING.md", "../../docs/ARCHITECTURE.md", "../../docs/OVERLOAD.md", "../../docs/TESTING.md"} {
+		for _, name := range regexp.MustCompile(`\bshoal_\w+`).FindAllString(string(read(t, page)), -1) {
+			if named++; !known[strings.TrimSuffix(name, "_bucket")] {
+				t.Errorf("%s names %s, which does not exist", page, name)
+			}
+		}
+	}
+	if named < 30 {
+		t.Errorf("only %d names found: does the pattern still fit?", named)
+	}
+}
