@@ -50,13 +50,12 @@ func TestRecover(t *testing.T) {
 		t.Errorf("the cluster is %s, recovered %+v", now, r)
 	}
 	for _, d := range subs[:2] {
-		c.must(d.stay("n3"))
-		d.expect(want...)
+		d.gets("n3", want...)
 	}
 	pub.publishes("a/b", 2, "four", "n3")
 	want = append(want, "four")
 	for _, d := range subs[:2] {
-		d.expect(want...)
+		d.gets("n3", want...)
 	}
 	// A disk of the former cluster stays outside.
 	n1 := c.start("n1")
@@ -72,8 +71,7 @@ func TestRecover(t *testing.T) {
 	c.ready()
 	c.placed(3, 3, "n1", "n2", "n3")
 	for _, d := range append(subs[2:], shared) {
-		c.must(d.stay("n1"))
-		d.expect(want...)
+		d.gets("n1", want...)
 	}
 }
 
@@ -146,6 +144,9 @@ func TestRecoverFromCopiesOfDifferentAge(t *testing.T) {
 	want = append(want, publish("last", 1, "n3")...)
 	for _, sub := range subs {
 		eventually(t, sub.id+" gets what came after", func() error {
+			if !sub.connected() {
+				c.must(sub.stay("n3"))
+			}
 			got, _ := sub.payloads()
 			for _, payload := range want {
 				if !slices.Contains(got, payload) {
@@ -183,10 +184,10 @@ func TestRecoverWithLostShards(t *testing.T) {
 	}
 	n4 := c.start("n4")
 	eventually(t, "n4 is ready", n4.Ready)
-	var subs []*client
+	var subs []*device
 	for shard := uint32(1); shard <= 4; shard++ {
-		sub := n4.open(t, c.clientIn(shard, "sub"), true, 3600)
-		sub.subscribe("a", 1)
+		sub := newDevice(c, c.clientIn(shard, "sub"))
+		sub.subscribes("a", 1, "n4")
 		subs = append(subs, sub)
 	}
 	for shard := uint32(1); shard <= 4; shard++ { // whose publisher's session may be lost
@@ -195,8 +196,11 @@ func TestRecoverWithLostShards(t *testing.T) {
 	}
 	for _, sub := range subs {
 		eventually(t, "all shards get what comes from all shards", func() error {
-			if got := sub.in.payloads(); len(got) != 4 {
-				return fmt.Errorf("got %q", got)
+			if !sub.connected() {
+				c.must(sub.stay("n4"))
+			}
+			if got, faults := sub.payloads(); len(got) != 4 || len(faults) > 0 {
+				return fmt.Errorf("got %q, %q", got, faults)
 			}
 			return nil
 		})

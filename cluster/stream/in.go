@@ -181,13 +181,14 @@ func (s *inStream) known(b *shoalpb.Batch) []*shoalpb.Answer {
 }
 
 // Last returns the highest number consumed of the stream of (node, boot), or of
-// group's outbox if node is empty.
+// group's outbox if node is empty; 0 if it is to be adopted: its old numbers say
+// nothing of the new ones.
 func (in *In) Last(node string, boot uint64, group uint32) uint64 {
 	s := in.shards[group]
 	if node != "" {
 		s = in.nodes[node].stream(boot)
 	}
-	if s == nil {
+	if s == nil || s.adopt {
 		return 0
 	}
 	return s.last
