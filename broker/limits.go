@@ -130,7 +130,7 @@ const (
 	// meanwhile is accepted together.
 	acceptPause = 2 * time.Millisecond
 
-	// memoryTick is how often memory is looked at (≈ 10 µs); at full speed some
+	// memoryTick is how often memory is looked at (≈ 1 µs); at full speed some
 	// ten MiB come between two looks.
 	memoryTick = 100 * time.Millisecond
 	// memoryPortion is for how many ticks a publisher is not read while memory is
