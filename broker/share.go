@@ -167,6 +167,29 @@ func (c *conn) orphans() (list []orphan, unsent int) {
 	return list, unsent
 }
 
+// passOn gives what came through a Shared Subscription and was not sent to
+// others: the client has unsubscribed.
+func (c *conn) passOn(share string) {
+	var list []orphan
+	c.mu.Lock()
+	if c.outgoing != nil && !c.durable {
+		withdrawn := c.outgoing.session.Withdraw(func(d *session.Delivery) bool { return d.Share == share })
+		for i := range withdrawn {
+			if m, ok := c.outgoing.left(&withdrawn[i]); ok {
+				list = append(list, orphan{share, m})
+			}
+			delete(c.outgoing.deadlines, withdrawn[i].Seq)
+		}
+		c.broker.metrics.queued.Add(-int64(len(withdrawn)))
+		c.broker.metrics.dropped[dropPassedOn].Add(uint64(len(list)))
+		c.broker.metrics.dropped[dropExpired].Add(uint64(len(withdrawn) - len(list)))
+	}
+	c.unlock()
+	for _, o := range list {
+		c.broker.cluster.Redispatch(o.share, o.message)
+	}
+}
+
 // left is the message of an unfinished delivery with what is left of its Message
 // Expiry Interval; ok is false if that is nothing.
 func (out *outgoing) left(d *session.Delivery) (m *shoalpb.Message, ok bool) {

@@ -123,6 +123,32 @@ func TestSharedLeft(t *testing.T) {
 	}
 }
 
+// TestSharedUnsubscribed: what was not sent goes to others when a member
+// unsubscribes; what was stays.
+func TestSharedUnsubscribed(t *testing.T) {
+	n := start(t)
+	c := n.dial(packet.V5)
+	c.Connect(mqtttest.ID("c"), mqtttest.ReceiveMaximum(1))
+	c.Subscribe(share, 2)
+	c.Subscribe("plain", 1)
+	pub := n.connect(packet.V5, "p")
+	for i, qos := range []packet.QoS{1, 1, 2} {
+		pub.Publish("a/b", fmt.Sprint(i), qos)
+		pub.Publish("plain", fmt.Sprint(i), 1)
+	}
+	p := c.ExpectPublish("a/b", "0")
+	c.Unsubscribe(share)
+	if got := n.cluster.Redispatched(); len(got) != 2 || string(got[0].Message.Payload)+string(got[1].Message.Payload) != "12" {
+		t.Errorf("%v go to others", got)
+	}
+	c.Write(ack(packet.TypePuback, p.PacketID))
+	for i := range 3 {
+		p = c.ExpectPublish("plain", fmt.Sprint(i))
+		c.Write(ack(packet.TypePuback, p.PacketID))
+	}
+	c.ExpectNothing()
+}
+
 // TestSharedNobody: a pick that meets no member goes back, unless it is QoS 0;
 // and nothing else is delivered of a message that is for a member alone.
 func TestSharedNobody(t *testing.T) {

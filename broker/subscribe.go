@@ -183,6 +183,9 @@ func (c *conn) unsubscribeHere(filters []string) (existed []bool) {
 		c.endReplay(filter)
 		if qos >= 0 {
 			c.broker.cluster.RemoveRoute(filter, uint8(qos))
+			if isShared(filter) {
+				c.passOn(filter)
+			}
 		}
 		existed = append(existed, qos >= 0)
 	}

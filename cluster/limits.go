@@ -181,7 +181,7 @@ const (
 	relieveInterval = 250 * time.Millisecond
 	relievePage     = 1024
 	relieveLimit    = 64
-	relievePace     = 20 * time.Millisecond
+	relievePace     = 100 * time.Millisecond
 
 	// feedSessionEntries is how many entries of one session go into one reply;
 	// a session holds at most max(2 × window, 64) anyway.

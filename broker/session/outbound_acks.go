@@ -126,6 +126,22 @@ func (o *Outbound) DropOldest() (seq uint64, ok bool) {
 	return seq, true
 }
 
+// Withdraw takes those back that Next has not returned and that are wanted, in
+// the order of Seq.
+func (o *Outbound) Withdraw(wanted func(*Delivery) bool) (list []Delivery) {
+	for i := o.unsent; i < o.entries.len(); i++ {
+		if e := o.entries.at(i); e.stage == queued && wanted(&e.Delivery) {
+			list = append(list, e.Delivery)
+		}
+	}
+	for i := range list {
+		o.queued--
+		o.queuedBytes -= ContentBytes(&list[i])
+		o.retire(o.find(list[i].Seq))
+	}
+	return list
+}
+
 // finish ends an exchange and returns its quota.
 func (o *Outbound) finish(e *entry) {
 	o.inFlight--
