@@ -70,3 +70,31 @@ func BenchmarkDurable(b *testing.B) {
 	b.ReportMetric(float64(cpu()-used)/float64(b.N)/1e3, "cpu-µs/msg")
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
 }
+
+// BenchmarkReplay replays 10,000 retained messages of 64 bytes to one durable
+// session after another, over three nodes in this process.
+func BenchmarkReplay(b *testing.B) {
+	c := newCluster(&testing.T{}, 3, 6)
+	defer c.close()
+	t := &testing.T{}
+	const topics = 10_000
+	w := c.nodes["n1"].open(t, "w", true, 0)
+	values := make(map[string]string, topics)
+	for i := range topics {
+		values[fmt.Sprintf("plant/%d/%d", i%17, i)] = fmt.Sprintf("%064d", i)
+	}
+	w.retain(values)
+	b.ResetTimer()
+	used := cpu()
+	for i := range b.N {
+		var received atomic.Int64
+		s := c.nodes[fmt.Sprintf("n%d", i%3+1)].open(t, fmt.Sprint("s", i), true, 3600)
+		s.count = &received
+		s.subscribe("plant/#", 1)
+		for received.Load() < topics {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	b.ReportMetric(float64(cpu()-used)/float64(b.N*topics)/1e3, "cpu-µs/msg")
+	b.ReportMetric(float64(b.N*topics)/b.Elapsed().Seconds(), "msg/s")
+}

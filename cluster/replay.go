@@ -53,23 +53,19 @@ func (l *shardLead) replaysNow(active map[string]bool) (list []shard.Replay) {
 
 // replay commits one page.
 func (l *shardLead) replay(ctx context.Context, r shard.Replay) {
-	at := session.RetainedCursor{Group: r.Group, After: r.After}
-	inner, cancel := context.WithTimeout(ctx, awayTimeout)
-	defer cancel()
-	reply, err := l.n.readRetained(inner, &shoalpb.RetainedRequest{Group: r.Group, Filter: r.Filter, After: r.After})
+	page, group, next, err := l.n.retained(ctx, r.Filter, session.RetainedCursor{Group: r.Group, After: r.After})
 	if err != nil {
 		l.g.log.Debug("read a page of retained messages", "err", err)
 		return
 	}
 	p := &shoalpb.Page{Client: r.Client, Replay: r.ID, Group: r.Group, After: r.After}
-	p.Messages = pace(reply.Messages, r.Messages, r.Bytes)
-	if len(p.Messages) < len(reply.Messages) {
-		reply = &shoalpb.RetainedReply{Messages: p.Messages, More: true}
+	p.Messages = pace(page, r.Messages, r.Bytes)
+	if len(p.Messages) < len(page) {
+		next = session.RetainedCursor{Group: group, After: p.Messages[len(p.Messages)-1].Topic}
 	}
-	next := l.n.afterPage(r.Filter, at, reply)
 	p.NextGroup, p.NextAfter = next.Group, next.After
 	l.n.step(ctx, "page")
-	if err := l.commit(inner, &shoalpb.Proposal{Page: p}); err != nil {
+	if err := l.commit(ctx, &shoalpb.Proposal{Page: p}); err != nil {
 		pause(ctx, retryDelay)
 	}
 }

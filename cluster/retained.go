@@ -15,7 +15,7 @@ import (
 // topics' shard, and tries for awayTimeout.
 func (n *Node) Retained(filter string, from session.RetainedCursor, done func([]*shoalpb.Message, session.RetainedCursor, error)) {
 	started := n.tasks.run(func(ctx context.Context) {
-		page, next, err := n.retained(ctx, filter, from)
+		page, _, next, err := n.retained(ctx, filter, from)
 		if err != nil {
 			err = fmt.Errorf("%w: %v", session.ErrUnavailable, err)
 		}
@@ -27,8 +27,8 @@ func (n *Node) Retained(filter string, from session.RetainedCursor, done func([]
 }
 
 // retained reads the next page that has anything, over as many shards as that
-// takes.
-func (n *Node) retained(parent context.Context, filter string, at session.RetainedCursor) (page []*shoalpb.Message, next session.RetainedCursor, err error) {
+// takes. group is the shard that the page is of.
+func (n *Node) retained(parent context.Context, filter string, at session.RetainedCursor) (page []*shoalpb.Message, group uint32, next session.RetainedCursor, err error) {
 	ctx, cancel := context.WithTimeout(parent, awayTimeout)
 	defer cancel()
 	if at.Group == 0 {
@@ -37,11 +37,11 @@ func (n *Node) retained(parent context.Context, filter string, at session.Retain
 	for !at.Done && len(page) == 0 {
 		r, err := n.readRetained(ctx, &shoalpb.RetainedRequest{Group: at.Group, Filter: filter, After: at.After})
 		if err != nil {
-			return nil, at, err
+			return nil, 0, at, err
 		}
-		page, at = r.Messages, n.afterPage(filter, at, r)
+		page, group, at = r.Messages, at.Group, n.afterPage(filter, at, r)
 	}
-	return page, at, nil
+	return page, group, at, nil
 }
 
 // firstRegisters is the shard where the registers that match filter begin.
@@ -57,8 +57,8 @@ func hasWildcard(filter string) bool { return strings.ContainsAny(filter, "+#") 
 // afterPage is where the page after r begins.
 func (n *Node) afterPage(filter string, at session.RetainedCursor, r *shoalpb.RetainedReply) session.RetainedCursor {
 	switch {
-	case r.More && len(r.Messages) > 0:
-		at.After = r.Messages[len(r.Messages)-1].Topic
+	case r.More:
+		at.After = r.After
 	case hasWildcard(filter) && int(at.Group) < n.shards():
 		at = session.RetainedCursor{Group: at.Group + 1}
 	default:
@@ -103,12 +103,12 @@ func (l *shardLead) readRetained(ctx context.Context, req *shoalpb.RetainedReque
 		return &shoalpb.RetainedReply{NotLeader: true}
 	}
 	r := &shoalpb.RetainedReply{}
-	bytes := 0
+	bytes, full := 0, false
 	l.g.read(func(m machine) {
 		s := m.(*shardMachine)
-		s.Retained(req.Filter, req.After, max(l.g.clock.now(), s.Clock()), func(msg *shoalpb.Message) bool {
+		r.After, r.More = s.Retained(req.Filter, req.After, max(l.g.clock.now(), s.Clock()), func(msg *shoalpb.Message) bool {
 			if len(r.Messages) == retainedPage || bytes >= retainedPageBytes {
-				r.More = true
+				full = true
 				return false
 			}
 			bytes += messageBytes(msg)
@@ -116,6 +116,9 @@ func (l *shardLead) readRetained(ctx context.Context, req *shoalpb.RetainedReque
 			return true
 		})
 	})
+	if full {
+		r.After, r.More = r.Messages[len(r.Messages)-1].Topic, true
+	}
 	return r
 }
 

@@ -1358,8 +1358,10 @@ type RetainedReply struct {
 	// messages ascending by topic, each with the rest of its Message Expiry
 	// Interval.
 	Messages []*Message `protobuf:"bytes,3,rep,name=messages,proto3" json:"messages,omitempty"`
-	// more: the next page begins after the last topic of this one.
-	More          bool `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
+	// more: the next page begins behind after, the last topic of this one or of
+	// those that were looked at.
+	More          bool   `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"`
+	After         string `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1420,6 +1422,13 @@ func (x *RetainedReply) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *RetainedReply) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
 }
 
 type ReconfigureRequest struct {
@@ -2328,13 +2337,14 @@ const file_peer_proto_rawDesc = "" +
 	"\x0fRetainedRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\tR\x05after\"\x89\x01\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"\x9f\x01\n" +
 	"\rRetainedReply\x12\x1d\n" +
 	"\n" +
 	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12-\n" +
 	"\bmessages\x18\x03 \x03(\v2\x11.shoal.v1.MessageR\bmessages\x12\x12\n" +
-	"\x04more\x18\x04 \x01(\bR\x04more\"\x96\x02\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\x12\x14\n" +
+	"\x05after\x18\x05 \x01(\tR\x05after\"\x96\x02\n" +
 	"\x12ReconfigureRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12;\n" +
 	"\x06change\x18\x02 \x01(\x0e2#.shoal.v1.ReconfigureRequest.ChangeR\x06change\x12\x16\n" +

@@ -1,6 +1,9 @@
 package topic
 
-import "strings"
+import (
+	"math"
+	"strings"
+)
 
 // MatchNames is the look-up in the other direction, for a Trie of Topic Names:
 // it visits each name that the Topic Filter matches, with its value, as long as
@@ -8,35 +11,71 @@ import "strings"
 // names that begin with '$' ([MQTT-4.7.2-1]). Work is at most the nodes whose
 // path matches a beginning of the filter, and all nodes below '#'.
 func (t *Trie[V]) MatchNames(filter string, yield func(name string, v V) bool) {
-	t.root.matchNames(filter, cursor{}, true, yield)
+	t.root.matchNames(filter, cursor{}, true, &walk[V]{yield: yield, left: math.MaxInt})
 }
 
 // MatchNamesAfter is MatchNames from behind the name after, which need not be
 // in the Trie (any more). With it a long answer is read in pages: going on
 // costs O(levels), not what was passed over.
-func (t *Trie[V]) MatchNamesAfter(filter, after string, yield func(name string, v V) bool) {
-	t.root.matchNames(filter, cursor{below, after}, true, yield)
+//
+// A filter may match little of what it looks at. After about work nodes
+// MatchNamesAfter stops and reports that there may be more behind place, which
+// is a place to go on from and need not be a name that matches; work must be
+// more than the levels of filter, or it gets nowhere. If yield ends the visit,
+// more is false.
+func (t *Trie[V]) MatchNamesAfter(filter, after string, work int, yield func(name string, v V) bool) (place string, more bool) {
+	w := &walk[V]{yield: yield, left: work}
+	t.root.matchNames(filter, cursor{below, after}, true, w)
+	return w.place, w.stopped
+}
+
+// walk is one visit of names.
+type walk[V any] struct {
+	yield func(string, V) bool
+	left  int // nodes that may still be looked at
+	// stopped: there were too many; the visit ended at place.
+	stopped bool
+	place   string
+}
+
+// spent counts a node, and reports whether it was one too many: then the visit
+// ends at it.
+func (w *walk[V]) spent(level string) bool {
+	if w.left--; w.left >= 0 {
+		return false
+	}
+	w.stopped, w.place = true, level
+	return true
+}
+
+// inside takes the result of a visit below a node of some level.
+func (w *walk[V]) inside(level string, goOn bool) bool {
+	if w.stopped {
+		w.place = level + separator + w.place
+	}
+	return goOn
 }
 
 // matchNames visits the names below n that the levels of filter match and that
 // come after c; top is true at the root. It reports whether to go on.
-func (n *node[V]) matchNames(filter string, c cursor, top bool, yield func(string, V) bool) bool {
+func (n *node[V]) matchNames(filter string, c cursor, top bool, w *walk[V]) bool {
 	level, rest, more := strings.Cut(filter, separator)
 	step := func(child *node[V]) bool {
 		switch next := c.at(child.level); {
 		case top && level != child.level && reserved(child.level):
 			return true
 		case level == "#":
-			return child.all(next, yield)
-		case more:
-			return child.matchNames(rest, next, false, yield)
+			return child.all(next, w.yield)
+		case more: // nothing of the child itself matches, unless '#' follows: then something always does
+			return (rest == "#" || !w.spent(child.level)) &&
+				w.inside(child.level, child.matchNames(rest, next, false, w))
 		default:
-			return child.self(next, yield)
+			return child.self(next, w.yield) && !w.spent(child.level)
 		}
 	}
 	switch level {
 	case "#":
-		return n.self(c, yield) && n.children.each(c.level(), step)
+		return n.self(c, w.yield) && n.children.each(c.level(), step)
 	case "+":
 		return n.children.each(c.level(), step)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -208,7 +209,10 @@ func TestMatchNamesAgainstModel(t *testing.T) {
 		}
 		after := rapid.OneOf(anyName, rapid.SampledFrom(append(names, "a"))).Draw(t, "after")
 		got = nil
-		tr.MatchNamesAfter(filter, after, func(name, _ string) bool { got = append(got, name); return true })
+		work := 2 + strings.Count(filter, separator) + rapid.IntRange(0, 10).Draw(t, "work")
+		for place, more := after, true; more; {
+			place, more = tr.MatchNamesAfter(filter, place, work, func(name, _ string) bool { got = append(got, name); return true })
+		}
 		want = slices.DeleteFunc(want, func(n string) bool { return compareKeys(n, after) <= 0 })
 		if !slices.Equal(got, want) {
 			t.Fatalf("MatchNamesAfter(%q, %q) = %q, want %q", filter, after, got, want)
@@ -226,7 +230,7 @@ func TestMatchNamesInPages(t *testing.T) {
 	var got []string
 	for after, last := "", ""; ; after = last {
 		n := 0
-		tr.MatchNamesAfter("d/#", after, func(name string, _ int) bool {
+		tr.MatchNamesAfter("d/#", after, math.MaxInt, func(name string, _ int) bool {
 			got, last = append(got, name), name
 			n++
 			return n < 97
@@ -239,6 +243,22 @@ func TestMatchNamesInPages(t *testing.T) {
 	tr.MatchNames("d/#", func(name string, _ int) bool { want = append(want, name); return true })
 	if len(want) != 10000 || !slices.Equal(got, want) {
 		t.Fatalf("%d names in pages, %d at once", len(got), len(want))
+	}
+}
+
+// What matches nothing is looked at in bounded steps.
+func TestMatchNamesBoundsWork(t *testing.T) {
+	var tr Trie[int]
+	for i := range 5000 {
+		tr.Set(fmt.Sprintf("d/%d/state", i), i)
+	}
+	tr.Set("d/777/other", -1)
+	found, steps := 0, 0
+	for place, more := "", true; more; steps++ {
+		place, more = tr.MatchNamesAfter("+/+/other", place, 100, func(string, int) bool { found++; return true })
+	}
+	if found != 1 || steps < 50 || steps > 60 {
+		t.Fatalf("%d found in %d steps", found, steps)
 	}
 }
 

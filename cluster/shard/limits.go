@@ -61,6 +61,10 @@ const (
 	// is answered with 0x97.
 	defaultRetained = 1_000_000
 
+	// retainedScan bounds the levels of topics that one read of retained messages
+	// looks at in vain, as apply waits meanwhile: about a millisecond.
+	retainedScan = 4096
+
 	// replayQueue is up to how many unfinished entries a replay of retained
 	// messages fills a queue; it goes on when half of them are gone.
 	replayQueue = 512

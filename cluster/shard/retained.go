@@ -149,9 +149,10 @@ func (m *Machine) fadeOut() {
 // Retained visits the retained messages whose topics match filter and follow
 // after, in order of their topics, with what is left at now of their Message
 // Expiry Intervals; what has expired is left out. Messages are shared: read
-// only.
-func (m *Machine) Retained(filter, after string, now uint64, yield func(*shoalpb.Message) bool) {
-	m.retained.MatchNamesAfter(filter, after, func(_ string, r *retained) bool {
+// only. If there may be more, though yield did not end the visit, it begins
+// behind place: a visit looks at a bounded number of topics.
+func (m *Machine) Retained(filter, after string, now uint64, yield func(*shoalpb.Message) bool) (place string, more bool) {
+	return m.retained.MatchNamesAfter(filter, after, retainedScan, func(_ string, r *retained) bool {
 		return r.body.expired(now) || yield(r.body.remaining(now))
 	})
 }
