@@ -64,7 +64,7 @@ func TestDelaysNameTheNode(t *testing.T) {
 		}
 		return nil
 	})
-	if slow := strings.Join(c.node("n2").Status().Slow, "\n"); !strings.Contains(slow, "shard-1: nothing has been heard of n3 for") {
+	if slow := strings.Join(c.node("n2").Status().Slow, "\n"); !strings.Contains(slow, "shard-1: nothing has been heard of n3") {
 		t.Errorf("the status of n2 says %q", slow)
 	}
 	c.net.rejoin("n3")
