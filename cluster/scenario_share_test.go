@@ -315,3 +315,38 @@ func TestScenarioShared(t *testing.T) {
 		return nil
 	})
 }
+
+// TestSharedBeyondMemory: messages that have left memory go to other members
+// too, in the same shard and in another one, over restarts.
+func TestSharedBeyondMemory(t *testing.T) {
+	t.Parallel()
+	const budget, n, size = 256 << 10, 1500, 1200
+	c := startCluster(t, 3, 2, nil, func(c *Config) { c.QueueMemory = budget })
+	ids := []string{c.clientIn(1, "a"), c.clientIn(1, "b"), c.clientIn(2, "c")}
+	for i, id := range ids {
+		c.away(c.names[i], id, shareFilter)
+	}
+	p := c.node("n1").open(t, "publisher", true, 0)
+	p.flood(shareTopic, n, size)
+	for _, x := range c.up() {
+		within(t, x, budget)
+	}
+	c.restartAll()
+	back := c.node("n3").open(t, ids[0], false, 3600)
+	eventually(t, "one gets all", func() error {
+		if got := len(back.in.payloads()); got != n {
+			return fmt.Errorf("got %d of %d", got, n)
+		}
+		return nil
+	})
+	seen := map[string]bool{}
+	for _, payload := range back.in.payloads() {
+		if len(payload) != size || seen[payload] {
+			t.Fatalf("%.10q came twice, or in part", payload)
+		}
+		seen[payload] = true
+	}
+	if c.loaded() < n/2 {
+		t.Errorf("only %d messages were read back", c.loaded())
+	}
+}
