@@ -350,3 +350,33 @@ func TestSharedBeyondMemory(t *testing.T) {
 		t.Errorf("only %d messages were read back", c.loaded())
 	}
 }
+
+// TestScenarioSharedCutOff cuts a node with transient members off: what was on
+// the way to it goes to others, and each message that was acknowledged reaches a
+// member.
+func TestScenarioSharedCutOff(t *testing.T) {
+	t.Parallel()
+	c := newScenario(t, 3, 3)
+	c.lead(0, "n1")
+	g := c.join("member", 0, 2)
+	p := c.node("n1").open(t, "publisher", true, 0)
+	var want []string
+	var answers []<-chan error
+	send := func(n int) {
+		for range n {
+			want = append(want, fmt.Sprint("m-", len(want)))
+			answers = append(answers, p.publishing(shareTopic, 1, want[len(want)-1]))
+		}
+	}
+	send(100)
+	c.net.isolate("n2")
+	send(200)
+	for i, a := range answers {
+		if err := wait(t, "PUBACK", a); err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	g.expectAll(t, want)
+	c.net.rejoin("n2")
+	c.ready()
+}
