@@ -54,6 +54,7 @@ func (r *run) changes(ctx context.Context, span time.Duration) {
 			r.lose(name, func() {
 				r.operate("remove", name)
 				pause(ctx, long)
+				r.operate("undrain", name) // else it could be removed while it serves
 			})
 		case k == 7:
 			r.disturb(name, func() { r.c.net.isolate(name); pause(ctx, long); r.c.net.rejoin(name) })

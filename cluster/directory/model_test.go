@@ -191,6 +191,7 @@ func (c *cluster) proposal() (p *shoalpb.Proposal, taken bool) {
 	case "remove":
 		n := c.model.nodes[node]
 		gone := &shoalpb.RemoveNode{Node: node, Disk: n.disk}
+		known = known && n.leaving
 		for group := uint32(1); group <= 3; group++ {
 			for _, home := range c.model.placed[group] {
 				known = known && nodeOf(home) != node

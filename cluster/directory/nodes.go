@@ -146,8 +146,8 @@ func (m *Machine) applySetNode(s *shoalpb.SetNode, eff *Effects) string {
 	return ""
 }
 
-// applyRemoveNode forgets a node that no placement names: its processes are
-// fenced, its disk is refused for ever. It returns why not.
+// applyRemoveNode forgets a node that is leaving and that no placement names: its
+// processes are fenced, its disk is refused for ever. It returns why not.
 func (m *Machine) applyRemoveNode(r *shoalpb.RemoveNode, eff *Effects) string {
 	n := m.nodes[r.Node]
 	switch {
@@ -155,6 +155,8 @@ func (m *Machine) applyRemoveNode(r *shoalpb.RemoveNode, eff *Effects) string {
 		return fmt.Sprintf("there is no node %q", r.Node)
 	case n.Info.Disk != r.Disk:
 		return fmt.Sprintf("node %s has another disk, %s", r.Node, n.Info.Disk)
+	case !n.Leaving: // an operator has taken it back meanwhile
+		return fmt.Sprintf("node %s is not leaving", r.Node)
 	}
 	for i, p := range m.placement {
 		for _, home := range p.Homes() {
