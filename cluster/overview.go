@@ -40,6 +40,9 @@ type Member struct {
 	Ready   bool   `json:"ready"`
 	// Reason says why it is not ready.
 	Reason string `json:"reason,omitempty"`
+	// Lease and DiskFree (bytes, 0 if unknown) are what the node says itself.
+	Lease    bool   `json:"lease"`
+	DiskFree uint64 `json:"disk_free"`
 	// Leads counts shards, Replicas those placed on it.
 	Leads    int    `json:"leads"`
 	Replicas int    `json:"replicas"`
@@ -146,6 +149,7 @@ func member(x NodeStatus, own Status, said map[string]Status) Member {
 	switch {
 	case x.Up && answers:
 		m.State, m.Ready, m.Reason = "up", s.Ready, s.Reason
+		m.Lease, m.DiskFree = s.Lease, s.DiskFree
 	case x.Up:
 		m.State = "silent"
 	}
@@ -173,10 +177,11 @@ func shardOverview(p PlacementStatus, said map[string]Status) Shard {
 			}
 		}
 	}
-	var applied uint64
+	var term, applied uint64
 	for node, g := range groups {
-		if g.State == raft.Leader.String() {
-			s.Leader, applied = node, g.Applied
+		// One that was deposed may not know it yet.
+		if g.State == raft.Leader.String() && g.Term > term {
+			s.Leader, term, applied = node, g.Term, g.Applied
 			s.Sessions, s.Queued, s.Retained, s.Outbox = g.Sessions, g.Queued, g.Retained, g.Outbox
 		}
 	}

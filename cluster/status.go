@@ -18,9 +18,14 @@ type Status struct {
 	Build     string `json:"build"`
 	Ready     bool   `json:"ready"`
 	// Reason says why the node is not ready.
-	Reason string        `json:"reason,omitempty"`
-	Nodes  []NodeStatus  `json:"nodes"`
-	Groups []GroupStatus `json:"groups"`
+	Reason string `json:"reason,omitempty"`
+	// Lease tells whether the node holds a lease of the directory's leader.
+	Lease bool `json:"lease"`
+	// DiskFree is the free space of the data directory's file system in bytes, 0
+	// if it is unknown.
+	DiskFree uint64        `json:"disk_free"`
+	Nodes    []NodeStatus  `json:"nodes"`
+	Groups   []GroupStatus `json:"groups"`
 	// Placement is where the shards' replicas should be.
 	Placement []PlacementStatus `json:"placement"`
 	// Slow names what has kept others waiting for more than a second, as this
@@ -83,6 +88,10 @@ func (n *Node) Status() Status {
 	}
 	s.Ready = s.Reason == ""
 	s.Slow = n.slow()
+	s.Lease = n.lease.valid()
+	if free, err := n.watch.freeBytes(); err == nil {
+		s.DiskFree = free
+	}
 	if p := n.proc.Load(); p != nil {
 		s.Boot = p.boot
 	}

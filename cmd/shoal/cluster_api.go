@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -28,11 +30,12 @@ const (
 type api struct {
 	addr      string
 	tokenFile string
+	every     time.Duration // between looks of --wait
 }
 
 // apiFlags adds the flags that say which node to ask.
 func apiFlags(flags *pflag.FlagSet) *api {
-	a := &api{}
+	a := &api{every: waitEvery}
 	addr := os.Getenv("SHOAL_HTTP_ADDR")
 	if addr == "" {
 		addr = "127.0.0.1:18083"
@@ -85,12 +88,12 @@ func (a *api) call(parent context.Context, what, method, path string, body, answ
 	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return unreachable{fmt.Errorf("%s: no answer from %s: %w (--http-addr names a node to ask)", what, addr, reason(err))}
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return unreachable{fmt.Errorf("%s: the answer of %s broke off: %w", what, addr, err)}
 	}
 	switch resp.StatusCode {
 	case http.StatusOK:
@@ -103,6 +106,19 @@ func (a *api) call(parent context.Context, what, method, path string, body, answ
 		return fmt.Errorf("%s: read answer of %s: %w", what, addr, err)
 	}
 	return nil
+}
+
+// unreachable is the error of a node that does not answer: another may, or the
+// same one later.
+type unreachable struct{ error }
+
+// reason leaves out what http.Client says about a request that we name ourselves.
+func reason(err error) error {
+	var of *url.Error
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
 }
 
 func (a *api) status(ctx context.Context) (*cluster.Status, error) {

@@ -12,7 +12,7 @@ import (
 // writeMembers prints one line a node, and what keeps replicas from moving.
 func writeMembers(out io.Writer, o *cluster.Overview) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tSTATE\tREADY\tLEADS\tREPLICAS\tBUILD\tVERSION\tBOOT\tDISK\tMQTT\tHTTP")
+	fmt.Fprintln(w, "NODE\tSTATE\tREADY\tLEADS\tREPLICAS\tDISK FREE\tBUILD\tVERSION\tBOOT\tDISK\tMQTT\tHTTP")
 	for _, m := range o.Members {
 		state := m.State
 		if m.Wish != "" {
@@ -22,13 +22,24 @@ func writeMembers(out io.Writer, o *cluster.Overview) error {
 		if m.Reason != "" {
 			ready += ": " + m.Reason
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%d\t%d\t%s\t%s\t%s\n", m.Node, state, ready, m.Leads, m.Replicas,
-			orDash(m.Build), m.Version, m.Boot, m.Disk, orDash(m.MQTT), orDash(m.HTTP))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", m.Node, state, ready, m.Leads, m.Replicas,
+			diskFree(m.DiskFree), orDash(m.Build), m.Version, m.Boot, m.Disk, orDash(m.MQTT), orDash(m.HTTP))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	return writeWaiting(out, o)
+}
+
+// diskFree is a number of bytes for people.
+func diskFree(n uint64) string {
+	switch {
+	case n == 0:
+		return "-"
+	case n < 10<<30:
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%d GiB", n>>30)
 }
 
 func writeWaiting(out io.Writer, o *cluster.Overview) error {

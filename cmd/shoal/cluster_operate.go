@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -11,8 +12,16 @@ import (
 	"github.com/shoalmq/shoal/cluster"
 )
 
-// waitEvery is how often --wait looks.
-const waitEvery = time.Second
+const (
+	// waitEvery is how often --wait looks.
+	waitEvery = time.Second
+	// settledLooks: so many looks in a row must find nothing left to do. The
+	// directory's leader takes a moment to plan what the command asks for.
+	settledLooks = 3
+	// silentLooks is how many looks in a row may get no answer: the node that is
+	// asked may restart.
+	silentLooks = 30
+)
 
 func drainCommand() *cobra.Command {
 	return operateCommand("drain NODE", "Move leaderships and replicas away from a node",
@@ -21,13 +30,25 @@ func drainCommand() *cobra.Command {
 It stays a member: undrain takes it back. Replicas move where other nodes can
 take them, one at a time. Stopping a node needs no drain: SIGTERM gives its
 leaderships away and changes no membership.`,
-		func(o *cluster.Overview, m *cluster.Member) (left string, done bool) {
-			if m == nil {
-				return "it is no member", true
-			}
-			return fmt.Sprintf("%d leaderships and %d replicas left", m.Leads, m.Replicas),
-				m.Leads == 0 && (m.Replicas == 0 || !moving(o) && o.Waiting == "")
-		})
+		drainProgress)
+}
+
+// progress says how far a command is, for --wait.
+type progress func(o *cluster.Overview, m *cluster.Member) (left string, done bool)
+
+func drainProgress(o *cluster.Overview, m *cluster.Member) (left string, done bool) {
+	if m == nil {
+		return "it is no member", true
+	}
+	return fmt.Sprintf("%d leaderships and %d replicas left", m.Leads, m.Replicas),
+		m.Leads == 0 && (m.Replicas == 0 || !moving(o) && o.Waiting == "")
+}
+
+func removeProgress(_ *cluster.Overview, m *cluster.Member) (left string, done bool) {
+	if m == nil {
+		return "removed", true
+	}
+	return fmt.Sprintf("%d replicas left", m.Replicas), false
 }
 
 func undrainCommand() *cobra.Command {
@@ -43,12 +64,7 @@ Its replicas move to other nodes first, one at a time; then it is forgotten, and
 its disk never comes back. It is refused when it is not safe, with the reason.
 Drain a node that serves first, or use --force. A node whose disk is lost needs
 no removal: started with an empty data directory it takes its place again.`,
-		func(o *cluster.Overview, m *cluster.Member) (left string, done bool) {
-			if m == nil {
-				return "removed", true
-			}
-			return fmt.Sprintf("%d replicas left", m.Replicas), false
-		})
+		removeProgress)
 }
 
 func rebalanceCommand() *cobra.Command {
@@ -67,9 +83,9 @@ func rebalanceCommand() *cobra.Command {
 	return cmd
 }
 
-// operateCommand makes a command about one node. progress says how far it is,
-// for --wait; nil if there is nothing to wait for.
-func operateCommand(use, short, long string, progress func(o *cluster.Overview, m *cluster.Member) (left string, done bool)) *cobra.Command {
+// operateCommand makes a command about one node; progress is nil if there is
+// nothing to wait for.
+func operateCommand(use, short, long string, progress progress) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: cobra.ExactArgs(1)}
 	a := apiFlags(cmd.Flags())
 	var force, wait bool
@@ -93,18 +109,25 @@ func operateCommand(use, short, long string, progress func(o *cluster.Overview, 
 }
 
 // await looks again and again, and prints what has changed.
-func (a *api) await(ctx context.Context, out io.Writer, node string, progress func(*cluster.Overview, *cluster.Member) (string, bool)) error {
-	tick := time.NewTicker(waitEvery)
+func (a *api) await(ctx context.Context, out io.Writer, node string, progress progress) error {
+	tick := time.NewTicker(a.every)
 	defer tick.Stop()
 	told := ""
-	for {
+	for settled, silent := 0, 0; ; {
 		o, err := a.overview(ctx)
-		if err != nil {
+		var left string
+		var done bool
+		switch {
+		case err == nil:
+			silent = 0
+			if left, done = progress(o, o.Member(node)); o.Waiting != "" && !done {
+				left += "; waiting: " + o.Waiting
+			}
+		case errors.As(err, new(unreachable)) && ctx.Err() == nil && silent < silentLooks:
+			silent++
+			left = err.Error()
+		default:
 			return err
-		}
-		left, done := progress(o, o.Member(node))
-		if o.Waiting != "" && !done {
-			left += "; waiting: " + o.Waiting
 		}
 		if left != told {
 			told = left
@@ -112,7 +135,10 @@ func (a *api) await(ctx context.Context, out io.Writer, node string, progress fu
 				return err
 			}
 		}
-		if done {
+		if settled++; !done {
+			settled = 0
+		}
+		if settled == settledLooks {
 			return nil
 		}
 		select {

@@ -74,5 +74,5 @@ func TestClusterStatusErrors(t *testing.T) {
 	status, body = http.StatusOK, "<html>"
 	expect("ask for status: read answer of "+addr+": ", "--http-addr", addr)
 	expect(`--http-addr "a b": want host:port`, "--http-addr", "a b")
-	expect("ask for status: Get ", "--http-addr", "127.0.0.1:1")
+	expect("ask for status: no answer from 127.0.0.1:1: ", "--http-addr", "127.0.0.1:1")
 }

@@ -81,7 +81,8 @@ func New(token string) *Server {
 	mux.HandleFunc("GET /api/v1/cluster", s.allowed(s.overview))
 	mux.HandleFunc("POST /api/v1/cluster/{operation}", s.allowed(s.operate))
 	s.http = http.Server{
-		Handler:           mux,
+		// Web pages in an operator's browser reach loopback too.
+		Handler:           http.NewCrossOriginProtection().Handler(mux),
 		ReadHeaderTimeout: readTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
