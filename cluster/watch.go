@@ -16,8 +16,9 @@ import (
 // A node whose disk hangs is as good as dead, only that its heartbeats go on,
 // so that nobody would take its place: its raft instances wait in a write,
 // where they can neither commit nor give a leadership away. So it falls silent:
-// nothing that raft sends leaves this node any more (to the others that is a
-// loss of messages, which raft must bear), and it asks for no lease. Others
+// nothing that raft sends leaves this node any more, and nothing that others'
+// raft asks is answered (a loss of messages, which raft must bear), and it asks
+// for no lease. Others
 // elect among themselves and fence it; its clients are closed when the lease is
 // over. When the disk answers, what was kept back goes on: raft hears of the
 // later terms, and the process takes its next boot.

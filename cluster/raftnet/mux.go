@@ -79,10 +79,10 @@ func (m *Mux) Group(id uint32) *Transport {
 // ErrMuted is what requests get while the Mux is muted.
 var ErrMuted = errors.New("this node is silent")
 
-// Mute keeps back all requests of this node, of every group, or lets them go
-// again; requests of others are answered all the same. It is for a node that
-// can not do what a leader has to, and whose raft instances cannot say so. To
-// raft it is a loss of messages.
+// Mute keeps back all requests of this node, of every group, and refuses those of
+// others, or lets both go again. It is for a node that can not do what a replica
+// has to, and whose raft instances cannot say so: a leader must not hold a
+// quorum together that cannot commit. To raft it is a loss of messages.
 func (m *Mux) Mute(on bool) { m.muted.Store(on) }
 
 // Close closes all Transports. The streams they serve end with the server.

@@ -119,6 +119,9 @@ func (t *Transport) TimeoutNow(_ raft.ServerID, to raft.ServerAddress, args *raf
 // serve hands a request to raft and waits for its answer. It returns an error
 // when ctx is done or the Transport is closed before raft has answered.
 func (t *Transport) serve(ctx context.Context, kind Kind, cmd any, data io.Reader) (raft.RPCResponse, error) {
+	if t.mux.muted.Load() {
+		return raft.RPCResponse{}, ErrMuted
+	}
 	answer := make(chan raft.RPCResponse, 1) // raft never blocks on it
 	rpc := raft.RPC{Command: cmd, Reader: data, RespChan: answer}
 	fast, candidacies := t.fastPath(kind, cmd)
