@@ -173,6 +173,10 @@ const (
 	// connections left and that wait for another member.
 	redispatchBytes = 64 << 20
 
+	// passOnTimeout bounds how long a node that stops waits until other members
+	// have what its connections left: two commits, and some more.
+	passOnTimeout = 2 * time.Second
+
 	// relieveInterval is how often a shard's leader looks whether messages wait
 	// for members who are away while others are connected; relievePage bounds what
 	// it looks at. It passes on relieveLimit messages of a Shared Subscription each

@@ -580,6 +580,7 @@ func (n *Node) Close(ctx context.Context) error {
 	n.mu.Lock()
 	n.draining = true
 	n.mu.Unlock()
+	n.passOn(ctx)
 	done := make(chan error, 1)
 	go func() { done <- n.shut() }()
 	select {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/shoalmq/shoal/broker/session"
 	"github.com/shoalmq/shoal/cluster/directory"
@@ -24,6 +25,8 @@ type redispatcher struct {
 	bytes int
 	over  bool
 	wake  signal
+	// left counts what closed connections left and no other target has yet.
+	left atomic.Int64
 }
 
 // orphan is one such message; done is called when another target has it, or when
@@ -45,7 +48,22 @@ func (n *Node) Redispatch(share string, m *shoalpb.Message) {
 		n.metrics.dropped.WithLabelValues("redispatch").Inc()
 		return
 	}
-	p.orphans.add(orphan{share, m, func(error) {}})
+	p.orphans.left.Add(1)
+	p.orphans.add(orphan{share, m, func(error) { p.orphans.left.Add(-1) }})
+}
+
+// passOn gives what connections have left to other members before the node
+// stops, as far as that takes no longer than passOnTimeout.
+func (n *Node) passOn(ctx context.Context) {
+	p := n.proc.Load()
+	if p == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, passOnTimeout)
+	defer cancel()
+	for p.orphans.left.Load() > 0 && ctx.Err() == nil {
+		pause(ctx, retryDelay)
+	}
 }
 
 // add queues o. What is beyond redispatchBytes is dropped and counted.

@@ -380,3 +380,32 @@ func TestScenarioSharedCutOff(t *testing.T) {
 	c.net.rejoin("n2")
 	c.ready()
 }
+
+// TestSharedNodeStops: what the connections of a node leave when it stops goes to
+// members elsewhere first, also to a shard.
+func TestSharedNodeStops(t *testing.T) {
+	t.Parallel()
+	c := newScenario(t, 3, 3)
+	for i, expiry := range []uint32{0, 100} {
+		m := c.node("n1").open(t, fmt.Sprint("member-", i), true, expiry)
+		m.subscribe(shareFilter, 1)
+		n := c.node("n3")
+		var want []string
+		for k := range 50 {
+			want = append(want, fmt.Sprintf("left-%d-%d", i, k))
+			n.Redispatch(shareFilter, message(shareTopic, 1, want[k]))
+		}
+		c.mu.Lock()
+		delete(c.nodes, "n3")
+		c.mu.Unlock()
+		if err := n.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		shareGroup{m}.expectOnce(t, want)
+		c.start("n3")
+		c.ready()
+		if expiry == 0 {
+			m.leave(shareFilter)
+		}
+	}
+}
