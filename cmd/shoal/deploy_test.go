@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -37,6 +38,30 @@ func TestDeployedFlagsExist(t *testing.T) {
 	}
 	if found < 25 {
 		t.Errorf("found only %d flags: does the pattern still fit?", found)
+	}
+}
+
+// The chart's own list of keys must be serve's.
+func TestChartsKeysExist(t *testing.T) {
+	var schema struct {
+		Properties struct {
+			Config struct{ Properties map[string]any }
+		}
+	}
+	if err := json.Unmarshal(read(t, "../../helm/shoal/values.schema.json"), &schema); err != nil {
+		t.Fatal(err)
+	}
+	serve, _, err := rootCommand().Find([]string{"serve"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(schema.Properties.Config.Properties) < 8 {
+		t.Error("the schema lists hardly any keys")
+	}
+	for key := range schema.Properties.Config.Properties {
+		if serve.Flags().Lookup(key) == nil {
+			t.Errorf("values.schema.json allows %s, which serve does not know", key)
+		}
 	}
 }
 
