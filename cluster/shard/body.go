@@ -99,6 +99,3 @@ func (m *Machine) drop(b *body) {
 func contentBytes(m *shoalpb.Message) int {
 	return len(m.Topic) + len(m.Payload) + len(m.Properties) + len(m.Publisher)
 }
-
-// messageBytes is what a message takes: its contents and about what Go adds.
-func messageBytes(m *shoalpb.Message) int { return contentBytes(m) + messageOverhead }

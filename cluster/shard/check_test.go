@@ -40,10 +40,6 @@ func fullEntry() *shoalpb.Entry {
 	}}
 }
 
-func picks() []*shoalpb.TargetPick {
-	return []*shoalpb.TargetPick{{Target: &shoalpb.Target{Group: 1}, Pick: &shoalpb.Pick{Share: "$share/g/t"}}}
-}
-
 // each visits a message and all messages inside it.
 func each(m protoreflect.Message, visit func(protoreflect.Message)) {
 	visit(m)
