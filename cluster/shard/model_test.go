@@ -25,6 +25,7 @@ type model struct {
 	shares   map[string]*modelShare
 	moved    []string // shares whose members came or went in this entry
 	retained map[string]*modelRetained
+	replays  uint64 // begun
 }
 
 type modelSession struct {
@@ -40,6 +41,7 @@ type modelSession struct {
 	queue                        []*modelEntry
 	seq, sentHi, openHi, dropped uint64
 	exchanges                    []*modelExchange
+	replays                      []*modelReplay
 }
 
 type modelEntry struct {
@@ -98,6 +100,8 @@ func (m *model) apply(index uint64, e *shoalpb.Entry) (results []*shoalpb.BatchA
 		case p.Tick != nil: // the clock was all
 		case p.Dispatch != nil:
 			m.dispatch(p.Dispatch)
+		case p.Page != nil:
+			m.page(p.Page)
 		case p.Relieve != nil:
 			m.relieve(p.Relieve)
 		default:
@@ -192,6 +196,7 @@ func (m *model) command(b *shoalpb.Batch, c *shoalpb.Command, conn uint64) *shoa
 			a.Existed = append(a.Existed, s.subs[f] != nil)
 			was := s.subs[f] != nil
 			delete(s.subs, f)
+			s.endReplay(f)
 			m.route(f)
 			if was && isShared(f) {
 				m.passUnsent(s, f, maxLimit)
@@ -265,6 +270,7 @@ func (m *model) open(o *shoalpb.Open, owner *shoalpb.Owner) *shoalpb.Answer {
 	s.owner, s.expiry, s.window, s.limits = owner, o.ExpiryS, max(o.Window, 1), o.Limits
 	m.attend(s)
 	s.will = o.Will
+	s.queue = slices.DeleteFunc(s.queue, func(e *modelEntry) bool { return e.qos == 0 && e.seq <= s.sentHi })
 	s.openHi = s.sentHi
 	s.advance()
 	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
@@ -322,9 +328,10 @@ func (m *model) subscribe(s *modelSession, c *shoalpb.Subscribe) *shoalpb.Answer
 			return refuse(shoalpb.Code_CODE_QUOTA)
 		}
 	}
-	for _, sub := range c.Subscriptions {
+	for i, sub := range c.Subscriptions {
 		a.Existed = append(a.Existed, s.subs[sub.Filter] != nil)
 		s.subs[sub.Filter] = sub
+		m.replay(s, sub, a.Existed[i], c.Replay[i])
 		m.route(sub.Filter)
 		a.Route = max(a.Route, m.routes[sub.Filter].n)
 	}
@@ -391,12 +398,21 @@ func (m *model) appendUntil(msg *shoalpb.Message, until uint64, picks []*shoalpb
 				e.ids = append(e.ids, sub.Identifier)
 			}
 		}
-		if !matched || e.qos == 0 || until <= m.clock {
+		if !matched || until <= m.clock {
+			continue
+		}
+		if e.qos == 0 {
+			if s.owner != nil {
+				s.live(msg)
+			}
 			continue
 		}
 		slices.Sort(e.ids)
 		if m.enqueue(s, e) {
 			rejected = true
+		}
+		if e.seq > 0 {
+			s.live(msg)
 		}
 	}
 	for _, p := range picks {

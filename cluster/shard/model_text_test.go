@@ -24,6 +24,7 @@ func (m *model) lines() (lines []string) {
 			lines = append(lines, fmt.Sprintf("session %s entry %d q%d %v %v %v %s %s",
 				s.client, e.seq, e.qos, e.released, e.retain, e.ids, e.share, e.message.Payload))
 		}
+		lines = append(lines, s.replayLines()...)
 		for i, x := range s.exchanges {
 			waits := slices.Sorted(maps.Keys(x.waits))
 			lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits)+x.retained)
@@ -71,6 +72,7 @@ func stateLines(t failer, m *Machine, rows memRows) (lines []string) {
 			}
 		}
 		lines = append(lines, exchangeLines(s)...)
+		lines = append(lines, replayLines(s)...)
 	}
 	for _, d := range m.due.list {
 		if d != nil {

@@ -53,9 +53,9 @@ func (m *Machine) give(b **body, message *shoalpb.Message, f *match) (rejected b
 	if f.retain {
 		flag |= refRetain
 	}
-	before := f.session.nextSeq
+	before := m.counters.Enqueued // nextSeq may fall, see closeHoles
 	rejected = m.enqueue(f.session, b, message, f.from, flag)
-	if !f.from.isShared() && message.Retain && f.session.nextSeq > before {
+	if !f.from.isShared() && message.Retain && m.counters.Enqueued > before {
 		f.session.seenLive(message)
 	}
 	return rejected

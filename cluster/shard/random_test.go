@@ -78,6 +78,7 @@ func TestRandom(t *testing.T) {
 		config.QueueBytes = rapid.SampledFrom([]int{20, 500, 1 << 20}).Draw(t, "queue bytes")
 		w := newWorld(t)
 		m, plain := New(config), newModel(config)
+		w.replays = plain.pages
 		r := &replica{t: t, config: config, m: New(config), rows: memRows{}}
 		eff := &Effects{}
 		step := func() {
@@ -262,7 +263,7 @@ func repeat(t *rapid.T, m *Machine, l logged) {
 	}
 	for _, p := range e.Proposals {
 		switch b, o := p.Batch, p.OutboxAnswered; {
-		case p.Relieve != nil, p.Dispatch != nil && m.due.find(p.Dispatch.Due) != nil:
+		case p.Relieve != nil, p.Page != nil, p.Dispatch != nil && m.due.find(p.Dispatch.Due) != nil:
 			return // it was not there then
 		case b != nil && !consumed(m, b):
 			return // what was ahead of a fence, or behind a gap, may be taken now

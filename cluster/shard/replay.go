@@ -140,6 +140,8 @@ func (m *Machine) page(c *shoalpb.Page) {
 			qos := min(uint8(message.Qos), r.sub.options.qos())
 			m.enqueue(s, &b, message, r.sub.from, refFlag(qos)|refRetain)
 		}
+	}
+	for _, message := range c.Messages {
 		r.live.passed(message.Topic)
 	}
 	r.group, r.after = c.NextGroup, strings.Clone(c.NextAfter)

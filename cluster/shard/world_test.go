@@ -22,6 +22,8 @@ type world struct {
 	fence   uint64
 	text    int
 	clock   uint64
+	// replays are those under way.
+	replays func() []*shoalpb.Page
 }
 
 func newWorld(t *rapid.T) *world {
@@ -87,6 +89,23 @@ func (w *world) targetPicks(targets []*shoalpb.Target) (list []*shoalpb.TargetPi
 	return list
 }
 
+// page is mostly one of a replay under way, of topics that may have come live.
+func (w *world) page() *shoalpb.Page {
+	place := func() (uint32, string) { return uint32(w.choose(3, "group")), w.one("place", "", "", "a/b") }
+	p := &shoalpb.Page{Client: w.one("client", "c0", "c1", "c2"), Replay: 1 + uint64(w.choose(4, "replay"))}
+	p.Group, p.After = place()
+	if list := w.replays(); len(list) > 0 && w.choose(4, "late") > 0 {
+		p = list[w.choose(len(list), "replay")]
+	}
+	p.NextGroup, p.NextAfter = place()
+	for n := w.choose(5, "page"); n > 0; n-- {
+		m := w.message()
+		m.Retain = true
+		p.Messages = append(p.Messages, m)
+	}
+	return p
+}
+
 func (w *world) will() *shoalpb.Will {
 	if w.choose(3, "will") > 0 {
 		return nil
@@ -104,6 +123,8 @@ func (w *world) proposal() *shoalpb.Proposal {
 		return &shoalpb.Proposal{Tick: &shoalpb.Tick{WallMs: uint64(w.choose(3, "wall"))}}
 	case 4:
 		return &shoalpb.Proposal{Dispatch: w.dispatch()}
+	case 6:
+		return &shoalpb.Proposal{Page: w.page()}
 	case 0:
 		node := w.one("node", "X", "Y", "Z")
 		w.boots[node] += uint64(w.choose(2, "boot"))
@@ -254,6 +275,11 @@ func (w *world) subscribe(c scriptConn) *shoalpb.Subscribe {
 			Filter: filter, Qos: w.options(), NoLocal: noLocal, RetainAsPublished: w.flip("rap"),
 			RetainHandling: w.options(), Identifier: w.options(),
 		})
+		replay := uint32(0)
+		if !isShared(filter) {
+			replay = uint32(w.choose(3, "replay from"))
+		}
+		s.Replay = append(s.Replay, replay)
 	}
 	return s
 }
