@@ -84,7 +84,7 @@ func (n *Node) command(ctx context.Context, g *group, req *shoalpb.OperateReques
 		text = fmt.Sprintf("%s takes replicas and leaderships again", req.Node)
 	case "remove":
 		set.Drained, set.Leaving = true, true
-		text = fmt.Sprintf("%s is leaving: its replicas move away, then it is forgotten; shoal cluster status shows how far it is", req.Node)
+		text = fmt.Sprintf("%s is leaving: its replicas move away, then it is forgotten; shoal cluster members shows how far it is", req.Node)
 		err = n.mayRemove(ctx, g, req)
 	case "rebalance":
 		n.rebalance.set()
