@@ -24,8 +24,8 @@ build:
 	$(GO) build -trimpath -o bin/shoal ./cmd/shoal
 
 test: setup check
-	$(GO) test $(RACE) -shuffle=on -timeout 10m $(FAST_TESTS)
-	$(GO) test -shuffle=on -timeout 10m $(PROCESS_TESTS)
+	$(GO) test $(RACE) -shuffle=on -timeout 15m $(FAST_TESTS)
+	$(GO) test -shuffle=on -timeout 15m $(PROCESS_TESTS)
 
 setup:
 	.ci/setup

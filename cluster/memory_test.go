@@ -80,7 +80,6 @@ func (c *testCluster) away(node, id, filter string) {
 // in two shards that share the messages and one of its own, restarts all nodes
 // at once, and gets everything back, in order.
 func TestQueuesBeyondMemory(t *testing.T) {
-	t.Parallel()
 	const budget, n, size = 512 << 10, 4000, 1200
 	c := startCluster(t, 3, 2, nil, func(c *Config) { c.QueueMemory = budget })
 	ids := []string{c.clientIn(1, "a"), c.clientIn(1, "b"), c.clientIn(2, "c")}
@@ -257,7 +256,6 @@ func (c *testCluster) churn(pace time.Duration) (stop func()) {
 // TestScenarioOutOfMemory is TestScenarioQoS2 with every message out of memory as
 // soon as it can be: queues, outboxes and takeovers read the state files.
 func TestScenarioOutOfMemory(t *testing.T) {
-	t.Parallel()
 	c := startCluster(t, 3, 2, newNetwork(), func(c *Config) { c.QueueMemory = 1 })
 	defer c.churn(20 * time.Millisecond)()
 	for round, names := range [][]string{{"n3"}, {"n1"}, {"n2"}, {"n1", "n2", "n3"}} {
@@ -273,7 +271,6 @@ func TestScenarioOutOfMemory(t *testing.T) {
 // TestDrainThroughTrouble drains a queue that is out of memory while leaders die,
 // and while a replica that missed all of it gets it by an install.
 func TestDrainThroughTrouble(t *testing.T) {
-	t.Parallel()
 	const n, size = 6000, 200
 	c := startCluster(t, 3, 1, newNetwork(), func(c *Config) { c.QueueMemory = 1 })
 	c.away("n1", "s", "t")

@@ -319,7 +319,6 @@ func TestScenarioShared(t *testing.T) {
 // TestSharedBeyondMemory: messages that have left memory go to other members
 // too, in the same shard and in another one, over restarts.
 func TestSharedBeyondMemory(t *testing.T) {
-	t.Parallel()
 	const budget, n, size = 256 << 10, 1500, 1200
 	c := startCluster(t, 3, 2, nil, func(c *Config) { c.QueueMemory = budget })
 	ids := []string{c.clientIn(1, "a"), c.clientIn(1, "b"), c.clientIn(2, "c")}
