@@ -440,8 +440,11 @@ func (s *source) takeOld(limit time.Time) (old []*command) {
 	defer s.mu.Unlock()
 	for _, q := range s.queues {
 		if len(q.list) > 0 && q.list[0].queued.Before(limit) {
+			// What is kept has no publisher who would send what came before it
+			// once more: its queue goes on.
+			q.dead = !q.list[0].keep
 			old = append(old, q.list...)
-			q.list, q.dead = nil, true
+			q.list = nil
 		}
 	}
 	kept := s.control[:0]
