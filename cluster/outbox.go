@@ -27,6 +27,7 @@ type outboxSender struct {
 
 	// Owned by run:
 	after uint64   // sent up to here on this pipe
+	taken bool     // the target has taken a run of this pipe
 	sent  []uint64 // last numbers of the batches under way
 
 	mu       sync.Mutex
@@ -135,7 +136,7 @@ func (s *outboxSender) serve(parent context.Context, pipe outboxPipe) {
 			}
 		}
 	}()
-	s.after, s.sent = 0, nil
+	s.after, s.sent, s.taken = 0, nil, false
 	for {
 		if s.fill(ctx, pipe) != nil {
 			return
@@ -146,7 +147,7 @@ func (s *outboxSender) serve(parent context.Context, pipe outboxPipe) {
 				return
 			}
 			s.done(s.sent[0], r.refused)
-			s.sent = s.sent[1:]
+			s.sent, s.taken = s.sent[1:], true
 		case <-s.wake:
 		case <-ctx.Done():
 			return
@@ -154,9 +155,16 @@ func (s *outboxSender) serve(parent context.Context, pipe outboxPipe) {
 	}
 }
 
-// fill sends runs until batchesInFlight are under way or nothing is left.
+// fill sends runs until batchesInFlight are under way or nothing is left. The
+// first run of a pipe goes alone until it is taken: a recovered target adopts
+// whatever number it takes first (stream.In.Adopt), and must not take the second
+// run when the first was refused, for a fence that it learns meanwhile.
 func (s *outboxSender) fill(ctx context.Context, pipe outboxPipe) error {
-	for len(s.sent) < batchesInFlight {
+	most := batchesInFlight
+	if !s.taken {
+		most = 1
+	}
+	for len(s.sent) < most {
 		var first uint64
 		var commands []*shoalpb.Command
 		var missing []shard.Missing

@@ -238,7 +238,7 @@ func (g *group) handOver(s *standing, server string) error {
 		if x.server == string(g.self) || !x.voter || !s.healthy(x) || server != "" && x.server != server {
 			continue
 		}
-		return g.raftNow.Load().LeadershipTransferToServer(raft.ServerID(x.server), raft.ServerAddress(x.server)).Error()
+		return g.transfer(raft.ServerID(x.server)) // whose wait is bounded
 	}
 	return errors.New("no other voter is alive and caught up")
 }
