@@ -443,6 +443,15 @@ func (l *link) disowned() {
 	}
 }
 
+// lose ends the connection because a group is away that has numbered a publish of
+// it. The publish is not settled: it may still be applied, and until it is
+// answered nothing of a later connection of the client may overtake it.
+func (l *link) lose() {
+	if !l.isClosed() {
+		l.sink.Lost(session.ErrUnavailable)
+	}
+}
+
 func (l *link) isClosed() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -207,7 +207,7 @@ func (l *link) enqueue(group uint32, data []byte, done func(uint64, *shoalpb.Ans
 	l.mu.Lock()
 	q := l.queue(group)
 	l.mu.Unlock()
-	l.p.sources[group].enqueue(q, &command{data: data, owner: l, done: done})
+	l.p.sources[group].enqueue(q, &command{data: data, owner: l, keep: true, late: l.lose, done: done})
 }
 
 // PublishQoS0 implements broker.Cluster.

@@ -157,7 +157,7 @@ func (l *link) routeLazy(p *publish) bool {
 	q := l.queue(group)
 	l.mu.Unlock()
 	l.p.sources[group].enqueue(q, &command{
-		data: encodeCommand(&shoalpb.Command{Retain: &shoalpb.Retain{Message: p.m}}), owner: l,
+		data: encodeCommand(&shoalpb.Command{Retain: &shoalpb.Retain{Message: p.m}}), owner: l, keep: true, late: l.lose,
 		encode: func() []byte { return l.registers.take(x) },
 		done:   func(_ uint64, a *shoalpb.Answer, err error) { l.retained(p, x, a, err) },
 	})

@@ -30,6 +30,9 @@ type command struct {
 	// keep: awayTimeout does not end it once it has a number; its answer has to
 	// be acted on however late it comes.
 	keep bool
+	// late, if set, is called once when a kept command has a number for longer
+	// than awayTimeout.
+	late func()
 	// done is called once without locks: with the answer (nil for done), or with
 	// an error if the command was dropped or waited too long. After a timeout
 	// the command may still be applied; done is not called again.
@@ -423,7 +426,14 @@ func (s *source) expire() {
 	limit := time.Now().Add(-awayTimeout)
 	for _, b := range s.flights {
 		for _, c := range b.commands {
-			if c.queued.Before(limit) && !c.keep {
+			if !c.queued.Before(limit) {
+				continue
+			}
+			if late := c.late; late != nil {
+				c.late = nil
+				late()
+			}
+			if !c.keep {
 				c.finish(nil, session.ErrUnavailable)
 			}
 		}
@@ -440,9 +450,9 @@ func (s *source) takeOld(limit time.Time) (old []*command) {
 	defer s.mu.Unlock()
 	for _, q := range s.queues {
 		if len(q.list) > 0 && q.list[0].queued.Before(limit) {
-			// What is kept has no publisher who would send what came before it
-			// once more: its queue goes on.
-			q.dead = !q.list[0].keep
+			// What has no owner has no publisher who would send what came before
+			// it once more: its queue goes on.
+			q.dead = q.list[0].owner != nil
 			old = append(old, q.list...)
 			q.list = nil
 		}
