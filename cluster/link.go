@@ -89,7 +89,8 @@ func (l *link) Received(id uint16, dup bool, m *shoalpb.Message, done func(error
 // submit routes p, or makes it wait behind what waits. It is called by one
 // goroutine at a time, the connection's reader.
 func (l *link) submit(p *publish) {
-	if l.p.n.watch.low.Load() {
+	// A repeat of a QoS 2 message may be of one that was accepted: its shard knows.
+	if l.p.n.watch.low.Load() && !(p.received && p.dup) {
 		p.done(session.ErrQuota)
 		return
 	}
