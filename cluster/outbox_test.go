@@ -46,7 +46,13 @@ func TestFirstRunOfAPipeGoesAlone(t *testing.T) {
 	c := newScenario(t, 1, 2)
 	sub, pub := newDevice(c, c.clientIn(2, "sub")), newDevice(c, c.clientIn(1, "pub"))
 	sub.subscribes("a", 1, "n1")
-	l := c.node("n1").leadOf(1)
+	var l *shardLead
+	eventually(t, "shard 1 is led", func() error {
+		if l = c.node("n1").leadOf(1); l == nil {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 	target := &shoalpb.Target{Group: 2}
 	held := &outboxSender{l: l, target: target, wake: newSignal()} // in place of the lead's own
 	l.mu.Lock()
