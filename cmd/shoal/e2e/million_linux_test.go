@@ -12,13 +12,24 @@ import (
 
 // TestMoveMeasure measures, for make bench, what a million queued messages add to
 // the replacement of a disk: a node is killed, its data directory deleted, and it
-// starts again.
+// starts again. And what they take in memory, by the budget.
 func TestMoveMeasure(t *testing.T) {
 	if os.Getenv("SHOAL_BENCH") == "" {
 		t.Skip("measurements are for make bench (SHOAL_BENCH=1)")
 	}
+	for _, budget := range []string{"512MiB", "64MiB"} {
+		t.Run(budget, func(t *testing.T) { measureMove(t, budget) })
+	}
+}
+
+func measureMove(t *testing.T, budget string) {
 	const sessions, each, size = 10, 100_000, 256
-	c := startCluster(t, 6)
+	c := newCluster(t, 6, t.TempDir())
+	for _, n := range c.nodes {
+		n.flags = append(n.flags, "--queue-memory="+budget)
+	}
+	c.start()
+	c.awaitReady()
 	for i := range sessions {
 		p := newPerson(c.addrs(), i, packet.Connect{ClientID: fmt.Sprint("million-", i), HasSessionExpiry: true, SessionExpiry: 86400})
 		must(t, p.online())
@@ -44,7 +55,7 @@ func TestMoveMeasure(t *testing.T) {
 	c.awaitReady()
 	ready := time.Since(begin)
 	c.awaitPlaces(3, []string{"a", "b", "c"}, nil)
-	line := fmt.Sprintf("1,000,000 queued messages of %d B: stored in %v (3 processes, RSS of one %d MB); a wiped node serves after %v and has all replicas after %v",
+	line := fmt.Sprintf("queue-memory "+budget+", 1,000,000 queued messages of %d B: stored in %v (3 processes, RSS of one %d MB); a wiped node serves after %v and has all replicas after %v",
 		size, stored.Round(time.Millisecond), rss>>20, ready.Round(time.Millisecond), time.Since(begin).Round(time.Millisecond))
 	t.Log(line)
 	fmt.Println(line)
