@@ -108,9 +108,12 @@ func (r *registers) readOnce(p *person, regs []*register, filter string, qos pac
 		least[reg.topic] = max(reg.acked.Load(), reg.seen.Load())
 	}
 	read := map[string]int64{}
+	live := map[string]bool{} // published retained since: the replay leaves it out
 	got := func(m *packet.Publish) {
 		if m.Retain {
 			r.check(string(m.Topic), m, least, read)
+		} else {
+			live[string(m.Topic)] = true
 		}
 	}
 	if err := p.subscribe(got, packet.Subscription{Filter: filter, QoS: qos}); err != nil {
@@ -119,7 +122,7 @@ func (r *registers) readOnce(p *person, regs []*register, filter string, qos pac
 	for begin := time.Now(); ; {
 		missing := ""
 		for _, reg := range regs {
-			if _, ok := read[reg.topic]; !ok && !mayBeEmpty(least[reg.topic], reg.begun.Load()) {
+			if _, ok := read[reg.topic]; !ok && !live[reg.topic] && !mayBeEmpty(least[reg.topic], reg.begun.Load()) {
 				missing = reg.topic
 			}
 		}
