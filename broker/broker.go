@@ -31,7 +31,7 @@ type Broker struct {
 	started   bool
 	closing   bool
 	poller    *poller
-	listeners map[net.Listener]struct{}
+	listeners map[*Listener]struct{}
 	conns     map[*conn]struct{}
 	// tasks are the sweeper, flusher and poller; open counts connections and
 	// calls of Serve.
@@ -54,7 +54,7 @@ func New(config Config) *Broker {
 		config:    config.withDefaults(),
 		wake:      newWake(),
 		subs:      newSubscriptions(),
-		listeners: make(map[net.Listener]struct{}),
+		listeners: make(map[*Listener]struct{}),
 		conns:     make(map[*conn]struct{}),
 		done:      make(chan struct{}),
 	}
@@ -74,7 +74,8 @@ func (b *Broker) Attach(c Cluster) { b.cluster = c }
 // Serve accepts connections from l until ctx or the Broker is done, and then
 // closes l and returns nil. It can be called for several listeners.
 // Connections outlive it: Close ends them.
-func (b *Broker) Serve(ctx context.Context, l net.Listener) error {
+func (b *Broker) Serve(ctx context.Context, l *Listener) error {
+	l = b.config.listener(l)
 	if err := b.enter(l); err != nil {
 		l.Close()
 		return err
@@ -92,7 +93,7 @@ func (b *Broker) Serve(ctx context.Context, l net.Listener) error {
 			if b.gate.accepted() {
 				b.tasks.Go(func() { b.gate.probe(b.done) })
 			}
-			b.take(nc)
+			b.take(l, nc)
 			continue
 		}
 		if ctx.Err() != nil || b.isClosing() {
@@ -111,7 +112,7 @@ func (b *Broker) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // enter registers a listener and starts the broker with the first one.
-func (b *Broker) enter(l net.Listener) error {
+func (b *Broker) enter(l *Listener) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closing {
@@ -131,7 +132,7 @@ func (b *Broker) enter(l net.Listener) error {
 	return nil
 }
 
-func (b *Broker) leave(l net.Listener) {
+func (b *Broker) leave(l *Listener) {
 	b.mu.Lock()
 	delete(b.listeners, l)
 	b.mu.Unlock()
@@ -145,12 +146,12 @@ func (b *Broker) isClosing() bool {
 }
 
 // take makes a connection of what a listener accepted.
-func (b *Broker) take(nc net.Conn) {
+func (b *Broker) take(l *Listener, nc net.Conn) {
 	if !b.admit() {
 		nc.Close()
 		return
 	}
-	c := newConn(b)
+	c := newConn(b, l)
 	w, err := b.wire(c, nc)
 	if err != nil {
 		b.log.Warn("accept MQTT connection", "error", err)

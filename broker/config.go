@@ -26,10 +26,14 @@ type Config struct {
 	NewClientID func() string
 
 	// Authenticator decides who may connect. If it is nil AllowAnonymous
-	// decides for all; else AllowAnonymous admits clients without User Name and
-	// Password unasked.
+	// decides for all; else AllowAnonymous admits clients without User Name,
+	// Password and verified certificate unasked.
 	Authenticator  Authenticator
 	AllowAnonymous bool
+	// Enhanced has the methods of enhanced authentication; nil for none.
+	Enhanced EnhancedAuthenticator
+	// Authorizer decides what clients may do; nil for everything.
+	Authorizer Authorizer
 
 	// LetGoRate is how many connections are ended a second when the broker is
 	// closed: 1,000, or as many as the time demands.
@@ -108,10 +112,6 @@ func (c Config) withDefaults() Config {
 	if c.NewClientID == nil {
 		node := c.NodeID
 		c.NewClientID = func() string { return fmt.Sprintf("%s-%s", node, rand.Text()) }
-	}
-	if c.Authenticator == nil {
-		c.Authenticator = anonymous(c.AllowAnonymous)
-		c.AllowAnonymous = false // one place decides
 	}
 	return c
 }

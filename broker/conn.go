@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,9 +13,10 @@ import (
 // conn is one connection, from Accept until its last goroutine has ended. It is
 // the session.Sink of its Link (sink.go).
 type conn struct {
-	broker *Broker
-	wire   wire
-	timer  wheelEntry
+	broker   *Broker
+	listener *Listener
+	wire     wire
+	timer    wheelEntry
 	// seen is when the client was last heard, in nanoseconds since 1970.
 	seen atomic.Int64
 	// phase changes under mu and only grows.
@@ -31,6 +33,11 @@ type conn struct {
 	problems bool
 	durable  bool
 	resumed  bool
+	// peer is nil until somebody asks; who is nil for an anonymous client, may for
+	// one that may do everything.
+	peer *Peer
+	who  *Identity
+	may  Permissions
 
 	// The reader's own.
 	rest    []byte   // read and not handled
@@ -58,9 +65,11 @@ type conn struct {
 	asked    int     // weight of requests that are unanswered
 	pending  int     // bytes in out, in unsent and in a write that is under way
 	link     session.Link
-	request  session.CloseRequest
-	incoming *incoming // nil until the first QoS 1 or 2 packet
-	outgoing *outgoing // nil until the first QoS 1 or 2 delivery
+	// stopAdmission ends the context of an admission that is under way.
+	stopAdmission context.CancelFunc
+	request       session.CloseRequest
+	incoming      *incoming // nil until the first QoS 1 or 2 packet
+	outgoing      *outgoing // nil until the first QoS 1 or 2 delivery
 	// sentAliases is set by CONNECT, nil for none.
 	sentAliases *sentAliases
 	replays     *replays // nil when no subscription is owed retained messages
@@ -94,8 +103,8 @@ const (
 	pauseAsked                     // it has asked for too much that is unanswered
 )
 
-func newConn(b *Broker) *conn {
-	return &conn{broker: b, holds: 1, deadline: time.Now().Add(b.config.ConnectTimeout).UnixNano()}
+func newConn(b *Broker, l *Listener) *conn {
+	return &conn{broker: b, listener: l, holds: 1, deadline: time.Now().Add(b.config.ConnectTimeout).UnixNano()}
 }
 
 // start begins to read.
@@ -235,6 +244,9 @@ func (c *conn) endLocked(e ending) {
 	}
 	c.phase.Store(closing)
 	c.request = e.request
+	if c.stopAdmission != nil {
+		c.stopAdmission()
+	}
 	c.broker.log.Debug("connection ends", "client", c.client, "reason", e.why, "code", e.code)
 	c.spawn(c.cleanup)
 	if !e.farewell && c.pending == 0 {

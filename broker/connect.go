@@ -42,17 +42,29 @@ func (c *conn) handleConnect(p *packet.Connect) verdict {
 	if c.broker.memory.short(memoryRefuse) {
 		return c.verdict(&packet.Error{Code: packet.CodeServerBusy, Packet: packet.TypeConnect, Reason: "the server is short of memory"})
 	}
-	if err := c.authenticate(&q); err != nil {
-		return c.verdict(&packet.Error{Code: authCode(err), Packet: packet.TypeConnect, Reason: err.Error()})
+	if c.listener.Authenticator == nil && c.listener.Authorizer == nil {
+		if !*c.listener.AllowAnonymous {
+			return c.verdict(&packet.Error{Code: packet.CodeNotAuthorized, Packet: packet.TypeConnect, Reason: ErrNotAuthorized.Error()})
+		}
+		if err := c.open(&q); err != nil {
+			return c.verdict(err)
+		}
+		return onHold
 	}
+	c.admit(&q)
+	return onHold
+}
+
+// open asks the Cluster for the session. Reading is held until it has answered.
+func (c *conn) open(q *connect) error {
 	if err := c.broker.cluster.Ready(); err != nil {
-		return c.verdict(&packet.Error{Code: packet.CodeServerUnavailable, Packet: packet.TypeConnect, Reason: err.Error()})
+		return &packet.Error{Code: packet.CodeServerUnavailable, Packet: packet.TypeConnect, Reason: err.Error()}
 	}
-	request := c.accept(&q)
+	request := c.accept(q)
 	c.mu.Lock()
 	if c.phase.Load() != opening {
 		c.mu.Unlock()
-		return goOn
+		return nil
 	}
 	c.paused |= pauseOpening
 	c.holds++
@@ -60,11 +72,11 @@ func (c *conn) handleConnect(p *packet.Connect) verdict {
 	c.broker.cluster.Open(request, c, func(l session.Link, o session.Opened, err error) {
 		// Fetch below calls the Link, which this function may not.
 		go func() {
-			c.opened(&q, l, o, err)
+			c.opened(q, l, o, err)
 			c.drop()
 		}()
 	})
-	return onHold
+	return nil
 }
 
 // checkConnect refuses what is well-formed and cannot be served, and assigns a
@@ -90,18 +102,6 @@ func (c *conn) checkConnect(q *connect) error {
 		q.ClientID, q.assigned = c.broker.config.NewClientID(), true
 	}
 	return nil
-}
-
-func (c *conn) authenticate(q *connect) error {
-	if !q.HasUsername && !q.HasPassword && c.broker.config.AllowAnonymous {
-		return nil
-	}
-	return c.broker.config.Authenticator.Authenticate(c.broker.ctx, &Credentials{
-		ClientID:    q.ClientID,
-		HasUsername: q.HasUsername, Username: q.Username,
-		HasPassword: q.HasPassword, Password: q.Password,
-		Remote: c.wire.RemoteAddr(),
-	})
 }
 
 // accept takes over what CONNECT says. The request points to nothing of the

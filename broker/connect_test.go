@@ -282,16 +282,16 @@ func TestDisconnectExpiry(t *testing.T) {
 // authenticator admits one user.
 type authenticator struct{}
 
-func (authenticator) Authenticate(_ context.Context, c *broker.Credentials) error {
+func (authenticator) Authenticate(_ context.Context, c *broker.Credentials) (*broker.Identity, error) {
 	switch {
 	case !c.HasUsername:
-		return broker.ErrNotAuthorized
+		return nil, broker.ErrNotAuthorized
 	case c.Username == "broken":
-		return errors.New("directory is down")
+		return nil, errors.New("directory is down")
 	case c.Username != "me" || string(c.Password) != "secret":
-		return fmt.Errorf("user %s: %w", c.Username, broker.ErrBadCredentials)
+		return nil, fmt.Errorf("user %s: %w", c.Username, broker.ErrBadCredentials)
 	}
-	return nil
+	return nil, nil
 }
 
 // TestAuthentication: codes of both versions, and who is anonymous.
@@ -373,7 +373,7 @@ func TestClose(t *testing.T) {
 		if n.cluster.Closes()[0].DiscardWill {
 			t.Error("a server that shuts down discards the Will")
 		}
-		if err := n.broker.Serve(context.Background(), newPipeListener()); !errors.Is(err, broker.ErrClosed) {
+		if err := n.broker.Serve(context.Background(), &broker.Listener{Listener: newPipeListener()}); !errors.Is(err, broker.ErrClosed) {
 			t.Error("a closed broker serves")
 		}
 	})

@@ -44,6 +44,9 @@ const (
 	// defaultConnectTimeout: a client on a bad line sends CONNECT within two
 	// retransmissions; a port scanner never does.
 	defaultConnectTimeout = 10 * time.Second
+	// admissionTimeout is how long authentication may take: clients give up after
+	// some ten seconds.
+	admissionTimeout = 10 * time.Second
 	// defaultMaxKeepAlive is all that the field can say: no cap.
 	defaultMaxKeepAlive = 65535 * time.Second
 )

@@ -65,7 +65,7 @@ func newNode(t testing.TB, change ...func(*broker.Config)) *node {
 
 func (n *node) serve(l net.Listener) {
 	go func() {
-		if err := n.broker.Serve(context.Background(), l); err != nil && !errors.Is(err, broker.ErrClosed) {
+		if err := n.broker.Serve(context.Background(), &broker.Listener{Listener: l}); err != nil && !errors.Is(err, broker.ErrClosed) {
 			n.t.Errorf("serve: %v", err)
 		}
 	}()

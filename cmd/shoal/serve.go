@@ -130,7 +130,7 @@ func (d *daemon) open() (err error) {
 	})
 	d.broker.Attach(d.node)
 	d.node.Attach(d.broker)
-	d.tasks.Go(func() { d.fail(d.broker.Serve(context.Background(), d.mqtt)) })
+	d.tasks.Go(func() { d.fail(d.broker.Serve(context.Background(), &broker.Listener{Listener: d.mqtt, Name: "mqtt"})) })
 	d.surface.Opened(admin.Node{
 		Ready: d.node.Ready, Live: d.node.Live, Status: func() any { return d.node.Status() },
 		Digest:   func() any { return d.node.Digests() },

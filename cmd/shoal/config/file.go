@@ -14,8 +14,16 @@ import (
 // maxFileBytes: a configuration is a page; more is the wrong file.
 const maxFileBytes = 1 << 20
 
-// readFile reads a YAML mapping of keys to scalars or lists of scalars.
-func readFile(path string) (map[string]source, error) {
+// contents are what a file says: the text of keys, and sections as they stand.
+type contents struct {
+	path     string
+	values   map[string]source
+	sections map[string]*yaml.Node
+}
+
+// readFile reads a YAML mapping of keys to scalars or lists of scalars, and of
+// sections.
+func readFile(path string) (*contents, error) {
 	data, err := readBounded(path)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
@@ -24,7 +32,7 @@ func readFile(path string) (map[string]source, error) {
 	var doc yaml.Node
 	switch err := dec.Decode(&doc); {
 	case errors.Is(err, io.EOF):
-		return nil, nil // empty, or comments only
+		return &contents{}, nil // empty, or comments only
 	case err != nil:
 		return nil, fmt.Errorf("read configuration: %s: %w", path, err)
 	}
@@ -47,25 +55,29 @@ func readBounded(path string) ([]byte, error) {
 	return data, err
 }
 
-func readMapping(path string, root *yaml.Node) (map[string]source, error) {
+func readMapping(path string, root *yaml.Node) (*contents, error) {
 	at := func(n *yaml.Node) string { return fmt.Sprintf("%s:%d", path, n.Line) }
 	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
-		return nil, nil
+		return &contents{}, nil
 	}
 	if root.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("%s: want lines of the form \"key: value\"", at(root))
 	}
-	values := map[string]source{}
+	in := &contents{path: path, values: map[string]source{}, sections: map[string]*yaml.Node{}}
 	var errs []error
 	for i := 0; i < len(root.Content); i += 2 {
 		name, node := root.Content[i].Value, root.Content[i+1]
 		where := at(root.Content[i]) + ": " + name
-		if keyByName(name) == nil {
+		if keyByName(name) == nil && sectionByName(name) == nil {
 			errs = append(errs, unknown(at(root.Content[i]), name, nearestKey(name)))
 			continue
 		}
-		if _, twice := values[name]; twice {
+		if in.has(name) {
 			errs = append(errs, fmt.Errorf("%s: given twice", where))
+			continue
+		}
+		if sectionByName(name) != nil {
+			in.sections[name] = node
 			continue
 		}
 		value, err := scalar(node)
@@ -73,9 +85,15 @@ func readMapping(path string, root *yaml.Node) (map[string]source, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", where, err))
 			continue
 		}
-		values[name] = source{fromFile, where, value}
+		in.values[name] = source{fromFile, where, value}
 	}
-	return values, errors.Join(errs...)
+	return in, errors.Join(errs...)
+}
+
+func (in *contents) has(name string) bool {
+	_, value := in.values[name]
+	_, section := in.sections[name]
+	return value || section
 }
 
 // scalar is the text of a value; a list is its items joined by commas.

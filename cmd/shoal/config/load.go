@@ -53,10 +53,14 @@ func Load(fs *pflag.FlagSet, environ []string) (*Config, error) {
 	if f := fs.Lookup(FileFlag); f != nil && f.Changed {
 		path = f.Value.String()
 	}
+	in := &contents{}
 	if path != "" {
-		inFile, err := readFile(path)
+		found, err := readFile(path)
 		errs = append(errs, err)
-		for name, s := range inFile {
+		if found != nil {
+			in = found
+		}
+		for name, s := range in.values {
 			if values[name].kind < s.kind {
 				values[name] = s
 			}
@@ -69,6 +73,11 @@ func Load(fs *pflag.FlagSet, environ []string) (*Config, error) {
 	}
 	c := &Config{origin: values}
 	errs = append(errs, c.parse()...)
+	for i := range sections {
+		if node := in.sections[sections[i].name]; node != nil {
+			errs = append(errs, c.decodeSection(&sections[i], in.path, node))
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}

@@ -8,10 +8,21 @@ func unknown(where, name, nearest string) error {
 
 // nearestKey is the known key that is fewest edits away.
 func nearestKey(name string) string {
-	best, least := "", -1
+	names := make([]string, 0, len(keys)+len(sections))
 	for _, k := range keys {
-		if d := distance(name, k.name); least < 0 || d < least {
-			best, least = k.name, d
+		names = append(names, k.name)
+	}
+	for _, s := range sections {
+		names = append(names, s.name)
+	}
+	return nearest(name, names)
+}
+
+func nearest(name string, known []string) string {
+	best, least := "", -1
+	for _, k := range known {
+		if d := distance(name, k); least < 0 || d < least {
+			best, least = k, d
 		}
 	}
 	return best

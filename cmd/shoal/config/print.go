@@ -19,6 +19,13 @@ func (c *Config) WriteYAML(w io.Writer) error {
 		}
 		doc.Content = append(doc.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: k.name}, &node)
 	}
+	for _, s := range sections {
+		node := &yaml.Node{}
+		if err := node.Encode(s.field(c)); err != nil {
+			return fmt.Errorf("print configuration: %s: %w", s.name, err)
+		}
+		doc.Content = append(doc.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: s.name}, node)
+	}
 	out, err := yaml.Marshal(&doc)
 	if err != nil {
 		return fmt.Errorf("print configuration: %w", err)

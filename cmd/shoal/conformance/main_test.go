@@ -127,7 +127,7 @@ func startNode(c cluster.Config) (*node, error) {
 	n.broker = broker.New(broker.Config{Log: c.Log.With("component", "broker", "node", c.NodeID), NodeID: c.NodeID, AllowAnonymous: true})
 	n.broker.Attach(n.Node)
 	n.Attach(n.broker)
-	go func() { n.served <- n.broker.Serve(context.Background(), l) }()
+	go func() { n.served <- n.broker.Serve(context.Background(), &broker.Listener{Listener: l}) }()
 	return n, nil
 }
 
