@@ -152,9 +152,11 @@ func TestNoSpaceForInstall(t *testing.T) {
 		f, err := os.OpenFile(name, flag, perm)
 		if full && err == nil {
 			_ = f.Close()
-			if f, err = os.OpenFile("/dev/full", os.O_RDWR, 0); err == nil {
-				return os.NewFile(f.Fd(), name), nil
+			fd, err := unix.Open("/dev/full", unix.O_RDWR|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return nil, err
 			}
+			return os.NewFile(uintptr(fd), name), nil // its only owner: two would close it twice
 		}
 		return f, err
 	}})
