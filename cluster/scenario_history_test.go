@@ -4,17 +4,17 @@ import (
 	"fmt"
 	"math"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/shoalmq/shoal/broker/topic"
 )
 
-// history is what clients did and saw in a run, in the order of one clock that
-// ticks with each event. It is safe for concurrent use.
+// history is what clients did and saw in a run, in the order of one clock: the
+// time of the run in nanoseconds, never the same twice. It is safe for concurrent
+// use.
 type history struct {
-	clock atomic.Int64
-
 	mu       sync.Mutex
+	clock    int64
 	messages []*told
 	subs     []*interest
 }
@@ -22,7 +22,24 @@ type history struct {
 // never is later than all ticks of a history.
 const never = math.MaxInt64
 
-func (h *history) now() int64 { return h.clock.Add(1) }
+// now is the next tick. Called with mu held.
+func (h *history) now() int64 {
+	h.clock = max(h.clock+1, sinceStart().Nanoseconds())
+	return h.clock
+}
+
+var start = time.Now()
+
+// sinceStart is the time of everything that runs log.
+func sinceStart() time.Duration { return time.Since(start) }
+
+// at prints a tick.
+func at(tick int64) string {
+	if tick == never {
+		return "never"
+	}
+	return fmt.Sprintf("%.3fs", time.Duration(tick).Seconds())
+}
 
 // told is a message that was published.
 type told struct {
@@ -36,6 +53,10 @@ type told struct {
 
 func (m *told) payload() string { return fmt.Sprintf("%s:%d", m.publisher, m.number) }
 
+func (m *told) String() string {
+	return fmt.Sprintf("%s (topic %s, QoS %d, published at %s, acknowledged at %s)", m.payload(), m.topic, m.qos, at(m.from), at(m.acked))
+}
+
 // interest is a subscription, all of them with QoS 2.
 type interest struct {
 	subscriber string
@@ -44,6 +65,10 @@ type interest struct {
 	acked      int64 // after SUBACK, never if it did not come
 	leaves     int64 // before UNSUBSCRIBE, or before the end of a transient one
 	left       int64 // after UNSUBACK
+}
+
+func (s *interest) String() string {
+	return fmt.Sprintf("%s asked at %s, acknowledged at %s, leaves at %s, left at %s", s.filter, at(s.asked), at(s.acked), at(s.leaves), at(s.left))
 }
 
 func (h *history) publishes(publisher, topic string, qos uint32, number int) *told {
@@ -77,10 +102,13 @@ func (h *history) subscribed(s *interest) {
 }
 
 // leaves tells that all subscriptions of a filter may end from now on.
-func (h *history) leaves(subscriber, filter string) {
+func (h *history) leaves(subscriber, filter string) { h.leavesAt(subscriber, filter, never) }
+
+// leavesAt is leaves for what became known later than it was so.
+func (h *history) leavesAt(subscriber, filter string, at int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	at := h.now()
+	at = min(at, h.now())
 	for _, s := range h.subs {
 		if s.subscriber == subscriber && s.filter == filter {
 			s.leaves = min(s.leaves, at)
@@ -119,18 +147,18 @@ func (h *history) check(subscriber string, got []string) error {
 		must, may := h.due(subscriber, m)
 		switch {
 		case must && n == 0:
-			return fmt.Errorf("%s lacks %s (topic %s, QoS %d, acknowledged)", subscriber, m.payload(), m.topic, m.qos)
+			return fmt.Errorf("%s lacks %v; subscribed: %v", subscriber, m, h.interests(subscriber, m))
 		case !may && n > 0:
-			return fmt.Errorf("%s got %s (topic %s), which it had not subscribed", subscriber, m.payload(), m.topic)
+			return fmt.Errorf("%s got %v, which it had not subscribed: %v", subscriber, m, h.interests(subscriber, m))
 		case m.qos == 2 && n > 1:
-			return fmt.Errorf("%s got %s with QoS 2 %d times", subscriber, m.payload(), n)
+			return fmt.Errorf("%s got %v %d times", subscriber, m, n)
 		case n == 0:
 			continue
 		}
 		key := fmt.Sprint(m.publisher, m.topic, m.qos)
 		for _, b := range before[key] {
 			if first[b.payload()] > first[m.payload()] && h.steady(subscriber, b, m) {
-				return fmt.Errorf("%s got %s before %s (topic %s, QoS %d)", subscriber, m.payload(), b.payload(), m.topic, m.qos)
+				return fmt.Errorf("%s got %v before %v; subscribed: %v", subscriber, m, b, h.interests(subscriber, m))
 			}
 		}
 		before[key] = append(before[key], m)
@@ -148,6 +176,16 @@ func (h *history) steady(subscriber string, b, m *told) bool {
 		}
 	}
 	return false
+}
+
+// interests are the subscriptions that match m.
+func (h *history) interests(subscriber string, m *told) (list []*interest) {
+	for _, s := range h.subs {
+		if s.subscriber == subscriber && topic.MatchOne(s.filter, m.topic) {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // due tells whether a subscriber must, and whether it may get m.

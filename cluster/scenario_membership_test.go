@@ -91,11 +91,11 @@ func (r *run) operate(command, node string) error {
 		text, err = n.Operate(ctx, command, node, true)
 		cancel()
 		if err == nil {
-			r.t.Logf("%6.2fs %s %s: %s", float64(time.Since(start).Milliseconds())/1000, command, node, text)
+			r.t.Logf("%6.2fs %s %s: %s", sinceStart().Seconds(), command, node, text)
 			return nil
 		}
 	}
-	r.t.Logf("%6.2fs %s %s: %v", float64(time.Since(start).Milliseconds())/1000, command, node, err)
+	r.t.Logf("%6.2fs %s %s: %v", sinceStart().Seconds(), command, node, err)
 	return err
 }
 

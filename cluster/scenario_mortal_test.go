@@ -3,6 +3,8 @@ package cluster
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +21,10 @@ type mortal struct {
 	count int
 	had   bool  // a session was acknowledged and not ended since
 	last  *will // of the connection before, not decided yet
+	// strays are nodes at which a CONNECT was given up. Until a later one succeeds
+	// there, it may still come to the shard: it then takes the session over from
+	// whoever has it, and resumes it or ends it.
+	strays map[string]bool
 
 	mu     sync.Mutex
 	epochs map[string]int // troubles of each node
@@ -31,9 +37,30 @@ type will struct {
 	delay     uint32
 	discarded bool // its connection's end discarded it, as far as the client knows
 	fate      fate
+	// For those who ask why it has not come:
+	node   string
+	clean  bool
+	conn   uint64 // 0 if the CONNECT was given up
+	from   int64
+	opened int64
+	events []string
+}
+
+func (w *will) String() string {
+	return fmt.Sprintf("%s: delay %d, at %s from %s to %s, clean start %v, connection %#x, fate %v, %v",
+		w.text, w.delay, w.node, at(w.from), at(w.opened), w.clean, w.conn, w.fate, w.events)
+}
+
+// note adds to what is known of w.
+func (m *mortal) note(w *will, format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w.events = append(w.events, at(sinceStart().Nanoseconds())+" "+fmt.Sprintf(format, args...))
 }
 
 type fate int
+
+func (f fate) String() string { return [...]string{"may come", "must come", "must not come"}[f] }
 
 const (
 	mayCome fate = iota
@@ -43,22 +70,50 @@ const (
 
 // mortalConn is one connection. It is the session.Sink.
 type mortalConn struct {
+	m      *mortal
+	w      *will
 	n      *testNode
 	link   session.Link
 	opened chan struct{} // link is set
+	once   sync.Once     // of the end
 	node   string
 	epoch  int
 }
 
 func (*mortalConn) Deliver([]session.Delivery) {}
-func (x *mortalConn) Superseded()              { go x.end() }
-func (x *mortalConn) Lost(error)               { go x.end() }
+
+func (x *mortalConn) Superseded() {
+	x.m.note(x.w, "superseded")
+	go x.end()
+}
+
+func (x *mortalConn) Lost(err error) {
+	x.m.note(x.w, "lost: %v", err)
+	go x.end()
+}
 
 func (x *mortalConn) end() {
 	<-x.opened
 	if x.link != nil {
-		x.link.Close(session.CloseRequest{})
+		x.close(session.CloseRequest{})
 	}
+}
+
+// close tells whether r is how the connection ends: it has not ended before.
+func (x *mortalConn) close(r session.CloseRequest) (first bool) {
+	x.once.Do(func() {
+		first = true
+		x.m.note(x.w, "closed, Will discarded: %v", r.DiscardWill)
+		x.link.Close(r)
+	})
+	return first
+}
+
+// whole tells that nothing that was said on the connection's behalf is lost: its
+// process has its lease, so it has not been fenced, and no trouble came over it.
+func (x *mortalConn) whole() bool {
+	l := x.link.(*link)
+	return x.n.proc.Load() == l.p && x.n.lease.valid() && x.n.proc.Load() == l.p && x.m.epoch(x.node) == x.epoch
 }
 
 func (m *mortal) epoch(node string) int {
@@ -86,14 +141,14 @@ func (m *mortal) live(rng *rand.Rand) {
 		switch rng.IntN(4) {
 		case 0:
 			w.discarded = true
-			x.link.Close(session.CloseRequest{DiscardWill: true})
+			first := x.close(session.CloseRequest{DiscardWill: true})
 			// Another connection's publishes wait for the end of this one: an
 			// answer shows that the discard has come, if nothing was lost.
-			if next, _ := m.connect(m.r.anyNode(rng), 0, false); next != nil && next.served() && m.epoch(x.node) == x.epoch {
+			if next, _ := m.connect(m.r.anyNode(rng), 0, false); next != nil && next.served() && first && x.whole() {
 				m.decide(w, mustNotCome)
 			}
 		case 1:
-			x.link.Close(session.CloseRequest{})
+			x.close(session.CloseRequest{})
 		default: // a takeover
 		}
 	}
@@ -107,8 +162,11 @@ func (m *mortal) connect(node string, delay uint32, clean bool) (*mortalConn, *w
 		return nil, nil
 	}
 	m.count++
-	w := &will{text: fmt.Sprintf("%s-%d", m.id, m.count), delay: delay}
-	x := &mortalConn{n: n, node: node, epoch: m.epoch(node), opened: make(chan struct{})}
+	w := &will{text: fmt.Sprintf("%s-%d", m.id, m.count), delay: delay, node: node, clean: clean, from: sinceStart().Nanoseconds()}
+	x := &mortalConn{m: m, w: w, n: n, node: node, epoch: m.epoch(node), opened: make(chan struct{})}
+	m.mu.Lock()
+	m.wills = append(m.wills, w)
+	m.mu.Unlock()
 	type answer struct {
 		o   session.Opened
 		err error
@@ -130,32 +188,56 @@ func (m *mortal) connect(node string, delay uint32, clean bool) (*mortalConn, *w
 		m.r.t.Errorf("%s: CONNECT is not answered", m.id)
 		return nil, nil
 	}
-	m.mu.Lock()
-	m.wills = append(m.wills, w)
-	m.mu.Unlock()
-	last := m.last
+	m.note(w, "answered: present %v, error %v", a.o.Present, a.err)
 	if a.err != nil {
-		// Nobody knows whether it opened; if it did, its end discarded its own
-		// Will, its clean start ended the session, and that it resumed the session
-		// ended a delayed Will.
-		m.had = m.had && !clean
-		if last != nil && last.delay > 0 {
-			m.last = nil
-		}
+		m.gaveUp(node, clean)
 		return nil, nil
 	}
-	if m.had && !clean && !a.o.Present {
-		m.r.t.Errorf("%s: the session is gone", m.id)
+	m.mu.Lock()
+	w.opened = sinceStart().Nanoseconds()
+	w.conn = x.link.(*link).conn
+	m.mu.Unlock()
+	m.follow(w, a.o.Present)
+	return x, w
+}
+
+// gaveUp takes a CONNECT without an answer that says that it was done. If it
+// was, or will be, its end discards its own Will, its clean start ends the
+// session, and that it resumes the session ends a delayed Will.
+func (m *mortal) gaveUp(node string, clean bool) {
+	m.strays[node] = m.strays[node] || clean
+	m.had = m.had && !clean
+	if m.last != nil && m.last.delay > 0 {
+		m.last = nil
 	}
-	m.had, m.last = true, w
+}
+
+// follow decides the fate of the Will before w, which is that of a connection
+// now open.
+func (m *mortal) follow(w *will, present bool) {
+	last := m.last
+	if m.had && !w.clean && !present {
+		m.mu.Lock()
+		m.r.t.Errorf("%s: the session is gone: %s", m.id, m.around(w))
+		m.mu.Unlock()
+	}
 	switch {
 	case last == nil || last.discarded:
-	case last.delay == 0 || clean && last.delay == 3600:
+	case last.delay == 0:
+		m.decide(last, mustCome)
+	case last.delay == 3600 && len(m.strays) > 0: // may have come in between
+	case w.clean && last.delay == 3600:
 		m.decide(last, mustCome)
 	case last.delay == 3600:
 		m.decide(last, mustNotCome)
 	}
-	return x, w
+	// What was given up at this node before has come to the shard before, or
+	// never will: it went the same way, or its process is fenced.
+	delete(m.strays, w.node)
+	m.had, m.last = true, w
+	for _, clean := range m.strays {
+		m.had = m.had && !clean
+	}
 }
 
 func (m *mortal) decide(w *will, f fate) {
@@ -183,7 +265,7 @@ func (m *mortal) finish() {
 		if x == nil {
 			return session.ErrUnavailable
 		}
-		x.link.Close(session.CloseRequest{DiscardWill: true})
+		x.close(session.CloseRequest{DiscardWill: true})
 		return nil
 	})
 }
@@ -192,30 +274,46 @@ func (m *mortal) finish() {
 func (m *mortal) check(got map[string]int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var missing []string
+	var missing []*will
 	for _, w := range m.wills {
 		switch n := got[w.text]; {
 		case n > 1:
-			m.r.t.Fatalf("the Will %s came %d times", w.text, n)
+			m.r.t.Fatalf("a Will came %d times: %v\n%s", n, w, m.around(w))
 		case n == 1 && w.fate == mustNotCome:
-			m.r.t.Fatalf("the Will %s came, which was discarded or whose session was resumed in time", w.text)
+			m.r.t.Fatalf("a Will came which was discarded or whose session was resumed in time: %v\n%s", w, m.around(w))
 		case n == 0 && w.fate == mustCome:
-			missing = append(missing, w.text)
+			missing = append(missing, w)
 		}
 	}
 	if len(missing) > 0 {
 		st := m.r.c.stats(m.r.c.up()[0].shardOf(m.id))
-		return fmt.Errorf("of %d Wills these have not come: %v; the shard had %d, %d are due, %d in its outbox",
-			len(m.wills), missing, st.Wills, st.Due, st.OutboxEntries)
+		watcher := m.r.c.stats(m.r.c.up()[0].shardOf(m.r.watcher.id))
+		return fmt.Errorf("of %d Wills these have not come: %v; their shard: %+v\nthe watcher's: %+v\nwhat the client did: %s",
+			len(m.wills), missing, st, watcher, m.around(missing[0]))
 	}
 	return nil
+}
+
+// around is what the client did before and after it had the Will w. Called with
+// mu held.
+func (m *mortal) around(w *will) string {
+	i := slices.Index(m.wills, w)
+	var lines []string
+	for _, w := range m.wills[max(0, i-4):min(len(m.wills), i+5)] {
+		lines = append(lines, w.String())
+	}
+	return strings.Join(lines, "\n\t")
 }
 
 // startMortals begins the part of a run that has Wills.
 func (r *run) startMortals() {
 	r.watcher = newDevice(r.c, "watcher")
-	r.c.must(r.watcher.stay(r.c.names...))
-	r.c.must(r.watcher.subscribe("$wills/+", 2))
+	eventually(r.t, "the watcher subscribes", func() error { // a slow machine may lose its connection
+		if err := r.watcher.stay(r.c.names...); err != nil {
+			return err
+		}
+		return r.watcher.subscribe("$wills/+", 2)
+	})
 	r.tasks.Go(func() {
 		for rng := r.rng(300); r.over.Err() == nil; pause(r.over, 50*time.Millisecond) {
 			if !r.watcher.connected() {
@@ -224,7 +322,7 @@ func (r *run) startMortals() {
 		}
 	})
 	for i := range 4 {
-		m := &mortal{r: r, id: fmt.Sprint("mortal-", i), epochs: make(map[string]int)}
+		m := &mortal{r: r, id: fmt.Sprint("mortal-", i), epochs: make(map[string]int), strays: make(map[string]bool)}
 		r.mortals = append(r.mortals, m)
 		r.tasks.Go(func() { m.live(r.rng(200 + i)) })
 	}

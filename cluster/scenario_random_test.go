@@ -155,6 +155,9 @@ type visitor struct {
 	seen  []*client // all there were
 	ids   []string
 	count int
+	// good is when the guest was last seen to be served. If its connection is
+	// lost, its node was fenced some time after that, and owes it nothing since.
+	good int64
 }
 
 // live keeps a session that subscribes to all and publishes.
@@ -179,10 +182,25 @@ func (v *visitor) live(rng *rand.Rand) {
 func (v *visitor) present() (*client, string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.guest != nil && len(v.guest.lost) > 0 {
-		v.end()
+	if v.guest != nil {
+		if v.look(); len(v.guest.lost) > 0 {
+			v.end()
+		}
 	}
 	return v.guest, v.id
+}
+
+// look notes the time if the connection is served, which it returns. Called with
+// mu held.
+func (v *visitor) look() (served bool) {
+	now := sinceStart().Nanoseconds()
+	// In this order: a later process of the node gets its lease when the
+	// connections of the former one have been told.
+	if !v.guest.n.lease.valid() || len(v.guest.lost) > 0 {
+		return false
+	}
+	v.good = now
+	return true
 }
 
 // visit opens a session and subscribes.
@@ -250,7 +268,11 @@ func (v *visitor) end() {
 	if v.guest == nil {
 		return
 	}
-	v.r.h.leaves(v.id, "#")
+	if v.look() {
+		v.r.h.leaves(v.id, "#")
+	} else {
+		v.r.h.leavesAt(v.id, "#", v.good)
+	}
 	v.guest.link.Close(session.CloseRequest{})
 	v.guest.n.RemoveRoute("#", 2)
 	v.guest = nil
@@ -306,11 +328,9 @@ func (r *run) disturb(name string, how func()) {
 	for _, m := range r.mortals {
 		m.trouble(name)
 	}
-	r.t.Logf("%6.2fs trouble at %s", float64(time.Since(start).Milliseconds())/1000, name)
+	r.t.Logf("%6.2fs trouble at %s", sinceStart().Seconds(), name)
 	how()
 }
-
-var start = time.Now()
 
 // moveLeader gives the leadership of a group to a node, if that works.
 func (r *run) moveLeader(group uint32, name string) {
