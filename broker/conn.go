@@ -31,8 +31,10 @@ type conn struct {
 	version   packet.Version
 	// problems is Request Problem Information ([MQTT-3.1.2-29]).
 	problems bool
-	durable  bool
-	resumed  bool
+	// bridge says that the client is a broker that forwards (packet.Connect).
+	bridge  bool
+	durable bool
+	resumed bool
 	// peer is nil until somebody asks; who is nil for an anonymous client, may for
 	// one that may do everything.
 	peer *Peer

@@ -35,6 +35,7 @@ func (c *conn) handleConnect(p *packet.Connect) verdict {
 	c.maxPacket = p.MaximumPacketSize
 	c.sentAliases = newSentAliases(p.TopicAliasMaximum)
 	c.problems = p.RequestProblemInfo && p.Version == packet.V5
+	c.bridge = p.Bridge
 	q := connect{Connect: p}
 	if err := c.checkConnect(&q); err != nil {
 		return c.verdict(err)

@@ -25,6 +25,9 @@ func (c *conn) handleSubscribe(p *packet.Subscribe) error {
 			continue
 		}
 		places = append(places, i)
+		if c.bridge {
+			s = bridged(s)
+		}
 		granted = append(granted, &shoalpb.Subscription{
 			Filter: s.Filter, Qos: uint32(s.QoS), NoLocal: s.NoLocal, RetainAsPublished: s.RetainAsPublished,
 			RetainHandling: uint32(s.RetainHandling), Identifier: p.SubscriptionID,
@@ -50,6 +53,14 @@ func (c *conn) handleSubscribe(p *packet.Subscribe) error {
 		c.subscribeHere(p.PacketID, codes, places, granted)
 	}
 	return nil
+}
+
+// bridged gives a subscription of a bridge that speaks MQTT 3 what one of MQTT 5
+// would ask for: nothing comes back that it brought, and RETAIN stays as it was.
+func bridged(s packet.Subscription) packet.Subscription {
+	s.NoLocal = !isShared(s.Filter)
+	s.RetainAsPublished = true
+	return s
 }
 
 func subscribedFilter(s packet.Subscription) string { return s.Filter }

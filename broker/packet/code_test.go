@@ -87,10 +87,14 @@ func TestCodeString(t *testing.T) {
 	}
 }
 
-// Every failure of a SUBSCRIBE is 0x80 in MQTT 3.1.1 ([MQTT-3.9.3-2] there).
+// Every failure of a SUBSCRIBE is 0x80 in MQTT 3.1.1 ([MQTT-3.9.3-2] there); in
+// MQTT 3.1 what is not authorized is acknowledged all the same (§3.8 there).
 func TestSubackFailureInMQTT3(t *testing.T) {
 	p := &Suback{PacketID: 1, Codes: []Code{CodeGrantedQoS1, CodeNotAuthorized, CodeTopicFilterInvalid}}
 	if got := string(p.Append(nil, V311)); got != "\x90\x05\x00\x01\x01\x80\x80" {
+		t.Errorf("% x", got)
+	}
+	if got := string(p.Append(nil, V31)); got != "\x90\x05\x00\x01\x01\x00\x80" {
 		t.Errorf("% x", got)
 	}
 }

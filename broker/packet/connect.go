@@ -13,6 +13,9 @@ type Connect struct {
 	KeepAlive  uint16 // seconds, 0 for none
 	ClientID   string // may be empty
 	Will       *Will  // nil for none
+	// Bridge is the highest bit of an MQTT 3 protocol level, by which Mosquitto's
+	// bridges say what they are. No standard knows it.
+	Bridge bool
 
 	HasUsername bool
 	Username    string
@@ -45,6 +48,9 @@ const (
 	connectPassword   = 0x40
 	connectUsername   = 0x80
 )
+
+// levelBridge is the bit of the protocol level that Connect.Bridge is about.
+const levelBridge = 0x80
 
 // Decode fills p; the version is the packet's own. A protocol name or level that
 // is not spoken here is an *Error with CodeUnsupportedProtocolVersion.
@@ -79,12 +85,12 @@ func (p *Connect) decodeProtocol(r *reader) {
 	if r.err != nil {
 		return
 	}
-	switch {
-	case name == "MQIsdp" && level == 3:
-		p.Version = V31
+	switch spoken := Version(level &^ levelBridge); {
+	case name == "MQIsdp" && spoken == V31, name == "MQTT" && spoken == V311:
+		p.Version, p.Bridge = spoken, level&levelBridge != 0
 		return
-	case name == "MQTT" && (level == 4 || level == 5):
-		p.Version = Version(level)
+	case name == "MQTT" && level == byte(V5):
+		p.Version = V5
 		return
 	case name == "MQTT" && level > 5:
 		p.Version = V5
@@ -157,7 +163,11 @@ func (p *Connect) Append(dst []byte, v Version) []byte {
 		name = "MQIsdp"
 	}
 	dst = appendText(dst, name)
-	dst = append(dst, byte(v), p.flags())
+	level := byte(v)
+	if p.Bridge && v != V5 {
+		level |= levelBridge
+	}
+	dst = append(dst, level, p.flags())
 	dst = binary.BigEndian.AppendUint16(dst, p.KeepAlive)
 	if v == V5 {
 		dst = p.appendProperties(dst)

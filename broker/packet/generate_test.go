@@ -79,6 +79,7 @@ func anyConnect(t *rapid.T, v Version) *Connect {
 		p.Will = anyWill(t, v)
 	}
 	if v != V5 {
+		p.Bridge = rapid.Bool().Draw(t, "bridge")
 		return p
 	}
 	if p.HasSessionExpiry = rapid.Bool().Draw(t, "has expiry"); p.HasSessionExpiry {

@@ -5,8 +5,10 @@ import "encoding/binary"
 // Suback is SUBACK (MQTT 5 §3.9).
 type Suback struct {
 	PacketID uint16
-	// Codes has one for each Topic Filter, in order [MQTT-3.8.4-6]. MQTT 3 knows
-	// one failure, 0x80: every failure is written as that.
+	// Codes has one for each Topic Filter, in order [MQTT-3.8.4-6]. MQTT 3.1.1
+	// knows one failure, 0x80: every failure is written as that. MQTT 3.1 knows
+	// none; what is not authorized it wants acknowledged (3.1 §3.8), which is done
+	// with the lowest QoS, and its clients know 0x80 from 3.1.1.
 	Codes []Code
 
 	// What follows exists in MQTT 5 only.
@@ -54,7 +56,10 @@ func (p *Suback) Append(dst []byte, v Version) []byte {
 		dst = appendReason(dst, p.ReasonString, p.UserProperties)
 	}
 	for _, c := range p.Codes {
-		if v != V5 && c.Failed() {
+		switch {
+		case v == V31 && c == CodeNotAuthorized:
+			c = CodeGrantedQoS0
+		case v != V5 && c.Failed():
 			c = CodeUnspecifiedError
 		}
 		dst = append(dst, byte(c.fitting(TypeSuback)))
