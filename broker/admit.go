@@ -3,6 +3,7 @@ package broker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/shoalmq/shoal/broker/packet"
@@ -96,6 +97,9 @@ func (c *conn) identify(q *connect, who *Identity) error {
 		q.ClientID = who.ClientID
 	}
 	if c.listener.Authorizer == nil {
+		if who != nil && who.Grants != nil { // nobody would hold the client to them
+			return c.refusal(errors.New("rights came with the identity, and there is no Authorizer"))
+		}
 		c.who = who
 		return nil
 	}

@@ -323,9 +323,27 @@ func (c *conn) check(now time.Time) (again time.Time) {
 	case opening:
 		return now.Add(sweepInterval)
 	case serving:
-		return c.checkKeepAlive(now)
+		return c.checkServing(now)
 	}
 	return time.Time{}
+}
+
+// checkServing is check for a connection that is served. mu is held.
+func (c *conn) checkServing(now time.Time) (again time.Time) {
+	again = c.checkKeepAlive(now)
+	if c.who == nil || c.who.Expires.IsZero() || c.phase.Load() != serving {
+		return again
+	}
+	if !now.Before(c.who.Expires) {
+		c.broker.metrics.proofEnded.Add(1)
+		c.endLocked(ending{code: packet.CodeNotAuthorized, farewell: true, why: "what proved who the client is has expired"})
+		return time.Unix(0, c.deadline)
+	}
+	at := now.Add(min(c.who.Expires.Sub(now), proofLook))
+	if again.IsZero() || at.Before(again) {
+		return at
+	}
+	return again
 }
 
 // checkKeepAlive enforces [MQTT-3.1.2-22]. A client that is not read because

@@ -194,8 +194,8 @@ func (c *conn) opened(q *connect, l session.Link, o session.Opened, err error) {
 	c.append(packet.TypeConnack, func(dst []byte) []byte { return ack.AppendLimit(dst, c.version, c.maxPacket) })
 	c.phase.Store(serving)
 	c.seen.Store(time.Now().UnixNano())
-	if c.keepAlive > 0 {
-		c.broker.wheel.schedule(c, time.Now().Add(c.keepAlive))
+	if again := c.checkServing(time.Now()); !again.IsZero() {
+		c.broker.wheel.schedule(c, again)
 	} else {
 		c.broker.wheel.cancel(c)
 	}

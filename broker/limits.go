@@ -90,6 +90,9 @@ const (
 	lingerTime = 2 * time.Second
 	// keepAliveFactor: one and a half times the Keep Alive ([MQTT-3.1.2-22]).
 	keepAliveFactor = 1.5
+	// proofLook is how often a connection is looked at whose proof of identity will
+	// end: the wheel has no room for days.
+	proofLook = time.Hour
 	// sweepInterval is how exact deadlines are.
 	sweepInterval = time.Second
 	// maxSentAliases bounds the Topic Aliases given to a client: few topics

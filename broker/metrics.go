@@ -60,6 +60,7 @@ type metrics struct {
 	dropped        [drops]atomic.Uint64
 	subscriptions  atomic.Int64
 	keepAliveEnded atomic.Uint64
+	proofEnded     atomic.Uint64
 	halfOpenClosed atomic.Uint64
 	memoryPaused   atomic.Uint64
 	memoryClosed   atomic.Uint64
@@ -125,6 +126,7 @@ var descriptions = []description{
 	total("messages_matched_total", "Copies of messages for subscribers here; each is delivered, queued or dropped.", func(m *metrics) *atomic.Uint64 { return &m.matched }),
 	total("messages_redelivered_total", "Messages sent again on a new connection (DUP).", func(m *metrics) *atomic.Uint64 { return &m.redelivered }),
 	total("keep_alive_timeouts_total", "Connections closed for want of packets.", func(m *metrics) *atomic.Uint64 { return &m.keepAliveEnded }),
+	total("identities_expired_total", "Connections closed because what proved who the client is had expired.", func(m *metrics) *atomic.Uint64 { return &m.proofEnded }),
 	total("half_open_closed_total", "Connections closed without CONNECT because too many had sent none.", func(m *metrics) *atomic.Uint64 { return &m.halfOpenClosed }),
 	single("connections_half_open", "Connections that have not sent CONNECT.", prometheus.GaugeValue, func(m *metrics) float64 { return float64(m.broker.gate.count()) }),
 	single("connect_rate", "Connections that are accepted per second at most, now; 0 for no bound.", prometheus.GaugeValue, func(m *metrics) float64 { return m.broker.gate.now() }),
