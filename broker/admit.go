@@ -113,7 +113,10 @@ func (c *conn) identify(q *connect, who *Identity) error {
 	if w := q.Will; w != nil && may != nil && !may.Publish(w.Topic, w.QoS, w.Retain) {
 		return c.refusal(fmt.Errorf("%w to publish the will", ErrNotAuthorized))
 	}
-	c.who, c.may = who, may
+	c.who = who
+	if may != nil {
+		c.may.Store(&may)
+	}
 	return nil
 }
 

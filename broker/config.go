@@ -34,6 +34,10 @@ type Config struct {
 	Enhanced EnhancedAuthenticator
 	// Authorizer decides what clients may do; nil for everything.
 	Authorizer Authorizer
+	// DisconnectDenied ends the connection of a client that publishes what it may
+	// not (0x87). Else the message is dropped, and its publisher told if it is
+	// MQTT 5 and QoS 1 or 2.
+	DisconnectDenied bool
 
 	// LetGoRate is how many connections are ended a second when the broker is
 	// closed: 1,000, or as many as the time demands.

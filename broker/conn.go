@@ -35,11 +35,11 @@ type conn struct {
 	bridge  bool
 	durable bool
 	resumed bool
-	// peer is nil until somebody asks; who is nil for an anonymous client, may for
-	// one that may do everything.
+	// peer is nil until somebody asks; who is nil for an anonymous client.
 	peer *Peer
 	who  *Identity
-	may  Permissions
+	// may is nil for a client that may do everything.
+	may atomic.Pointer[Permissions]
 
 	// The reader's own.
 	rest    []byte   // read and not handled

@@ -130,6 +130,9 @@ func (c *conn) deliverLocked(f *fanout, retain bool, ids []uint32) bool {
 		m.dropped[dropClosed].Add(1)
 		return false
 	}
+	if c.mayNotReceive(f.message) {
+		return false
+	}
 	if c.sentAliases != nil { // nobody else gets the same bytes
 		p := packet.Publish{Retain: retain, SubscriptionIDs: ids}
 		fillPublish(&p, f.message)
@@ -184,7 +187,7 @@ func (c *conn) queue(d session.Delivery, live *liveMark) {
 		c.broker.metrics.dropped[dropClosed].Add(1)
 		return
 	}
-	if c.enqueue(d) {
+	if !c.mayNotReceive(d.Message) && c.enqueue(d) {
 		c.noteLive(live)
 	}
 }

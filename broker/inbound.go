@@ -57,7 +57,11 @@ func (c *conn) handlePublish(r *reader, h packet.Header, body []byte) error {
 		return err
 	}
 	c.broker.metrics.received[p.QoS].Add(1)
+	allowed := c.mayPublish(p, name)
 	if p.QoS == packet.QoS0 {
+		if !allowed {
+			return c.refusePublish()
+		}
 		m := &r.message
 		fillMessage(m, p, name, c.client)
 		c.broker.cluster.PublishQoS0(m)
@@ -66,7 +70,7 @@ func (c *conn) handlePublish(r *reader, h packet.Header, body []byte) error {
 		}
 		return nil
 	}
-	return c.publish(p, name)
+	return c.publish(p, name, allowed)
 }
 
 // topicName returns the Topic Name of a PUBLISH, which may be an alias.
@@ -129,8 +133,9 @@ func ownMessage(p *packet.Publish, name, publisher string) *shoalpb.Message {
 }
 
 // publish has the session record a message of QoS 1 or 2 and hands it to the
-// Link. What the Link answers comes to answers.go.
-func (c *conn) publish(p *packet.Publish, name string) error {
+// Link. What the Link answers comes to answers.go. What is not allowed is
+// recorded too, for it is answered in its turn.
+func (c *conn) publish(p *packet.Publish, name string, allowed bool) error {
 	qos, id := uint8(p.QoS), p.PacketID
 	c.mu.Lock()
 	if c.phase.Load() != serving {
@@ -144,6 +149,9 @@ func (c *conn) publish(p *packet.Publish, name string) error {
 	switch result {
 	case session.InboundNew:
 		a.counted = true
+		if !allowed {
+			a.size = 0
+		}
 		token = in.order(qos).Push()
 		in.bytes += a.size
 		c.pausePublisher(in)
@@ -158,8 +166,30 @@ func (c *conn) publish(p *packet.Publish, name string) error {
 	case session.InboundExceeded: // [MQTT-3.3.4-7]
 		return &packet.Error{Code: packet.CodeReceiveMaximumExceeded, Packet: packet.TypePublish, Reason: "receive maximum exceeded"}
 	case session.InboundNew:
+		if !allowed {
+			return c.deny(p.Dup, a, token)
+		}
 		c.route(p.Dup, ownMessage(p, name, c.client), a, token)
 	}
+	return nil
+}
+
+// deny answers a PUBLISH that may not be: with 0x87, or, in MQTT 3, which has no
+// word for it, as ever.
+func (c *conn) deny(dup bool, a answer, token session.Token) error {
+	if err := c.refusePublish(); err != nil {
+		return err
+	}
+	if c.version == packet.V5 {
+		a.code = packet.CodeNotAuthorized
+	}
+	if dup && a.qos == 2 && c.durable && a.code.Failed() {
+		// A former connection may have begun the exchange, when it was allowed. The
+		// client takes it as ended, so its shard has to.
+		c.link.Released(a.id, func(_ bool, err error) { c.published(a, token, err) })
+		return nil
+	}
+	c.published(a, token, nil)
 	return nil
 }
 

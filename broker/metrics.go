@@ -38,10 +38,23 @@ const (
 	// dropPassedOn: the connection ended before the message was sent, and another
 	// member of the Shared Subscription gets it.
 	dropPassedOn
+	// dropNotAuthorized: the client may not receive it (Permissions.Receive).
+	dropNotAuthorized
 	drops
 )
 
-var dropNames = [drops]string{"output_full", "queue_full", "packet_too_large", "connection_closed", "expired", "memory", "dropped_oldest", "no_member", "passed_on"}
+var dropNames = [drops]string{"output_full", "queue_full", "packet_too_large", "connection_closed", "expired", "memory", "dropped_oldest", "no_member", "passed_on", "not_authorized"}
+
+// refusal is why a PUBLISH became no message.
+type refusal int
+
+const (
+	// refusedNotAuthorized: Permissions.Publish.
+	refusedNotAuthorized refusal = iota
+	refusals
+)
+
+var refusalNames = [refusals]string{"not_authorized"}
 
 // metrics are plain counters; collecting turns them into Prometheus' own.
 type metrics struct {
@@ -54,6 +67,7 @@ type metrics struct {
 	packetsSent    [16]atomic.Uint64
 	received       [3]atomic.Uint64 // messages, by QoS
 	delivered      [3]atomic.Uint64
+	publishRefused [refusals]atomic.Uint64
 	matched        atomic.Uint64
 	redelivered    atomic.Uint64
 	queued         atomic.Int64
@@ -138,6 +152,7 @@ var descriptions = []description{
 	vector("packets_received_total", "Control Packets received.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packets[:] }),
 	vector("packets_sent_total", "Control Packets put into a connection's output.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packetsSent[:] }),
 	vector("messages_received_total", "Messages published by clients.", "qos", qosNames(), func(m *metrics) []atomic.Uint64 { return m.received[:] }),
+	vector("publishes_refused_total", "PUBLISH packets that became no message.", "reason", refusalNames[:], func(m *metrics) []atomic.Uint64 { return m.publishRefused[:] }),
 	vector("messages_delivered_total", "Messages put into a client's output.", "qos", qosNames(), func(m *metrics) []atomic.Uint64 { return m.delivered[:] }),
 	vector("messages_dropped_total", "Copies of messages that did not reach their client.", "reason", dropNames[:], func(m *metrics) []atomic.Uint64 { return m.dropped[:] }),
 }

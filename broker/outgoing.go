@@ -155,8 +155,13 @@ func (c *conn) pumpQueue() {
 }
 
 // sendPublish puts a queued PUBLISH into the output and reports true, unless it
-// has expired or is too large for the client: then it is over. mu is held.
+// has expired, is too large for the client, or the client may not receive it any
+// more, whatever it was sent before: then it is over. mu is held.
 func (c *conn) sendPublish(s *session.Send) bool {
+	if !c.mayReceive(s.Message) {
+		c.discard(s.Seq, dropNotAuthorized)
+		return false
+	}
 	p := packet.Publish{Dup: s.Dup, QoS: packet.QoS(s.QoS), Retain: s.Retain, PacketID: s.ID, SubscriptionIDs: s.Identifiers}
 	fillPublish(&p, s.Message)
 	if at, ok := c.outgoing.deadlines[s.Seq]; ok {

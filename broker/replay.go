@@ -233,6 +233,9 @@ func (c *conn) sendRetained(m *shoalpb.Message) {
 		return
 	}
 	c.broker.metrics.matched.Add(1)
+	if c.mayNotReceive(m) {
+		return
+	}
 	d := session.Delivery{QoS: min(uint8(m.Qos), rs.sub.qos), Retain: true, Age: time.Since(rs.at), Message: m}
 	if rs.sub.id != 0 {
 		d.Identifiers = []uint32{rs.sub.id}

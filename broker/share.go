@@ -71,17 +71,26 @@ func (s *subscriptions) members(share string, hint uint64) (list []member) {
 }
 
 // deliverShared gives m to one member: the one with the least to do, unless a
-// hint names one. Without any, a message of QoS ≥ 1 goes back.
+// hint names one. Without any, a message of QoS ≥ 1 goes back; not so if there are
+// members and none may receive it, for it would come again.
 func (b *Broker) deliverShared(m *shoalpb.Message, p *shoalpb.Pick) {
 	list := b.subs.members(p.Share, p.Hint)
 	if p.Hint == 0 || m.Qos == 0 { // then the hint is only chance
 		rank(list)
 	}
+	denied := 0
 	for i := range list {
-		if list[i].take(m, p.Share) {
+		if !list[i].conn.mayReceive(m) {
+			denied++
+		} else if list[i].take(m, p.Share) {
 			b.metrics.matched.Add(1)
 			return
 		}
+	}
+	if denied > 0 && denied == len(list) {
+		b.metrics.matched.Add(1)
+		b.metrics.dropped[dropNotAuthorized].Add(1)
+		return
 	}
 	if m.Qos > 0 {
 		b.cluster.Redispatch(p.Share, m)

@@ -67,12 +67,14 @@ func subscribedFilter(s packet.Subscription) string { return s.Filter }
 
 // checkSubscription returns the code to grant, or why not.
 func (c *conn) checkSubscription(s packet.Subscription) (packet.Code, error) {
-	_, _, shared, err := topic.ParseShare(s.Filter)
+	_, filter, shared, err := topic.ParseShare(s.Filter)
 	switch {
 	case err != nil:
 		return packet.CodeTopicFilterInvalid, nil
 	case shared && s.NoLocal: // [MQTT-3.8.3-4]
 		return 0, &packet.Error{Code: packet.CodeProtocolError, Packet: packet.TypeSubscribe, Reason: "no local on a shared subscription"}
+	case !c.maySubscribe(filter, s.QoS, shared):
+		return packet.CodeNotAuthorized, nil
 	}
 	return packet.Code(s.QoS), nil
 }

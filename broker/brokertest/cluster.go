@@ -354,6 +354,16 @@ func (c *Cluster) Expired() []uint64 {
 	return slices.Clone(c.expired)
 }
 
+// Queued is how many entries a durable session's queue has, sent or not.
+func (c *Cluster) Queued(client string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := c.sessions[client]; d != nil {
+		return len(d.queue)
+	}
+	return 0
+}
+
 // RetainedMessage returns the retained message of a topic, nil if there is none.
 func (c *Cluster) RetainedMessage(name string) *shoalpb.Message {
 	c.mu.Lock()

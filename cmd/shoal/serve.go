@@ -127,6 +127,7 @@ func (d *daemon) open() (err error) {
 		Elsewhere: d.node.Elsewhere,
 		NodeID:    d.config.NodeID, AllowAnonymous: d.config.AllowAnonymous,
 		ConnectRate: d.config.ConnectRate, MemoryLimit: memory, Queue: queueLimits(d.config),
+		DisconnectDenied: d.config.DeniedPublish == "disconnect",
 	})
 	d.broker.Attach(d.node)
 	d.node.Attach(d.broker)

@@ -51,6 +51,9 @@ type Config struct {
 	MaxQueuedMessages int
 	MaxQueuedBytes    int64
 	QueueOverflow     string
+	// DeniedPublish is what becomes of a message that its publisher may not send:
+	// drop or disconnect.
+	DeniedPublish string
 	// SharedStrategy is how members of Shared Subscriptions are chosen.
 	SharedStrategy string
 	// QueueMemory is what stored messages may take in memory; 0 is found out.

@@ -41,7 +41,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		"http-addr": "127.0.0.1:18083", "http-token-file": "", "gossip-addr": "127.0.0.1:7946", "rpc-addr": "127.0.0.1:7947",
 		"advertise-host": "127.0.0.1", "join": "", "bootstrap-expect": "1", "shards": "6",
 		"cluster-ca": "", "cluster-cert": "", "cluster-key": "", "gossip-key-file": "",
-		"max-queued-messages": "100000", "max-queued-bytes": "256MiB", "queue-overflow": "drop-oldest", "shared-strategy": "round-robin", "queue-memory": "auto",
+		"max-queued-messages": "100000", "max-queued-bytes": "256MiB", "queue-overflow": "drop-oldest", "denied-publish": "drop", "shared-strategy": "round-robin", "queue-memory": "auto",
 		"min-free-bytes": "256MiB", "memory-limit": "auto", "connect-rate": "0",
 		"log-level": "info", "log-format": "text",
 	}

@@ -72,6 +72,7 @@ var keys = []key{
 	number("max-queued-messages", "100000", "messages that wait for one persistent session; of others 1,000", 1, maxQueued, func(c *Config) *int { return &c.MaxQueuedMessages }),
 	size("max-queued-bytes", "256MiB", "default", "contents of the messages that wait for one persistent session", func(c *Config) *int64 { return &c.MaxQueuedBytes }),
 	text("queue-overflow", dropOldest, "what a full queue loses: drop-oldest, drop-new, or reject (drop-new, and publishers of QoS 1 are told)", oneOf(dropOldest, "drop-new", "reject"), func(c *Config) *string { return &c.QueueOverflow }),
+	text("denied-publish", "drop", "what becomes of a message that its publisher may not send: drop (MQTT 5 publishers of QoS 1 and 2 are told), or disconnect its publisher", oneOf("drop", "disconnect"), func(c *Config) *string { return &c.DeniedPublish }),
 	text("shared-strategy", "round-robin", "who of a shared subscription gets a message: round-robin, random, sticky (by publisher), hash (by topic), or local (members of this node first)", oneOf("round-robin", "random", "sticky", "hash", "local"), func(c *Config) *string { return &c.SharedStrategy }),
 	size("queue-memory", "auto", "auto", "memory that stored messages take before they are left to the disk (auto: 512MiB, or a quarter of memory-limit if that is less)", func(c *Config) *int64 { return &c.QueueMemory }),
 	size("min-free-bytes", "256MiB", off, "free disk space below which this node is not ready and leads nothing, or \"off\"", func(c *Config) *int64 { return &c.MinFreeBytes }),
