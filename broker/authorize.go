@@ -39,6 +39,10 @@ type Permissions interface {
 	Receive(topic string) bool
 }
 
+// restricted tells whether there is anything to ask: the one thing that a client
+// without Permissions costs for each message.
+func (c *conn) restricted() bool { return c.may.Load() != nil }
+
 // mayPublish asks about a PUBLISH.
 func (c *conn) mayPublish(p *packet.Publish, name string) bool {
 	may := c.may.Load()
@@ -51,15 +55,15 @@ func (c *conn) maySubscribe(filter string, qos packet.QoS, shared bool) bool {
 	return may == nil || (*may).Subscribe(filter, qos, shared)
 }
 
-// mayReceive asks about a delivery. It comes before each: live, queued, of a
+// mayReceive asks about a delivery. It is asked before each: live, queued, of a
 // Shared Subscription, retained.
 func (c *conn) mayReceive(m *shoalpb.Message) bool {
 	may := c.may.Load()
 	return may == nil || (*may).Receive(m.Topic)
 }
 
-// mayNotReceive counts a delivery that may not be. mu is held.
-func (c *conn) mayNotReceive(m *shoalpb.Message) bool {
+// withheld is a delivery that may not be, and is counted. mu is held.
+func (c *conn) withheld(m *shoalpb.Message) bool {
 	if c.mayReceive(m) {
 		return false
 	}

@@ -315,6 +315,22 @@ func TestReceiveDeniedWhileQueued(t *testing.T) {
 	}
 }
 
+// TestReceiveDeniedTakesNoRoom: what may not be received does not make others
+// wait, or drop.
+func TestReceiveDeniedTakesNoRoom(t *testing.T) {
+	n, rules := ruled(t, func(c *broker.Config) { c.MaxQueue = 1 })
+	rules.deny("", "", "secret")
+	c := n.connect(packet.V5, "c", mqtttest.ReceiveMaximum(1))
+	c.Subscribe("#", 1)
+	p := n.connect(packet.V5, "free")
+	p.Publish("a", "1", 1)
+	first := c.ExpectPublish("a", "1")
+	p.Publish("a", "2", 1)
+	p.Publish("secret", "3", 1)
+	c.Write(&packet.Ack{Type: packet.TypePuback, PacketID: first.PacketID})
+	c.ExpectPublish("a", "2")
+}
+
 // TestReceiveDeniedRetained: a replay leaves out what may not be received.
 func TestReceiveDeniedRetained(t *testing.T) {
 	for _, durable := range []bool{false, true} {

@@ -25,8 +25,10 @@ type conn struct {
 	// Set by CONNECT, before the phase is serving.
 	client    string
 	keepAlive time.Duration // with its factor; 0 for none
-	maxPacket uint32        // the client's Maximum Packet Size, 0 for none
-	expiry    uint32        // seconds, the Session Expiry Interval granted
+	// may is nil for a client that may do everything.
+	may       atomic.Pointer[Permissions]
+	maxPacket uint32 // the client's Maximum Packet Size, 0 for none
+	expiry    uint32 // seconds, the Session Expiry Interval granted
 	window    uint16
 	version   packet.Version
 	// problems is Request Problem Information ([MQTT-3.1.2-29]).
@@ -38,8 +40,6 @@ type conn struct {
 	// peer is nil until somebody asks; who is nil for an anonymous client.
 	peer *Peer
 	who  *Identity
-	// may is nil for a client that may do everything.
-	may atomic.Pointer[Permissions]
 
 	// The reader's own.
 	rest    []byte   // read and not handled

@@ -130,7 +130,7 @@ func (c *conn) deliverLocked(f *fanout, retain bool, ids []uint32) bool {
 		m.dropped[dropClosed].Add(1)
 		return false
 	}
-	if c.mayNotReceive(f.message) {
+	if c.restricted() && c.withheld(f.message) {
 		return false
 	}
 	if c.sentAliases != nil { // nobody else gets the same bytes
@@ -187,7 +187,7 @@ func (c *conn) queue(d session.Delivery, live *liveMark) {
 		c.broker.metrics.dropped[dropClosed].Add(1)
 		return
 	}
-	if !c.mayNotReceive(d.Message) && c.enqueue(d) {
+	if !c.withheld(d.Message) && c.enqueue(d) {
 		c.noteLive(live)
 	}
 }

@@ -57,7 +57,7 @@ func (c *conn) handlePublish(r *reader, h packet.Header, body []byte) error {
 		return err
 	}
 	c.broker.metrics.received[p.QoS].Add(1)
-	allowed := c.mayPublish(p, name)
+	allowed := !c.restricted() || c.mayPublish(p, name)
 	if p.QoS == packet.QoS0 {
 		if !allowed {
 			return c.refusePublish()
@@ -149,9 +149,6 @@ func (c *conn) publish(p *packet.Publish, name string, allowed bool) error {
 	switch result {
 	case session.InboundNew:
 		a.counted = true
-		if !allowed {
-			a.size = 0
-		}
 		token = in.order(qos).Push()
 		in.bytes += a.size
 		c.pausePublisher(in)

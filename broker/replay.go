@@ -233,7 +233,7 @@ func (c *conn) sendRetained(m *shoalpb.Message) {
 		return
 	}
 	c.broker.metrics.matched.Add(1)
-	if c.mayNotReceive(m) {
+	if c.withheld(m) {
 		return
 	}
 	d := session.Delivery{QoS: min(uint8(m.Qos), rs.sub.qos), Retain: true, Age: time.Since(rs.at), Message: m}
