@@ -20,6 +20,7 @@ const (
 	v5
 	transient
 	durable
+	v31 // beside everyVersion: what differs in MQTT 3.1
 
 	everyVersion = v311 | v5
 	every        = everyVersion | transient | durable
@@ -28,6 +29,9 @@ const (
 	allTransient = everyVersion | transient
 	durable5     = v5 | durable
 	transient5   = v5 | transient
+	both3        = v31 | v311 | transient | durable
+	transient3   = v31 | v311 | transient
+	durable3     = v31 | v311 | durable
 )
 
 // rule is a statement of the standard and its test.
@@ -40,7 +44,7 @@ type rule struct {
 // check runs rules, each in its variants, all side by side.
 func check(t *testing.T, rules []rule) {
 	for _, r := range rules {
-		for _, v := range []packet.Version{packet.V311, packet.V5} {
+		for _, v := range []packet.Version{packet.V31, packet.V311, packet.V5} {
 			for _, keep := range []bool{false, true} {
 				if !r.in.has(v, keep) {
 					continue
@@ -59,10 +63,8 @@ func check(t *testing.T, rules []rule) {
 }
 
 func (in variant) has(v packet.Version, keep bool) bool {
-	version, class := v311, transient
-	if v == packet.V5 {
-		version = v5
-	}
+	version := map[packet.Version]variant{packet.V31: v31, packet.V311: v311, packet.V5: v5}[v]
+	class := transient
 	if keep {
 		class = durable
 	}
