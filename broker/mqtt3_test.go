@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shoalmq/shoal/broker"
+	"github.com/shoalmq/shoal/broker/brokertest"
 	"github.com/shoalmq/shoal/broker/mqtttest"
 	"github.com/shoalmq/shoal/broker/packet"
 )
@@ -159,5 +160,26 @@ func TestConnectPayload(t *testing.T) {
 			}
 			c.Disconnect()
 		}
+	}
+}
+
+// TestIdentifierInUse: a client may not publish with the identifier of an
+// exchange whose PUBCOMP it has not got ([MQTT-2.3.1-2]). MQTT 3 has no word for
+// it, so the connection ends; nothing of it is published.
+func TestIdentifierInUse(t *testing.T) {
+	for _, v := range []packet.Version{packet.V31, packet.V311} {
+		n := start(t)
+		pub, _ := n.durable(v, "p")
+		n.cluster.Hold(brokertest.Released)
+		pub.Write(publish("a", "x", 2, 1))
+		pub.ExpectAck(packet.TypePubrec, 1, 0)
+		pub.Write(ack(packet.TypePubrel, 1), publish("a", "y", 2, 1))
+		pub.ExpectClosed()
+		n.cluster.ReleaseAll(brokertest.Released)
+		if got := n.cluster.Messages(); len(got) != 1 {
+			t.Errorf("%d messages", len(got))
+		}
+		pub, _ = n.durable(v, "p")
+		pub.Publish("a", "z", 2)
 	}
 }

@@ -25,6 +25,7 @@ var standards = []struct {
 	gaps []string
 }{
 	{"MQTT 5", "testdata/mqtt5.txt", []string{"MQTT-2.2.1-1"}},
+	{"MQTT 3.1.1", "testdata/mqtt3.1.1.txt", nil},
 }
 
 // beyond is the heading, in each section, of the statements that bind no server
