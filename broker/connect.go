@@ -62,6 +62,11 @@ func (c *conn) open(q *connect) error {
 		return &packet.Error{Code: packet.CodeServerUnavailable, Packet: packet.TypeConnect, Reason: err.Error()}
 	}
 	request := c.accept(q)
+	if ack := c.connack(q, session.Opened{}); c.tooLarge(len(ack.Append(nil, c.version))) {
+		// It must not be sent [MQTT-3.1.2-24], and nothing else before it
+		// [MQTT-3.2.0-1].
+		return &packet.Error{Code: packet.CodePacketTooLarge, Packet: packet.TypeConnect, Reason: "CONNACK is above the client's maximum packet size"}
+	}
 	c.mu.Lock()
 	if c.phase.Load() != opening {
 		c.mu.Unlock()

@@ -133,6 +133,10 @@ func (c *conn) deliverLocked(f *fanout, retain bool, ids []uint32) bool {
 	if c.restricted() && c.withheld(f.message) {
 		return false
 	}
+	if ms := f.message.ExpiryMs; ms != nil && *ms == 0 { // [MQTT-3.3.2-5]
+		m.dropped[dropExpired].Add(1)
+		return false
+	}
 	if c.sentAliases != nil { // nobody else gets the same bytes
 		p := packet.Publish{Retain: retain, SubscriptionIDs: ids}
 		fillPublish(&p, f.message)

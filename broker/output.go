@@ -19,7 +19,8 @@ func (b *buffer) free() {
 	}
 }
 
-// append puts a packet into the output. mu is held.
+// append puts a packet into the output, unless write finds it too large for the
+// client. mu is held.
 func (c *conn) append(t packet.Type, write func(dst []byte) []byte) {
 	if c.phase.Load() >= closing {
 		return
@@ -27,7 +28,14 @@ func (c *conn) append(t packet.Type, write func(dst []byte) []byte) {
 	out := c.output()
 	before := len(out.b)
 	out.b = write(out.b)
-	c.appended(t, len(out.b)-before)
+	switch n := len(out.b) - before; {
+	case n > 0:
+		c.appended(t, n)
+	case t == packet.TypeSuback || t == packet.TypeUnsuback:
+		// The client takes no packet of this size ([MQTT-3.1.2-24]), and would wait
+		// for it.
+		c.endLocked(ending{code: packet.CodePacketTooLarge, farewell: true, why: t.String() + " is above the client's maximum packet size"})
+	}
 }
 
 // output is the buffer to append to. mu is held.

@@ -35,6 +35,14 @@ func TestSession(t *testing.T) {
 				s.Error("the session is still there")
 			}
 		}},
+		{"144 a DISCONNECT whose Session Expiry is wrong is none: the Will is published (3.14.2.2.2)", transient5, func(s *scene) {
+			watcher := s.watcher(1)
+			c := s.connect(s.here, "c", s.withWill("gone", 1, 0))
+			c.Write(&packet.Disconnect{HasSessionExpiry: true, SessionExpiry: 60})
+			c.ExpectDisconnect(packet.CodeProtocolError)
+			s.expectWill(watcher, "gone")
+			watcher.ExpectNothing()
+		}},
 		{"047 no Session Expiry in the server's DISCONNECT [MQTT-3.14.2-2]", durable5, func(s *scene) {
 			old := s.connect(s.here, "c")
 			s.connect(s.there, "c")

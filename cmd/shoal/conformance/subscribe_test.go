@@ -112,6 +112,20 @@ func TestSubscribe(t *testing.T) {
 			finish(sub, two)
 			sub.ExpectNothing()
 		}},
+		{"137 UNSUBSCRIBE takes the filter of the same bytes and no other [MQTT-3.10.4-1]", every, func(s *scene) {
+			pub, sub := s.pair()
+			sub.Subscribe(s.topic("a", "+"), 1)
+			for _, f := range []string{s.topic("a", "b"), s.topic("a", "#"), s.topic("#"), s.topic("A", "+"), s.topic("a", "+", ""), s.topic("a", "", "+"), s.shared("a/+")} {
+				if codes := sub.Unsubscribe(f); s.v == packet.V5 && codes[0] != packet.CodeNoSubscriptionExisted {
+					s.Errorf("%q: %s", f, codes[0])
+				}
+			}
+			pub.Publish(s.topic("a", "b"), "x", 1)
+			finish(sub, sub.ExpectPublish(s.topic("a", "b"), "x"))
+			sub.Unsubscribe(s.topic("a", "+"))
+			pub.Publish(s.topic("a", "b"), "y", 1)
+			sub.ExpectNothing()
+		}},
 		{"122 placement of # and + [MQTT-4.7.1-1] [MQTT-4.7.1-2]", every, func(s *scene) {
 			c := s.connect(s.there, "c")
 			for _, filter := range []string{"a#", "#/a", "a/#/b", "+a", "a+", "a/+b/c", "##", "++"} {

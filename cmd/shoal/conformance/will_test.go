@@ -197,6 +197,27 @@ func TestExpiry(t *testing.T) {
 			}
 			sub.ExpectNothing()
 		}},
+		{"146 a message that is sent again says what is left of its Message Expiry [MQTT-3.3.2-6]", durable5, func(s *scene) {
+			pub, sub := s.pair()
+			sub.Subscribe(s.topic("a"), 1)
+			p := publish(s.topic("a"), "x", 1, 1)
+			p.HasExpiry, p.MessageExpiry = true, 1000
+			exchange(pub, p)
+			last := sub.ExpectPublish(s.topic("a"), "x").MessageExpiry
+			for turn, first := 0, last; last > first-2 && turn < 1000; turn++ {
+				time.Sleep(20 * time.Millisecond)
+				sub.Close()
+				sub = s.resume(nodes[turn%3], "s")
+				got := sub.ExpectPublish(s.topic("a"), "x")
+				if !got.Dup || !got.HasExpiry || got.MessageExpiry > last {
+					s.Fatalf("expiry %d after %d: %s", got.MessageExpiry, last, mqtttest.Describe(got))
+				}
+				last = got.MessageExpiry
+			}
+			if last > 998 {
+				s.Errorf("still %d", last)
+			}
+		}},
 		{"103 expiry does not break a QoS 2 exchange that was begun [MQTT-4.3.3-7] [MQTT-4.3.3-13]", durable5, func(s *scene) {
 			pub, sub := s.pair()
 			sub.Subscribe(s.topic("a"), 2)
