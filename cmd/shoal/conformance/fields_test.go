@@ -10,8 +10,8 @@ import (
 	"github.com/shoalmq/shoal/broker/packet"
 )
 
-// longest is the longest string, or Binary Data, that MQTT can write.
-var longest = strings.Repeat("ü", 32767) + "x"
+// longText is the longText string, or Binary Data, that MQTT can write.
+var longText = strings.Repeat("ü", 32767) + "x"
 
 // accepted sends a CONNECT of these flags and payload, which must be a success.
 func (s *scene) accepted(flags byte, payload ...string) *mqtttest.Client {
@@ -79,19 +79,19 @@ func TestFields(t *testing.T) {
 			if codes := sub.Unsubscribe(name); len(codes) > 0 && codes[0] != 0 {
 				s.Errorf("UNSUBACK %s", codes[0])
 			}
-			s.accepted(0xC2, text(s.id("c")), text(longest), text(longest))
+			s.accepted(0xC2, text(s.id("c")), text(longText), text(longText))
 			if s.v == packet.V5 {
 				unaltered(s, packet.MessageProperties{
-					HasContentType: true, ContentType: longest, ResponseTopic: strings.Repeat("r", 65535), CorrelationData: []byte(longest),
-					UserProperties: []packet.UserProperty{{Key: longest, Value: longest}, {Key: "", Value: ""}},
+					HasContentType: true, ContentType: longText, ResponseTopic: strings.Repeat("r", 65535), CorrelationData: []byte(longText),
+					UserProperties: []packet.UserProperty{{Key: longText, Value: longText}, {Key: "", Value: ""}},
 				})
 			}
 		}},
 		{"131 the payload of CONNECT: Client Identifier, Will, User Name, Password [MQTT-3.1.3-1] [MQTT-3.1.3-3]", every, func(s *scene) {
 			watcher := s.watcher(1)
-			c := s.accepted(0xEE&^0x20, text(s.id("c")), s.props(), text(s.topic("w")), text(longest), text("user"), text("password"))
+			c := s.accepted(0xEE&^0x20, text(s.id("c")), s.props(), text(s.topic("w")), text(longText), text("user"), text("password"))
 			c.Close()
-			s.expectWill(watcher, longest)
+			s.expectWill(watcher, longText)
 		}},
 		{"132 Client Identifiers are told apart byte by byte [MQTT-3.1.3-2]", every, func(s *scene) {
 			names := []string{"c", "C", "c ", "\u00e9", "e\u0301", "\uFEFFc"}

@@ -11,7 +11,7 @@ import (
 // TestFlow is about packets that follow, or must not follow, others.
 func TestFlow(t *testing.T) {
 	check(t, []rule{
-		{"133 nothing counts that follows DISCONNECT, and the server closes [MQTT-3.14.4-1] [MQTT-3.14.4-2]", every, func(s *scene) {
+		{"133 nothing counts that follows DISCONNECT, and the server closes [MQTT-3.14.4-1] [MQTT-3.14.4-2]", every5, func(s *scene) {
 			pub, sub := s.pair()
 			sub.Subscribe(s.topic("a"), 1)
 			c := s.connect(s.here, "c")
@@ -21,7 +21,7 @@ func TestFlow(t *testing.T) {
 			finish(sub, sub.ExpectPublish(s.topic("a"), "x"))
 			sub.ExpectNothing()
 		}},
-		{"134 each PINGREQ gets a PINGRESP, in turn with other answers [MQTT-3.12.4-1]", every, func(s *scene) {
+		{"134 each PINGREQ gets a PINGRESP, in turn with other answers [MQTT-3.12.4-1]", every5, func(s *scene) {
 			c := s.connect(s.here, "c")
 			for range 3 {
 				c.Write(&packet.Pingreq{}, ack(packet.TypePubrel, 9), &packet.Pingreq{})
