@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/shoalmq/shoal/broker/mqtttest"
@@ -49,6 +50,26 @@ func TestShared(t *testing.T) {
 					}
 				}
 			}
+		}},
+		{"154 identifiers and Retain As Published of a shared subscription are the member's [MQTT-3.3.4-3] [MQTT-3.3.1-13] (4.8.2)", every5, func(s *scene) {
+			pub, m := s.pair()
+			for i, f := range []string{s.shared("r/+"), "$share/second-" + s.name + "/" + s.topic("r", "#")} {
+				m.SubscribeWith(packet.Subscribe{SubscriptionID: uint32(7 + i), Subscriptions: []packet.Subscription{{Filter: f, QoS: 1, RetainAsPublished: i == 0}}})
+			}
+			s.retain(pub, "a", "x", 1)
+			var ids []uint32
+			for range 2 { // a copy for each group
+				p := m.ExpectPublish(s.topic("r", "a"), "x")
+				if len(p.SubscriptionIDs) != 1 || p.Retain != (p.SubscriptionIDs[0] == 7) {
+					s.Errorf("got %+v", p)
+				}
+				ids = append(ids, p.SubscriptionIDs...)
+				finish(m, p)
+			}
+			if slices.Sort(ids); !slices.Equal(ids, []uint32{7, 8}) {
+				s.Errorf("identifiers %v", ids)
+			}
+			m.ExpectNothing()
 		}},
 		{"126 QoS 2 that was sent stays with its member; QoS 1 may go to another when the member is gone [MQTT-4.8.2-4] [MQTT-4.8.2-5]", every, func(s *scene) {
 			pub := s.connect(s.here, "p")

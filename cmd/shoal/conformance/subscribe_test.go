@@ -56,6 +56,27 @@ func TestSubscribe(t *testing.T) {
 				sub.ExpectPublish(s.topic(name), name)
 			}
 		}},
+		{"153 the same filter twice in a packet: as if one came after the other [MQTT-3.8.4-5] [MQTT-3.10.4-6]", every5, func(s *scene) {
+			pub, sub := s.pair()
+			f := s.topic("a")
+			codes := sub.SubscribeAll(packet.Subscription{Filter: f, QoS: 2}, packet.Subscription{Filter: s.topic("b"), QoS: 1}, packet.Subscription{Filter: f, QoS: 1})
+			if want := []packet.Code{2, 1, 1}; !slices.Equal(codes, want) {
+				s.Errorf("codes %v, want %v", codes, want)
+			}
+			pub.Publish(f, "x", 2)
+			p := sub.ExpectPublish(f, "x")
+			if p.QoS != 1 {
+				s.Errorf("got %s", mqtttest.Describe(p))
+			}
+			finish(sub, p)
+			sub.ExpectNothing()
+			codes = sub.Unsubscribe(f, s.topic("b"), f)
+			if want := []packet.Code{0, 0, packet.CodeNoSubscriptionExisted}; !slices.Equal(codes, want) {
+				s.Errorf("codes %v, want %v", codes, want)
+			}
+			pub.Publish(f, "y", 1)
+			sub.ExpectNothing()
+		}},
 		{"117 No Local by Client Identifier, over nodes and resumed sessions [MQTT-3.8.3-3]", every5, noLocal},
 		{"119 overlapping subscriptions: one copy, the highest QoS, all identifiers [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]", every5, func(s *scene) {
 			pub, sub := s.pair()

@@ -110,6 +110,14 @@ func TestWill(t *testing.T) {
 			end("session", 2, 3600, 1900*time.Millisecond)
 			end("transient", 0, 3600, 0)
 		}},
+		{"152 DISCONNECT 0x04 with Session Expiry 0 ends the session: its Will goes at once (3.1.3.2.2, 3.14.2.2.2)", durable5, func(s *scene) {
+			watcher := s.watcher(1)
+			c := s.connect(s.here, "c", s.withWill("at once", 1, 3600))
+			c.Write(&packet.Disconnect{Code: packet.CodeDisconnectWithWill, HasSessionExpiry: true})
+			c.ExpectClosed()
+			s.expectWill(watcher, "at once")
+			watcher.ExpectNothing()
+		}},
 		{"065 all Will properties are delivered, in order, Will Delay never [MQTT-3.1.3-10] (3.1.3.2)", every5, func(s *scene) {
 			properties := packet.MessageProperties{
 				HasPayloadFormat: true, HasContentType: true, ContentType: "text/plain", ResponseTopic: "r/ü", CorrelationData: []byte{0, 255},
