@@ -92,17 +92,17 @@ func TestMQTT3(t *testing.T) {
 		{"307 subscribing again does not interrupt the flow, whatever the QoS becomes [MQTT-3.8.4-3]", everyVersion | both3, flow},
 		{"308 UNSUBSCRIBE compares byte for byte; several filters have one UNSUBACK [MQTT-3.10.4-1] [MQTT-3.10.4-6]", both3, func(s *scene) {
 			pub, sub := s.pair()
-			filters := []string{s.topic("a"), s.topic("+"), s.topic("A"), s.topic("a", ""), s.topic("ü")}
+			filters := []string{s.topic("a"), s.topic("+", "x"), s.topic("A"), s.topic("a", ""), s.topic("ü")}
 			for _, f := range filters {
 				sub.Subscribe(f, 0)
 			}
-			sub.Unsubscribe(s.topic("#"), s.topic("b"), s.topic("u\u0308"), s.topic("", "a"), s.topic("a", "+"))
-			for _, name := range []string{s.topic("a"), s.topic("A"), s.topic("a", ""), s.topic("ü"), s.topic("b")} {
+			sub.Unsubscribe(s.topic("#"), s.topic("b"), s.topic("A", ""), s.topic("u\u0308"), s.topic("", "a"), s.topic("a", "+"))
+			for _, name := range []string{s.topic("a"), s.topic("A"), s.topic("a", ""), s.topic("ü"), s.topic("b", "x")} {
 				pub.Publish(name, "before", 0)
 				sub.ExpectPublish(name, "before")
 			}
-			sub.Unsubscribe(s.topic("+"), s.topic("none"), s.topic("A"), s.topic("+"))
-			for _, name := range []string{s.topic("A"), s.topic("b"), s.topic("a"), s.topic("a", ""), s.topic("ü")} {
+			sub.Unsubscribe(s.topic("+", "x"), s.topic("none"), s.topic("A"), s.topic("+", "x"))
+			for _, name := range []string{s.topic("A"), s.topic("b", "x"), s.topic("a"), s.topic("a", ""), s.topic("ü")} {
 				pub.Publish(name, "after", 1)
 			}
 			for _, name := range []string{s.topic("a"), s.topic("a", ""), s.topic("ü")} {
