@@ -42,9 +42,13 @@ func (q *connect) own() {
 func (c *conn) decide(ctx context.Context, q *connect) error {
 	who, err := c.authenticate(ctx, q)
 	if err != nil {
+		c.failedLogin(err)
 		return c.refusal(err)
 	}
 	if err := c.identify(q, who); err != nil {
+		return err
+	}
+	if err := c.checkClient(q); err != nil {
 		return err
 	}
 	return c.open(q)

@@ -25,7 +25,10 @@ type Broker struct {
 	gate    *gate
 	memory  *memory
 	subs    *subscriptions
-	readers sync.Pool // *reader
+	users   *users
+	// Who comes too often; nil for nobody.
+	addresses, logins, flapping *crowd
+	readers                     sync.Pool // *reader
 
 	mu        sync.Mutex
 	started   bool
@@ -60,6 +63,8 @@ func New(config Config) *Broker {
 	}
 	b.log = b.config.Log
 	b.gate, b.memory = newGate(&b.config), newMemory(b)
+	b.users = newUsers(&b.config)
+	b.addresses, b.logins, b.flapping = newCrowd(b.config.Addresses), newCrowd(b.config.FailedLogins), newCrowd(b.config.Flapping)
 	b.metrics.broker = b
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	if b.config.Metrics != nil {
@@ -85,7 +90,7 @@ func (b *Broker) Serve(ctx context.Context, l *Listener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	for {
-		if !b.gate.wait(ctx, b.ctx.Done()) {
+		if !b.gate.wait(ctx, b.ctx.Done()) || l.gate != nil && !l.gate.wait(ctx, b.ctx.Done()) {
 			return nil
 		}
 		nc, err := l.Accept()
@@ -225,6 +230,7 @@ func (b *Broker) forget(c *conn) {
 }
 
 func (b *Broker) disown(c *conn) {
+	c.leaveCrowd()
 	b.mu.Lock()
 	delete(b.conns, c)
 	b.mu.Unlock()

@@ -77,6 +77,17 @@ type Config struct {
 	// MaxUnfinishedBytes bounds the unanswered messages of a connection: 8 MiB.
 	// It is not read while there are more.
 	MaxUnfinishedBytes int
+	// Client bounds every client, Users those of certain users, by name.
+	Client Limits
+	Users  map[string]*UserLimits
+	// Addresses bans addresses that connect too often (0x9F), FailedLogins those
+	// from which too many logins fail, Flapping clients that connect too often
+	// (0x8A): as one client, one user and one address. Zero: nobody.
+	Addresses, FailedLogins, Flapping Ban
+	// PacketTimeout is how long a packet that has begun to come may take: 60 s.
+	// StallTimeout is how long a client may take nothing of what is sent to it:
+	// 60 s. Then their connections end.
+	PacketTimeout, StallTimeout time.Duration
 	// MaxConnections bounds the connections of this node: no bound.
 	MaxConnections int
 	// ConnectRate is how many connections are accepted per second at most, fewer
@@ -110,6 +121,8 @@ func (c Config) withDefaults() Config {
 	or(&c.MaxUnfinishedBytes, defaultMaxUnfinishedBytes)
 	or(&c.ConnectRate, defaultConnectRate*runtime.GOMAXPROCS(0))
 	or(&c.MaxHalfOpen, defaultMaxHalfOpen)
+	or(&c.PacketTimeout, defaultPacketTimeout)
+	or(&c.StallTimeout, defaultStallTimeout)
 	or(&c.ConnectTimeout, defaultConnectTimeout)
 	c.TopicAliasMaximum = min(max(c.TopicAliasMaximum, 0), 65535)
 	c.MaxKeepAlive = min(c.MaxKeepAlive, defaultMaxKeepAlive)

@@ -15,10 +15,15 @@ import (
 type conn struct {
 	broker   *Broker
 	listener *Listener
+	bounds   *bounds
 	wire     wire
 	timer    wheelEntry
 	// seen is when the client was last heard, in nanoseconds since 1970.
 	seen atomic.Int64
+	// begun is when a packet began to come that is not whole yet, 0 for none; stuck
+	// is since when the client has taken nothing of what is to be written, 0 if there
+	// is nothing. Nanoseconds since 1970.
+	begun, stuck atomic.Int64
 	// phase changes under mu and only grows.
 	phase atomic.Int32
 
@@ -39,7 +44,12 @@ type conn struct {
 	resumed bool
 	// peer is nil until somebody asks; who is nil for an anonymous client.
 	peer *Peer
-	who  *Identity
+	// user is nil for one without limits of its own; arrived tells that the listener
+	// counts the connection.
+	user    *user
+	arrived bool
+	pacing  *pacing // nil for no rates
+	who     *Identity
 
 	// The reader's own.
 	rest    []byte   // read and not handled
@@ -102,11 +112,12 @@ const (
 	pausePublish                   // too much is unanswered
 	pauseOutput                    // the client does not read what it is sent
 	pauseMemory                    // it publishes, and memory is short
+	pauseRate                      // it has exceeded a rate
 	pauseAsked                     // it has asked for too much that is unanswered
 )
 
 func newConn(b *Broker, l *Listener) *conn {
-	return &conn{broker: b, listener: l, holds: 1, deadline: time.Now().Add(b.config.ConnectTimeout).UnixNano()}
+	return &conn{broker: b, listener: l, bounds: l.bounds, holds: 1, deadline: time.Now().Add(b.config.ConnectTimeout).UnixNano()}
 }
 
 // start begins to read.
@@ -169,6 +180,9 @@ func (c *conn) unlock() {
 // held.
 func (c *conn) resume(off pause) {
 	c.paused &^= off
+	if off != 0 && c.begun.Load() != 0 { // what was begun could not come
+		c.begun.Store(time.Now().UnixNano())
+	}
 	switch {
 	case c.reading || c.paused != 0 || c.phase.Load() == closed || c.eof:
 	case c.wire.blocks() || len(c.rest) > 0:
@@ -289,6 +303,7 @@ func (c *conn) closeLocked() {
 		return
 	}
 	c.phase.Store(closed)
+	c.stopPacing()
 	c.out, c.unsent, c.pending = nil, nil, 0
 	c.blocked, c.cut = false, true
 	c.holds--
@@ -328,9 +343,45 @@ func (c *conn) check(now time.Time) (again time.Time) {
 	return time.Time{}
 }
 
+// checkProgress ends a connection whose client sends the bytes of a packet one by
+// one, or takes none of its own: both hold memory, whatever else they do. A client
+// that is not read for our sake is not at fault. mu is held.
+func (c *conn) checkProgress(now time.Time) (again time.Time) {
+	config := &c.broker.config
+	again = now.Add(min(config.PacketTimeout, config.StallTimeout))
+	if c.phase.Load() != serving {
+		return again
+	}
+	if begun := c.begun.Load(); begun != 0 && c.paused == 0 {
+		at := time.Unix(0, begun).Add(config.PacketTimeout)
+		if !now.Before(at) {
+			c.broker.metrics.limits[limitPacketTime].Add(1)
+			c.endLocked(ending{code: packet.CodeUnspecifiedError, farewell: true, why: "a packet that was begun took too long"})
+			return time.Unix(0, c.deadline)
+		}
+		again = at
+	}
+	if stuck := c.stuck.Load(); stuck != 0 {
+		at := time.Unix(0, stuck).Add(config.StallTimeout)
+		if !now.Before(at) {
+			c.broker.metrics.limits[limitStalled].Add(1)
+			c.broker.log.Info("connection ends: the client takes nothing of what is sent to it", "client", c.client, "waiting", c.pending)
+			c.abortLocked("the client takes nothing of what is sent to it")
+			return again
+		}
+		if at.Before(again) {
+			again = at
+		}
+	}
+	return again
+}
+
 // checkServing is check for a connection that is served. mu is held.
 func (c *conn) checkServing(now time.Time) (again time.Time) {
 	again = c.checkKeepAlive(now)
+	if at := c.checkProgress(now); again.IsZero() || at.Before(again) {
+		again = at
+	}
 	if c.who == nil || c.who.Expires.IsZero() || c.phase.Load() != serving {
 		return again
 	}
@@ -352,7 +403,7 @@ func (c *conn) checkKeepAlive(now time.Time) (again time.Time) {
 	if c.keepAlive == 0 {
 		return time.Time{}
 	}
-	if c.paused&(pausePublish|pauseMemory|pauseAsked) != 0 {
+	if c.paused&(pausePublish|pauseMemory|pauseAsked|pauseRate) != 0 {
 		return now.Add(c.keepAlive)
 	}
 	if at := time.Unix(0, c.seen.Load()).Add(c.keepAlive); now.Before(at) {

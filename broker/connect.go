@@ -31,6 +31,8 @@ func (c *conn) handleConnect(p *packet.Connect) verdict {
 	c.phase.Store(opening)
 	c.mu.Unlock()
 	c.broker.gate.leave()
+	c.listener.serving.Add(1)
+	c.arrived = true
 	c.version = p.Version
 	c.maxPacket = p.MaximumPacketSize
 	c.sentAliases = newSentAliases(p.TopicAliasMaximum)
@@ -43,11 +45,18 @@ func (c *conn) handleConnect(p *packet.Connect) verdict {
 	if c.broker.memory.short(memoryRefuse) {
 		return c.verdict(&packet.Error{Code: packet.CodeServerBusy, Packet: packet.TypeConnect, Reason: "the server is short of memory"})
 	}
+	if err := c.checkCrowd(); err != nil {
+		return c.verdict(err)
+	}
 	if c.listener.Authenticator == nil && c.listener.Authorizer == nil {
 		if !*c.listener.AllowAnonymous {
 			return c.verdict(&packet.Error{Code: packet.CodeNotAuthorized, Packet: packet.TypeConnect, Reason: ErrNotAuthorized.Error()})
 		}
-		if err := c.open(&q); err != nil {
+		err := c.checkClient(&q)
+		if err == nil {
+			err = c.open(&q)
+		}
+		if err != nil {
 			return c.verdict(err)
 		}
 		return onHold
@@ -113,7 +122,7 @@ func (c *conn) checkConnect(q *connect) error {
 // accept takes over what CONNECT says. The request points to nothing of the
 // packet's body.
 func (c *conn) accept(q *connect) session.OpenRequest {
-	config := &c.broker.config
+	config := &c.bounds.Limits
 	c.client = q.ClientID
 	c.keepAlive = time.Duration(keepAliveFactor * float64(config.keepAlive(q)))
 	c.expiry = config.capExpiry(q.expiry())
@@ -145,7 +154,7 @@ func (q *connect) expiry() uint32 {
 	return neverExpires
 }
 
-func (c *Config) capExpiry(seconds uint32) uint32 {
+func (c *Limits) capExpiry(seconds uint32) uint32 {
 	if limit := c.MaxSessionExpiry / time.Second; limit > 0 && time.Duration(seconds) > limit {
 		return uint32(limit)
 	}
@@ -154,7 +163,7 @@ func (c *Config) capExpiry(seconds uint32) uint32 {
 
 // keepAlive is the Keep Alive to enforce. Only MQTT 5 clients can be told
 // another one than they asked for ([MQTT-3.2.2-21]).
-func (c *Config) keepAlive(q *connect) time.Duration {
+func (c *Limits) keepAlive(q *connect) time.Duration {
 	asked := time.Duration(q.KeepAlive) * time.Second
 	if q.Version != packet.V5 || c.MaxKeepAlive >= defaultMaxKeepAlive {
 		return asked
@@ -199,11 +208,7 @@ func (c *conn) opened(q *connect, l session.Link, o session.Opened, err error) {
 	c.append(packet.TypeConnack, func(dst []byte) []byte { return ack.AppendLimit(dst, c.version, c.maxPacket) })
 	c.phase.Store(serving)
 	c.seen.Store(time.Now().UnixNano())
-	if again := c.checkServing(time.Now()); !again.IsZero() {
-		c.broker.wheel.schedule(c, again)
-	} else {
-		c.broker.wheel.cancel(c)
-	}
+	c.broker.wheel.schedule(c, c.checkServing(time.Now()))
 	c.unlock()
 	c.broker.metrics.connects.Add(1)
 	c.broker.log.Debug("client connected", "client", c.client, "version", c.version, "durable", o.Durable, "present", o.Present)
@@ -224,12 +229,12 @@ func openCode(err error) packet.Code {
 
 // connack says what was decided, and what this broker does not have.
 func (c *conn) connack(q *connect, o session.Opened) *packet.Connack {
-	config := &c.broker.config
+	config := &c.bounds.Limits
 	p := &packet.Connack{
 		SessionPresent:    o.Present,
 		ReceiveMaximum:    config.ReceiveMaximum,
 		MaximumPacketSize: uint32(config.MaxPacketBytes),
-		TopicAliasMaximum: uint16(config.TopicAliasMaximum),
+		TopicAliasMaximum: uint16(c.broker.config.TopicAliasMaximum),
 	}
 	if q.assigned { // [MQTT-3.2.2-16]
 		p.AssignedClientID = c.client

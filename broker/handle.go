@@ -28,9 +28,13 @@ func (c *conn) handle(r *reader, h packet.Header, body []byte) verdict {
 	case *packet.Subscribe:
 		err = c.handleSubscribe(p)
 	case *packet.Unsubscribe:
-		c.handleUnsubscribe(p)
+		if err = c.meterRequest(packet.TypeUnsubscribe); err == nil {
+			c.handleUnsubscribe(p)
+		}
 	case *packet.Pingreq:
-		c.send(packet.TypePingresp, &packet.Pingresp{})
+		if err = c.meterRequest(packet.TypePingreq); err == nil {
+			c.send(packet.TypePingresp, &packet.Pingresp{})
+		}
 	case *packet.Disconnect:
 		err = c.handleDisconnect(p)
 	case *packet.Auth:
@@ -115,7 +119,7 @@ func (c *conn) handleDisconnect(p *packet.Disconnect) error {
 		if p.SessionExpiry != 0 && c.expiry == 0 { // MQTT 5 §3.14.2.2.2
 			return &packet.Error{Code: packet.CodeProtocolError, Packet: packet.TypeDisconnect, Reason: "session expiry was 0 in CONNECT"}
 		}
-		expiry := c.broker.config.capExpiry(p.SessionExpiry)
+		expiry := c.bounds.capExpiry(p.SessionExpiry)
 		e.request.ExpirySeconds = &expiry
 	}
 	c.end(e)

@@ -24,7 +24,7 @@ func (c *conn) incomingState() *incoming {
 	if c.incoming != nil {
 		return c.incoming
 	}
-	limit := c.broker.config.ReceiveMaximum
+	limit := c.bounds.ReceiveMaximum
 	if c.version != packet.V5 {
 		limit = 65535 // they are not told one: pausing bounds them
 	}
@@ -56,6 +56,9 @@ func (c *conn) handlePublish(r *reader, h packet.Header, body []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := c.meterPublish(len(name) + len(p.Payload)); err != nil {
+		return err
+	}
 	c.broker.metrics.received[p.QoS].Add(1)
 	allowed := !c.restricted() || c.mayPublish(p, name)
 	if p.QoS == packet.QoS0 {
@@ -85,6 +88,9 @@ func (c *conn) topicName(p *packet.Publish) (string, error) {
 		name := string(p.Topic)
 		if err := topic.ValidateName(name); err != nil { // [MQTT-3.3.2-2]
 			return "", &packet.Error{Code: packet.CodeTopicNameInvalid, Packet: packet.TypePublish, Reason: err.Error()}
+		}
+		if c.bounds.tooLong(name) {
+			return "", c.hit(limitTopic, packet.CodeTopicNameInvalid, packet.TypePublish, "topic name is longer, or has more levels, than it may")
 		}
 		c.topic = name
 	}
@@ -217,5 +223,5 @@ func (c *conn) pausePublisher(in *incoming) {
 func (c *conn) unfinishedTooMany(in *incoming) bool {
 	config := &c.broker.config
 	waiting := in.pubacks.Len() + in.pubrecs.Len()
-	return in.bytes > config.MaxUnfinishedBytes || c.version != packet.V5 && waiting >= int(config.ReceiveMaximum)
+	return in.bytes > config.MaxUnfinishedBytes || c.version != packet.V5 && waiting >= int(c.bounds.ReceiveMaximum)
 }

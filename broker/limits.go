@@ -47,6 +47,16 @@ const (
 	// admissionTimeout is how long authentication may take: clients give up after
 	// some ten seconds.
 	admissionTimeout = 10 * time.Second
+	// defaultPacketTimeout: the largest packet at 17 KB/s.
+	defaultPacketTimeout = time.Minute
+	// defaultStallTimeout: within a minute TCP has tried again several times.
+	defaultStallTimeout = time.Minute
+	// crowdSize bounds the addresses, or clients, that are counted (≈ 200 bytes
+	// each).
+	crowdSize = 1 << 16
+	// maxStreamWrite bounds one write to a connection whose Write waits, so that
+	// progress can be seen.
+	maxStreamWrite = 32 << 10
 	// defaultMaxKeepAlive is all that the field can say: no cap.
 	defaultMaxKeepAlive = 65535 * time.Second
 )

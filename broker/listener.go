@@ -1,6 +1,10 @@
 package broker
 
-import "net"
+import (
+	"net"
+	"sync/atomic"
+	"time"
+)
 
 // Listener is where clients connect, and what holds for those that do so there.
 // What is zero is as Config says.
@@ -15,6 +19,22 @@ type Listener struct {
 	Authenticator Authenticator
 	Enhanced      EnhancedAuthenticator
 	Authorizer    Authorizer
+	// Limits are those of the listener.
+	Limits ListenerLimits
+
+	bounds  *bounds
+	gate    *gate        // nil for no rate of its own
+	serving atomic.Int64 // connections that have sent CONNECT
+}
+
+// ListenerLimits are those of a listener.
+type ListenerLimits struct {
+	Quota
+	// ConnectRate is how many connections are accepted per second at most: the
+	// others wait in the backlog. 0 for no bound but the node's.
+	ConnectRate float64
+	// Each of its clients has these.
+	Each Limits
 }
 
 // Accepted is a connection that knows more of its peer than an address, or has
@@ -30,7 +50,17 @@ type Accepted interface {
 
 // listener is a copy of l, complete.
 func (c *Config) listener(l *Listener) *Listener {
-	full := *l
+	full := &Listener{
+		Listener: l.Listener, Name: l.Name, AllowAnonymous: l.AllowAnonymous,
+		Authenticator: l.Authenticator, Enhanced: l.Enhanced, Authorizer: l.Authorizer, Limits: l.Limits,
+	}
+	full.bounds = &bounds{Limits: c.limits().over(&l.Limits.Each).complete()}
+	if m := l.Limits.meterOf(); m != nil {
+		full.bounds.meters = []*meter{m}
+	}
+	if rate := l.Limits.ConnectRate; rate > 0 {
+		full.gate = &gate{most: rate, rate: rate, tokens: rate, at: time.Now()}
+	}
 	if full.Name == "" && l.Listener != nil {
 		full.Name = l.Addr().String()
 	}
@@ -46,5 +76,5 @@ func (c *Config) listener(l *Listener) *Listener {
 	if full.Authorizer == nil {
 		full.Authorizer = c.Authorizer
 	}
-	return &full
+	return full
 }

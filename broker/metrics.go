@@ -75,6 +75,7 @@ type metrics struct {
 	subscriptions  atomic.Int64
 	keepAliveEnded atomic.Uint64
 	proofEnded     atomic.Uint64
+	limits         [limits]atomic.Uint64
 	halfOpenClosed atomic.Uint64
 	memoryPaused   atomic.Uint64
 	memoryClosed   atomic.Uint64
@@ -149,6 +150,7 @@ var descriptions = []description{
 	single("memory_level", "0 enough memory, 1 CONNECT is refused, 2 publishers are paused, 3 QoS 0 is dropped, 4 the slowest clients are closed.", prometheus.GaugeValue, func(m *metrics) float64 { return float64(m.broker.memory.level.Load()) }),
 	total("memory_publishers_paused_total", "Pauses of clients that published while memory was short.", func(m *metrics) *atomic.Uint64 { return &m.memoryPaused }),
 	total("memory_clients_closed_total", "Clients closed because memory was short and they held most.", func(m *metrics) *atomic.Uint64 { return &m.memoryClosed }),
+	vector("limits_hit_total", "Limits that clients came up against; each time a rate was exceeded, and each packet, subscription or connection that was refused or ended.", "limit", limitNames[:], func(m *metrics) []atomic.Uint64 { return m.limits[:] }),
 	vector("packets_received_total", "Control Packets received.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packets[:] }),
 	vector("packets_sent_total", "Control Packets put into a connection's output.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packetsSent[:] }),
 	vector("messages_received_total", "Messages published by clients.", "qos", qosNames(), func(m *metrics) []atomic.Uint64 { return m.received[:] }),

@@ -31,7 +31,7 @@ type outgoing struct {
 // outgoingState makes the state when it is first needed. mu is held.
 func (c *conn) outgoingState() *outgoing {
 	if c.outgoing == nil {
-		c.outgoing = &outgoing{session: session.NewOutbound(c.window, c.sentHi, c.broker.config.MaxQueue)}
+		c.outgoing = &outgoing{session: session.NewOutbound(c.window, c.sentHi, c.bounds.MaxQueue)}
 	}
 	return c.outgoing
 }
@@ -62,7 +62,7 @@ func (c *conn) enqueue(d session.Delivery) bool {
 // is the policy, as long as d does not fit. It reports whether it fits. mu is
 // held.
 func (c *conn) makeRoom(d *session.Delivery) bool {
-	config, out := &c.broker.config, c.outgoing
+	config, out := &c.bounds.Limits, c.outgoing
 	size := session.ContentBytes(d)
 	for out.session.Queued() >= config.MaxQueue || out.session.QueuedBytes()+size > config.MaxQueueBytes {
 		if size > config.MaxQueueBytes || config.Queue.GetPolicy() != shoalpb.QueuePolicy_QUEUE_POLICY_DROP_OLDEST {

@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/shoalmq/shoal/broker/packet"
 )
@@ -89,7 +90,7 @@ func (c *conn) write() {
 		if !ok {
 			return
 		}
-		n, err := c.wire.Write(rest)
+		n, err := c.writeSome(rest)
 		c.broker.metrics.bytesSent.Add(uint64(n))
 		if err == nil {
 			if buf != nil {
@@ -103,6 +104,28 @@ func (c *conn) write() {
 			c.abort("write: " + err.Error())
 		}
 	}
+}
+
+// writeSome is Write, and notes since when there is no progress.
+func (c *conn) writeSome(b []byte) (n int, err error) {
+	if !c.wire.blocks() {
+		n, err = c.wire.Write(b)
+		switch {
+		case err == nil:
+			c.stuck.Store(0)
+		case n > 0 || c.stuck.Load() == 0:
+			c.stuck.Store(time.Now().UnixNano())
+		}
+		return n, err
+	}
+	for n < len(b) && err == nil {
+		var m int
+		c.stuck.Store(time.Now().UnixNano())
+		m, err = c.wire.Write(b[n:min(n+maxStreamWrite, len(b))])
+		n += m
+	}
+	c.stuck.Store(0)
+	return n, err
 }
 
 // nextOutput takes what is to be written next: what a write has left, or the

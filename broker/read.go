@@ -80,8 +80,9 @@ func (c *conn) handleChunk(r *reader) verdict {
 			r.n = 0
 			return goOn
 		}
-		h, body, n, err := packet.Next(r.buf[off:r.n], c.broker.config.MaxPacketBytes)
+		h, body, n, err := packet.Next(r.buf[off:r.n], c.bounds.MaxPacketBytes)
 		if err != nil {
+			c.countTooLarge(err)
 			c.refuse(err)
 			r.n = 0
 			return goOn
@@ -93,6 +94,12 @@ func (c *conn) handleChunk(r *reader) verdict {
 		v = c.handle(r, h, body)
 	}
 	r.n = copy(r.buf, r.buf[off:r.n])
+	switch {
+	case r.n == 0:
+		c.begun.Store(0)
+	case off > 0 || c.begun.Load() == 0:
+		c.begun.Store(c.seen.Load())
+	}
 	if v == goOn {
 		r.grow()
 	}

@@ -12,6 +12,9 @@ import (
 // order ([MQTT-3.8.4-6]), and leaves when the subscriptions that it grants are
 // visible on every node.
 func (c *conn) handleSubscribe(p *packet.Subscribe) error {
+	if err := c.meterRequest(packet.TypeSubscribe); err != nil {
+		return err
+	}
 	codes := make([]packet.Code, len(p.Subscriptions))
 	var granted []*shoalpb.Subscription
 	var places []int // of granted in codes
@@ -73,6 +76,9 @@ func (c *conn) checkSubscription(s packet.Subscription) (packet.Code, error) {
 		return packet.CodeTopicFilterInvalid, nil
 	case shared && s.NoLocal: // [MQTT-3.8.3-4]
 		return 0, &packet.Error{Code: packet.CodeProtocolError, Packet: packet.TypeSubscribe, Reason: "no local on a shared subscription"}
+	case c.bounds.tooLong(filter):
+		c.broker.metrics.limits[limitTopic].Add(1)
+		return packet.CodeTopicFilterInvalid, nil
 	case !c.maySubscribe(filter, s.QoS, shared):
 		return packet.CodeNotAuthorized, nil
 	}
@@ -119,6 +125,7 @@ func (c *conn) subscribeHere(id uint16, codes []packet.Code, places []int, grant
 		}
 		if !ok {
 			codes[places[i]] = packet.CodeQuotaExceeded
+			c.broker.metrics.limits[limitSubscriptions].Add(1)
 			answered(nil)
 			continue
 		}
@@ -152,6 +159,9 @@ func (c *conn) subscribedLocked(id uint16, codes []packet.Code, err error) {
 		if !ok {
 			c.fail(err)
 			return
+		}
+		if code == packet.CodeQuotaExceeded {
+			c.broker.metrics.limits[limitSubscriptions].Add(1)
 		}
 		for i := range codes {
 			if !codes[i].Failed() {

@@ -98,7 +98,7 @@ func (s *subscriptions) add(c *conn, p *shoalpb.Subscription) (former int8, ok b
 		return noRoute, false
 	case sub != nil:
 		former = sub.route
-	case len(c.subs.byFilter) >= maxSubscriptions:
+	case len(c.subs.byFilter) >= c.bounds.subscriptions():
 		return noRoute, false
 	default:
 		sub = s.insert(c, p.Filter)

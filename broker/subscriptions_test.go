@@ -23,7 +23,7 @@ func TestSubscriptionsModel(t *testing.T) {
 		var conns []*conn
 		model := make(map[*conn]map[string]*shoalpb.Subscription)
 		for i := range 3 {
-			c := &conn{broker: b, client: fmt.Sprint("c", i)}
+			c := &conn{broker: b, bounds: &bounds{}, client: fmt.Sprint("c", i)}
 			conns = append(conns, c)
 			model[c] = make(map[string]*shoalpb.Subscription)
 		}

@@ -953,10 +953,12 @@ func (x *Open) GetLimits() *QueueLimits {
 // QueueLimits bound the unfinished entries of one session. 0 is no limit but
 // the shard's own.
 type QueueLimits struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Messages      uint64                 `protobuf:"varint,1,opt,name=messages,proto3" json:"messages,omitempty"`
-	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Policy        QueuePolicy            `protobuf:"varint,3,opt,name=policy,proto3,enum=shoal.v1.QueuePolicy" json:"policy,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Messages uint64                 `protobuf:"varint,1,opt,name=messages,proto3" json:"messages,omitempty"`
+	Bytes    uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Policy   QueuePolicy            `protobuf:"varint,3,opt,name=policy,proto3,enum=shoal.v1.QueuePolicy" json:"policy,omitempty"`
+	// subscriptions that the session may have; what the shard allows if 0 or more.
+	Subscriptions uint64 `protobuf:"varint,4,opt,name=subscriptions,proto3" json:"subscriptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1010,6 +1012,13 @@ func (x *QueueLimits) GetPolicy() QueuePolicy {
 		return x.Policy
 	}
 	return QueuePolicy_QUEUE_POLICY_DROP_OLDEST
+}
+
+func (x *QueueLimits) GetSubscriptions() uint64 {
+	if x != nil {
+		return x.Subscriptions
+	}
+	return 0
 }
 
 // Close ends the connection conn of client.
@@ -2700,11 +2709,12 @@ const file_stream_proto_rawDesc = "" +
 	"\bexpiry_s\x18\x03 \x01(\rR\aexpiryS\x12\x16\n" +
 	"\x06window\x18\x04 \x01(\rR\x06window\x12\"\n" +
 	"\x04will\x18\x05 \x01(\v2\x0e.shoal.v1.WillR\x04will\x12-\n" +
-	"\x06limits\x18\x06 \x01(\v2\x15.shoal.v1.QueueLimitsR\x06limits\"n\n" +
+	"\x06limits\x18\x06 \x01(\v2\x15.shoal.v1.QueueLimitsR\x06limits\"\x94\x01\n" +
 	"\vQueueLimits\x12\x1a\n" +
 	"\bmessages\x18\x01 \x01(\x04R\bmessages\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12-\n" +
-	"\x06policy\x18\x03 \x01(\x0e2\x15.shoal.v1.QueuePolicyR\x06policy\"\x9d\x01\n" +
+	"\x06policy\x18\x03 \x01(\x0e2\x15.shoal.v1.QueuePolicyR\x06policy\x12$\n" +
+	"\rsubscriptions\x18\x04 \x01(\x04R\rsubscriptions\"\x9d\x01\n" +
 	"\x05Close\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x18\n" +

@@ -755,6 +755,11 @@ func (m *QueueLimits) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Subscriptions != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Subscriptions))
+		i--
+		dAtA[i] = 0x20
+	}
 	if m.Policy != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Policy))
 		i--
@@ -2525,6 +2530,9 @@ func (m *QueueLimits) SizeVT() (n int) {
 	}
 	if m.Policy != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Policy))
+	}
+	if m.Subscriptions != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Subscriptions))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -5155,6 +5163,25 @@ func (m *QueueLimits) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Policy |= QueuePolicy(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Subscriptions", wireType)
+			}
+			m.Subscriptions = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Subscriptions |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -10904,6 +10931,25 @@ func (m *QueueLimits) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Policy |= QueuePolicy(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Subscriptions", wireType)
+			}
+			m.Subscriptions = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Subscriptions |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -101,7 +101,7 @@ func (m *Machine) subscribe(c *shoalpb.Subscribe) *shoalpb.Answer {
 	if s == nil {
 		return notOwner()
 	}
-	if len(s.subs)+len(c.Subscriptions) > m.cfg.Subscriptions || slices.ContainsFunc(c.Subscriptions, refused) {
+	if s.with(c.Subscriptions) > m.limitsOf(s).subscriptions || slices.ContainsFunc(c.Subscriptions, refused) {
 		return refuse(shoalpb.Code_CODE_QUOTA)
 	}
 	a := &shoalpb.SubscribeAnswer{Existed: make([]bool, len(c.Subscriptions))}
@@ -112,6 +112,18 @@ func (m *Machine) subscribe(c *shoalpb.Subscribe) *shoalpb.Answer {
 		m.replayFor(s, want, a.Existed[i], c.Replay, i)
 	}
 	return &shoalpb.Answer{Subscribe: a}
+}
+
+// with is about how many subscriptions the session would have: a filter that is
+// given twice counts twice.
+func (s *session) with(more []*shoalpb.Subscription) int {
+	n := len(s.subs)
+	for _, sub := range more {
+		if _, has := s.find(sub.Filter); !has {
+			n++
+		}
+	}
+	return n
 }
 
 // replayFor begins the replay that Retain Handling asks for (MQTT 5 §3.8.3.1), if

@@ -320,10 +320,20 @@ func (m *model) end(s *modelSession) {
 
 func (m *model) subscribe(s *modelSession, c *shoalpb.Subscribe) *shoalpb.Answer {
 	a := &shoalpb.SubscribeAnswer{}
+	most := m.config.Subscriptions
+	if own := int(s.limits.GetSubscriptions()); own > 0 {
+		most = min(most, own)
+	}
+	total := len(s.subs)
 	for _, sub := range c.Subscriptions {
-		if len(s.subs)+len(c.Subscriptions) > m.config.Subscriptions {
+		if s.subs[sub.Filter] == nil {
+			total++
+		}
+		if total > most {
 			return refuse(shoalpb.Code_CODE_QUOTA)
 		}
+	}
+	for _, sub := range c.Subscriptions {
 		if _, _, shared, err := topic.ParseShare(sub.Filter); shared && sub.NoLocal || err != nil {
 			return refuse(shoalpb.Code_CODE_QUOTA)
 		}

@@ -2,12 +2,15 @@ package shard
 
 import shoalpb "github.com/shoalmq/shoal/proto"
 
-// limits bound the unfinished entries of one session's queue. Equal ones are
+// limits bound one session: the unfinished entries of its queue, and its
+// subscriptions. Equal ones are
 // shared.
 type limits struct {
 	messages int
 	bytes    int
 	policy   shoalpb.QueuePolicy
+	// subscriptions of the session, 0 for the shard's own bound.
+	subscriptions int
 }
 
 // limits returns what a session asks for; nil is the shard's own.
@@ -15,7 +18,7 @@ func (m *Machine) limits(l *shoalpb.QueueLimits) *limits {
 	if l == nil {
 		return nil
 	}
-	want := limits{int(min(l.Messages, maxLimit)), int(min(l.Bytes, maxLimit)), l.Policy}
+	want := limits{int(min(l.Messages, maxLimit)), int(min(l.Bytes, maxLimit)), l.Policy, int(min(l.Subscriptions, maxLimit))}
 	if want == (limits{}) {
 		return nil
 	}
@@ -32,7 +35,7 @@ func (l *limits) row() *shoalpb.QueueLimits {
 	if l == nil {
 		return nil
 	}
-	return &shoalpb.QueueLimits{Messages: uint64(l.messages), Bytes: uint64(l.bytes), Policy: l.policy}
+	return &shoalpb.QueueLimits{Messages: uint64(l.messages), Bytes: uint64(l.bytes), Policy: l.policy, Subscriptions: uint64(l.subscriptions)}
 }
 
 // setLimits gives a session the limits of its new owner.
@@ -53,6 +56,8 @@ func (m *Machine) limitsOf(s *session) limits {
 	}
 	setDefault(&l.messages, m.cfg.QueueEntries)
 	setDefault(&l.bytes, m.cfg.QueueBytes)
+	setDefault(&l.subscriptions, m.cfg.Subscriptions)
+	l.subscriptions = min(l.subscriptions, m.cfg.Subscriptions)
 	return l
 }
 

@@ -212,7 +212,8 @@ func (w *world) limits() *shoalpb.QueueLimits {
 	}
 	return &shoalpb.QueueLimits{
 		Messages: uint64(w.choose(4, "messages")) * 33, Bytes: uint64(w.choose(4, "bytes")) * 150,
-		Policy: shoalpb.QueuePolicy(w.choose(3, "policy")),
+		Policy:        shoalpb.QueuePolicy(w.choose(3, "policy")),
+		Subscriptions: uint64(w.choose(4, "subscriptions")),
 	}
 }
 
