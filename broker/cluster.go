@@ -18,7 +18,8 @@ type Cluster interface {
 	// AddRoute says that a transient session of this node has subscribed
 	// filter with qos. It is called after the subscription stands in the
 	// front end's own trie, once for each subscription; done(nil) comes when
-	// every node matches it (SUBACK). A Shared Subscription's filter is the whole
+	// every node matches it (SUBACK), or when the last one has taken it back
+	// before. A Shared Subscription's filter is the whole
 	// of it, "$share/{ShareName}/{filter}"; each call is one member.
 	AddRoute(filter string, qos uint8, done func(error))
 	// RemoveRoute takes one AddRoute back.

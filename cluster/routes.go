@@ -197,7 +197,9 @@ func (o *ownRoutes) remove(filter string) {
 	delete(o.by, filter)
 	waiting := r.waiting
 	o.send(filter, r)
+	// Those who asked for it have taken it back, so there is nothing left to wait
+	// for. One of them may be a client that did not wait for its SUBACK.
 	for _, done := range waiting {
-		done(session.ErrClosed)
+		done(nil)
 	}
 }

@@ -66,15 +66,17 @@ func TestWill(t *testing.T) {
 			}
 			watcher.ExpectNothing()
 		}},
-		{"055 removed by DISCONNECT 0x00, published on 0x04 [MQTT-3.1.2-10] [MQTT-3.14.4-3]", every, func(s *scene) {
+		{"055 removed by DISCONNECT 0x00, published on 0x04 and above [MQTT-3.1.2-10] [MQTT-3.14.4-3]", every, func(s *scene) {
 			watcher := s.watcher(1)
 			s.connect(s.here, "c", s.withWill("discarded", 1, 0)).Disconnect()
-			c := s.connect(s.here, "c", s.withWill("asked for", 1, 0))
-			if s.v == packet.V5 {
-				c.Write(&packet.Disconnect{Code: packet.CodeDisconnectWithWill})
+			for _, code := range []packet.Code{packet.CodeDisconnectWithWill, packet.CodeUnspecifiedError, packet.CodeQuotaExceeded} {
+				c := s.connect(s.here, "c", s.withWill("asked for", 1, 0))
+				if s.v == packet.V5 {
+					c.Write(&packet.Disconnect{Code: code})
+				}
+				c.Close()
+				s.expectWill(watcher, "asked for")
 			}
-			c.Close()
-			s.expectWill(watcher, "asked for")
 			watcher.ExpectNothing()
 		}},
 		{"060 no Will if the client is back in time [MQTT-3.1.3-9]", durable5, func(s *scene) {
