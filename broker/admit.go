@@ -45,6 +45,11 @@ func (c *conn) decide(ctx context.Context, q *connect) error {
 		c.failedLogin(err)
 		return c.refusal(err)
 	}
+	return c.admitted(q, who)
+}
+
+// admitted goes on when it is known who the client is.
+func (c *conn) admitted(q *connect, who *Identity) error {
 	if err := c.identify(q, who); err != nil {
 		return err
 	}
@@ -63,6 +68,9 @@ func (c *conn) refusal(err error) error {
 		c.broker.log.Warn("authentication failed", "listener", c.listener.Name, "remote", c.wire.RemoteAddr(), "error", err)
 		reason = "authentication is not available"
 	}
+	if c.phase.Load() >= serving && !code.In(packet.TypeDisconnect) && code != packet.CodeServerUnavailable {
+		code = packet.CodeNotAuthorized
+	}
 	return &packet.Error{Code: code, Packet: packet.TypeConnect, Reason: reason}
 }
 
@@ -79,12 +87,7 @@ func (c *conn) authenticate(ctx context.Context, q *connect) (*Identity, error) 
 		}
 		return nil, ErrNotAuthorized
 	}
-	who, err := c.listener.Authenticator.Authenticate(ctx, &Credentials{
-		ClientID: q.ClientID, Assigned: q.assigned, Version: q.Version,
-		HasUsername: q.HasUsername, Username: q.Username,
-		HasPassword: q.HasPassword, Password: q.Password,
-		Peer: peer,
-	})
+	who, err := c.listener.Authenticator.Authenticate(ctx, c.credentials(q))
 	if err == nil && who == nil {
 		who = &Identity{Username: q.Username}
 	}
@@ -94,34 +97,49 @@ func (c *conn) authenticate(ctx context.Context, q *connect) (*Identity, error) 
 	return who, err
 }
 
+func (c *conn) credentials(q *connect) *Credentials {
+	return &Credentials{
+		ClientID: q.ClientID, Assigned: q.assigned, Version: q.Version,
+		HasUsername: q.HasUsername, Username: q.Username,
+		HasPassword: q.HasPassword, Password: q.Password,
+		Method: q.AuthMethod, Peer: c.from(),
+	}
+}
+
 // identify takes over who the client is and what it may do. What it asked for is
 // checked against that.
 func (c *conn) identify(q *connect, who *Identity) error {
 	if who != nil && who.ClientID != "" {
 		q.ClientID = who.ClientID
 	}
+	may, err := c.permissions(q.ClientID, who)
+	if err != nil {
+		return c.refusal(err)
+	}
+	if w := q.Will; w != nil && may != nil && !(*may).Publish(w.Topic, w.QoS, w.Retain) {
+		return c.refusal(fmt.Errorf("%w to publish the will", ErrNotAuthorized))
+	}
+	c.who = who
+	c.may.Store(may)
+	return nil
+}
+
+// permissions asks the Authorizer; nil for everything.
+func (c *conn) permissions(client string, who *Identity) (*Permissions, error) {
 	if c.listener.Authorizer == nil {
 		if who != nil && who.Grants != nil { // nobody would hold the client to them
-			return c.refusal(errors.New("rights came with the identity, and there is no Authorizer"))
+			return nil, errors.New("rights came with the identity, and there is no Authorizer")
 		}
-		c.who = who
-		return nil
+		return nil, nil
 	}
 	if who == nil {
 		who = &Identity{}
 	}
-	may, err := c.listener.Authorizer.Permissions(&Client{ID: q.ClientID, Identity: who, Peer: c.from()})
-	if err != nil {
-		return c.refusal(err)
+	may, err := c.listener.Authorizer.Permissions(&Client{ID: client, Identity: who, Peer: c.from()})
+	if err != nil || may == nil {
+		return nil, err
 	}
-	if w := q.Will; w != nil && may != nil && !may.Publish(w.Topic, w.QoS, w.Retain) {
-		return c.refusal(fmt.Errorf("%w to publish the will", ErrNotAuthorized))
-	}
-	c.who = who
-	if may != nil {
-		c.may.Store(&may)
-	}
-	return nil
+	return &may, nil
 }
 
 // from tells what is known of the other end.

@@ -171,7 +171,7 @@ func (b *Broker) take(l *Listener, nc net.Conn) {
 	b.mu.Unlock()
 	if oldest := b.gate.enter(c); oldest != nil {
 		b.metrics.halfOpenClosed.Add(1)
-		oldest.abort("too many connections have not sent CONNECT, and this one for longest")
+		oldest.abort("too many connections have not sent CONNECT, or are not through with AUTH, and this one for longest")
 	}
 	c.start()
 	if closing { // Close has not seen it

@@ -93,8 +93,8 @@ type Config struct {
 	// ConnectRate is how many connections are accepted per second at most, fewer
 	// while processors are short: 1,000 for each processor. Negative: no bound.
 	ConnectRate int
-	// MaxHalfOpen bounds the connections that have not sent CONNECT: 2,048. The
-	// oldest makes room for the next.
+	// MaxHalfOpen bounds the connections that have not sent CONNECT, or are in the
+	// exchange of AUTH that it asks for: 2,048. The oldest makes room for the next.
 	MaxHalfOpen int
 	// MemoryLimit is how many bytes of memory the process may use; 0 for no
 	// bound. Near it clients are refused, publishers paused, QoS 0 messages
@@ -103,7 +103,9 @@ type Config struct {
 	// MemoryUsed measures the memory in use and counts the collections after
 	// which that is exact; nil for the process's own. Tests say what they want.
 	MemoryUsed func() (bytes, cycles uint64)
-	// ConnectTimeout is how long a connection may take to send CONNECT: 10 s.
+	// ConnectTimeout is how long a connection may take to send CONNECT, and to get
+	// through the exchange of AUTH that it asks for; so long, too, may
+	// re-authentication take: 10 s.
 	ConnectTimeout time.Duration
 }
 

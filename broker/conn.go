@@ -42,6 +42,8 @@ type conn struct {
 	bridge  bool
 	durable bool
 	resumed bool
+	// method is the Authentication Method, empty for none.
+	method string
 	// peer is nil until somebody asks; who is nil for an anonymous client.
 	peer *Peer
 	// user is nil for one without limits of its own; arrived tells that the listener
@@ -77,8 +79,10 @@ type conn struct {
 	asked    int     // weight of requests that are unanswered
 	pending  int     // bytes in out, in unsent and in a write that is under way
 	link     session.Link
-	// stopAdmission ends the context of an admission that is under way.
+	// stopAdmission ends the context of an admission, or of a step of the exchange,
+	// that is under way.
 	stopAdmission context.CancelFunc
+	exchange      *exchange // nil while there is none
 	request       session.CloseRequest
 	incoming      *incoming // nil until the first QoS 1 or 2 packet
 	outgoing      *outgoing // nil until the first QoS 1 or 2 delivery
@@ -98,7 +102,8 @@ type conn struct {
 // The phases of a connection.
 const (
 	awaiting int32 = iota // CONNECT has not come
-	opening               // it has; Authenticator and Cluster decide
+	proving               // it has, and AUTH decides who the client is (enhanced.go)
+	opening               // CONNECT has come; Authenticator and Cluster decide
 	serving               // CONNACK is in the output
 	closing               // says goodbye: what is left is written, what comes discarded
 	closed
@@ -252,9 +257,10 @@ func (c *conn) endLocked(e ending) {
 	if phase >= closing {
 		return
 	}
-	if phase == awaiting {
+	if phase <= proving {
 		c.broker.gate.leave()
 	}
+	c.exchange = nil
 	if phase == serving && e.farewell && c.version == packet.V5 {
 		c.appendDisconnect(e)
 	}
@@ -330,7 +336,7 @@ func (c *conn) check(now time.Time) (again time.Time) {
 	c.mu.Lock()
 	defer c.unlock()
 	switch c.phase.Load() {
-	case awaiting, closing:
+	case awaiting, proving, closing:
 		if at := time.Unix(0, c.deadline); now.Before(at) {
 			return at
 		}
@@ -378,10 +384,7 @@ func (c *conn) checkProgress(now time.Time) (again time.Time) {
 
 // checkServing is check for a connection that is served. mu is held.
 func (c *conn) checkServing(now time.Time) (again time.Time) {
-	again = c.checkKeepAlive(now)
-	if at := c.checkProgress(now); again.IsZero() || at.Before(again) {
-		again = at
-	}
+	again = sooner(sooner(c.checkKeepAlive(now), c.checkProgress(now)), c.checkExchange(now))
 	if c.who == nil || c.who.Expires.IsZero() || c.phase.Load() != serving {
 		return again
 	}
@@ -390,11 +393,15 @@ func (c *conn) checkServing(now time.Time) (again time.Time) {
 		c.endLocked(ending{code: packet.CodeNotAuthorized, farewell: true, why: "what proved who the client is has expired"})
 		return time.Unix(0, c.deadline)
 	}
-	at := now.Add(min(c.who.Expires.Sub(now), proofLook))
-	if again.IsZero() || at.Before(again) {
-		return at
+	return sooner(again, now.Add(min(c.who.Expires.Sub(now), proofLook)))
+}
+
+// sooner is the earlier of two times, of which zero is never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
 	}
-	return again
+	return a
 }
 
 // checkKeepAlive enforces [MQTT-3.1.2-22]. A client that is not read because

@@ -28,9 +28,15 @@ func (c *conn) handleConnect(p *packet.Connect) verdict {
 		c.mu.Unlock()
 		return goOn
 	}
-	c.phase.Store(opening)
+	if p.HasAuthMethod {
+		c.phase.Store(proving)
+	} else {
+		c.phase.Store(opening)
+	}
 	c.mu.Unlock()
-	c.broker.gate.leave()
+	if !p.HasAuthMethod {
+		c.broker.gate.leave()
+	}
 	c.listener.serving.Add(1)
 	c.arrived = true
 	c.version = p.Version
@@ -47,6 +53,9 @@ func (c *conn) handleConnect(p *packet.Connect) verdict {
 	}
 	if err := c.checkCrowd(); err != nil {
 		return c.verdict(err)
+	}
+	if q.HasAuthMethod {
+		return c.prove(&q)
 	}
 	if c.listener.Authenticator == nil && c.listener.Authorizer == nil {
 		if !*c.listener.AllowAnonymous {
@@ -101,8 +110,6 @@ func (c *conn) checkConnect(q *connect) error {
 		return &packet.Error{Code: code, Packet: packet.TypeConnect, Reason: reason}
 	}
 	switch {
-	case q.HasAuthMethod: // [MQTT-4.12.0-1]
-		return refuse(packet.CodeBadAuthenticationMethod, "no authentication method is supported")
 	case len(q.ClientID) > maxClientIDBytes: // [MQTT-3.1.3-8]
 		return refuse(packet.CodeClientIdentifierNotValid, "client identifier is too long")
 	case q.ClientID == "" && (q.Version == packet.V31 || q.Version == packet.V311 && !q.CleanStart):
@@ -238,6 +245,9 @@ func (c *conn) connack(q *connect, o session.Opened) *packet.Connack {
 	}
 	if q.assigned { // [MQTT-3.2.2-16]
 		p.AssignedClientID = c.client
+	}
+	if q.HasAuthMethod { // [MQTT-4.12.0-5]
+		p.AuthMethod, p.AuthData = q.AuthMethod, q.AuthData
 	}
 	if c.expiry != q.expiry() {
 		p.HasSessionExpiry, p.SessionExpiry = true, c.expiry

@@ -26,7 +26,7 @@ type gate struct {
 	// awaiting are the connections in order of accept, those that have sent
 	// CONNECT only as long as an older one has not.
 	awaiting []*conn
-	waiting  int // of awaiting, in phase awaiting
+	waiting  int // of awaiting, in phase awaiting or proving
 }
 
 func newGate(c *Config) *gate {
@@ -123,7 +123,7 @@ func (g *gate) adapt(late time.Duration, now time.Time) bool {
 func (g *gate) enter(c *conn) (oldest *conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for len(g.awaiting) > 0 && g.awaiting[0].phase.Load() != awaiting {
+	for len(g.awaiting) > 0 && g.awaiting[0].phase.Load() > proving {
 		g.awaiting[0] = nil
 		g.awaiting = g.awaiting[1:]
 	}
@@ -135,7 +135,8 @@ func (g *gate) enter(c *conn) (oldest *conn) {
 	return oldest
 }
 
-// leave notes that a connection is not waited for any more.
+// leave notes that a connection is not waited for any more: its CONNECT has come,
+// and, if that asked for an exchange of AUTH, has been proved.
 func (g *gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -38,9 +38,7 @@ func (c *conn) handle(r *reader, h packet.Header, body []byte) verdict {
 	case *packet.Disconnect:
 		err = c.handleDisconnect(p)
 	case *packet.Auth:
-		// Enhanced authentication is refused at CONNECT, so there is nothing to
-		// go on with ([MQTT-4.12.0-7]).
-		err = &packet.Error{Code: packet.CodeProtocolError, Packet: packet.TypeAuth, Reason: "no authentication method was agreed"}
+		err = c.handleAuth(p)
 	}
 	return c.verdict(err)
 }
@@ -48,12 +46,15 @@ func (c *conn) handle(r *reader, h packet.Header, body []byte) verdict {
 // decode decodes a packet that is not a PUBLISH, and checks that it may come
 // now, and from a client.
 func (c *conn) decode(h packet.Header, body []byte) (packet.Packet, error) {
-	first := c.phase.Load() == awaiting
+	phase := c.phase.Load()
+	first := phase == awaiting
 	switch {
 	case first && h.Type != packet.TypeConnect: // [MQTT-3.1.0-1]
 		return nil, &packet.Error{Code: packet.CodeProtocolError, Packet: h.Type, Reason: "first packet is not CONNECT"}
 	case !first && h.Type == packet.TypeConnect: // [MQTT-3.1.0-2]
 		return nil, &packet.Error{Code: packet.CodeProtocolError, Packet: h.Type, Reason: "second CONNECT"}
+	case phase == proving && h.Type != packet.TypeAuth && h.Type != packet.TypeDisconnect: // [MQTT-3.1.2-30]
+		return nil, &packet.Error{Code: packet.CodeProtocolError, Packet: h.Type, Reason: "only AUTH and DISCONNECT may come before CONNACK"}
 	case first:
 		p := &packet.Connect{}
 		if err := p.Decode(h, body, 0); err != nil {
@@ -114,6 +115,10 @@ func (c *conn) send(t packet.Type, p packet.Packet) {
 // handleDisconnect is DISCONNECT from the client ([MQTT-3.14.4-3]).
 func (c *conn) handleDisconnect(p *packet.Disconnect) error {
 	e := ending{why: "client disconnected", code: p.Code}
+	if c.phase.Load() == proving { // there is no session yet
+		c.end(e)
+		return nil
+	}
 	e.request.DiscardWill = p.Code == packet.CodeNormalDisconnection
 	if p.HasSessionExpiry {
 		if p.SessionExpiry != 0 && c.expiry == 0 { // MQTT 5 §3.14.2.2.2
