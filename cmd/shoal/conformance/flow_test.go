@@ -2,6 +2,8 @@ package conformance
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/shoalmq/shoal/broker/mqtttest"
@@ -82,5 +84,69 @@ func TestFlow(t *testing.T) {
 				sub.ExpectNothing()
 			}
 		}},
+		{"160 SUBSCRIBE and UNSUBSCRIBE without waiting end where they end one by one (4.6.0)", every5, pipelined},
 	})
+}
+
+// pipelined changes subscriptions at random without waiting for answers, and
+// then looks at what is left: as if each had been answered before the next.
+func pipelined(s *scene) {
+	pub, c := s.pair()
+	filters := []string{s.topic("a"), s.topic("b"), s.topic("+"), s.topic("#"), s.topic("a", "#")}
+	model := map[string]packet.Subscribe{}
+	for round := range 8 {
+		var packets []packet.Packet
+		want := map[uint16]packet.Code{}
+		for id := uint16(1); id <= 20; id++ {
+			f, qos := filters[rand.IntN(len(filters))], packet.QoS(rand.IntN(3))
+			_, exists := model[f]
+			if rand.IntN(3) == 0 {
+				packets = append(packets, &packet.Unsubscribe{PacketID: id, Filters: []string{f}})
+				if delete(model, f); !exists {
+					want[id] = packet.CodeNoSubscriptionExisted
+				}
+				continue
+			}
+			p := packet.Subscribe{PacketID: id, SubscriptionID: uint32(id), Subscriptions: []packet.Subscription{{Filter: f, QoS: qos}}}
+			packets, model[f], want[id] = append(packets, &p), p, packet.Code(qos)
+		}
+		c.Write(packets...)
+		for range packets {
+			id, code := uint16(0), packet.Code(0)
+			switch p := c.Next().(type) {
+			case *packet.Suback:
+				id, code = p.PacketID, p.Codes[0]
+			case *packet.Unsuback:
+				id, code = p.PacketID, p.Codes[0]
+			default:
+				s.Fatalf("round %d: got %s", round, mqtttest.Describe(p))
+			}
+			if w, owed := want[id], id > 0; !owed || code != w {
+				s.Fatalf("round %d: code %s for packet %d, want %s, of %v", round, code, id, w, packets)
+			}
+			want[id] = packet.CodeUnspecifiedError // a second answer
+		}
+		matches := map[string][]int{"a": {0, 2, 3, 4}, "b": {1, 2, 3}}
+		for name, places := range matches {
+			var ids []uint32
+			most := packet.QoS0
+			for _, i := range places {
+				if p, ok := model[filters[i]]; ok {
+					ids, most = append(ids, p.SubscriptionID), max(most, p.Subscriptions[0].QoS)
+				}
+			}
+			pub.Publish(s.topic(name), "x", 2)
+			if len(ids) == 0 {
+				c.ExpectNothing()
+				continue
+			}
+			p := c.ExpectPublish(s.topic(name), "x")
+			slices.Sort(ids)
+			if slices.Sort(p.SubscriptionIDs); p.QoS != most || !slices.Equal(p.SubscriptionIDs, ids) {
+				s.Fatalf("round %d: got %+v, want QoS %d and identifiers %v", round, p, most, ids)
+			}
+			finish(c, p)
+		}
+	}
+	c.ExpectNothing()
 }
