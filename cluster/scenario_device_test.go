@@ -3,10 +3,13 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/shoalmq/shoal/broker/session"
+	"github.com/shoalmq/shoal/cluster/directory"
+	"github.com/shoalmq/shoal/cluster/shard"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -34,6 +37,14 @@ type device struct {
 	// told to go on; stopped is what it then does.
 	stop    string
 	stopped []func()
+	// tell, if not nil, is told what happens, for those who ask why later.
+	tell func(format string, args ...any)
+}
+
+func (d *device) note(format string, args ...any) {
+	if d.tell != nil {
+		d.tell(format, args...)
+	}
 }
 
 // outgoing is a message of a device until it is acknowledged for good.
@@ -86,8 +97,10 @@ func (d *device) connect(node string) error {
 		return d.fault("CONNECT is not answered")
 	}
 	if a.err != nil {
+		d.note("CONNECT at %s: %v", node, a.err)
 		return a.err
 	}
+	d.note("connected at %s, %#x, present %v, sent up to %d", node, a.l.(*link).conn, a.o.Present, a.o.SentHi)
 	if n.dead.Load() {
 		return errors.New("connection reset")
 	}
@@ -157,6 +170,7 @@ func (d *device) drop(x *deviceConn) {
 	}
 	x.over = true
 	x.leave()
+	d.note("drops its connection at %s", x.n.config.NodeID)
 	l := x.link
 	d.mu.Unlock()
 	d.wake.broadcast()
@@ -283,12 +297,14 @@ func (d *device) send(x *deviceConn, m *outgoing) {
 	dup, released := m.sent, m.received
 	m.sent = true
 	d.mu.Unlock()
+	d.note("sends %s: id %d, again %v, released %v", m.payload, m.id, dup, released)
 	msg := &shoalpb.Message{Topic: m.topic, Qos: m.qos, Payload: []byte(m.payload)}
 	switch {
 	case released:
 		d.pubrel(x, m)
 	case m.qos == 2:
 		x.link.Received(m.id, dup, msg, func(err error) {
+			d.note("PUBREC for %s: %v", m.payload, err)
 			d.at("PUBREC arrives", func() {
 				x.reply(err, func() func() {
 					m.received = true
@@ -298,13 +314,15 @@ func (d *device) send(x *deviceConn, m *outgoing) {
 		})
 	default:
 		x.link.Publish(msg, func(err error) {
+			d.note("PUBACK for %s: %v", m.payload, err)
 			x.reply(err, func() func() { return d.finish(m) })
 		})
 	}
 }
 
 func (d *device) pubrel(x *deviceConn, m *outgoing) {
-	x.link.Released(m.id, func(_ bool, err error) {
+	x.link.Released(m.id, func(known bool, err error) {
+		d.note("PUBCOMP for %s: known %v, %v", m.payload, known, err)
 		d.at("PUBCOMP arrives", func() {
 			x.reply(err, func() func() { return d.finish(m) })
 		})
@@ -334,6 +352,7 @@ func (x *deviceConn) deliver(e session.Delivery) {
 	d := x.d
 	var next func()
 	d.mu.Lock()
+	d.note("entry %d, seen %d, alive %v, released %v: %s", e.Seq, x.seen, x.alive(), e.Released, e.Message.GetPayload())
 	if !x.alive() || (e.Seq != 0 && e.Seq <= x.seen) {
 		d.mu.Unlock()
 		return
@@ -469,3 +488,50 @@ func (d *device) expect(payloads ...string) {
 }
 
 var _ session.Sink = (*deviceConn)(nil)
+
+// explain tells what the cluster has for the device.
+func (d *device) explain() string {
+	var b strings.Builder
+	d.mu.Lock()
+	x := d.conn
+	d.mu.Unlock()
+	id := d.c.up()[0].shardOf(d.id)
+	if x != nil {
+		l := x.link.(*link)
+		fmt.Fprintf(&b, "connected at %s, %#x, seen %d; ", x.n.config.NodeID, l.conn, x.seen)
+		f := l.p.feeds[id]
+		f.mu.Lock()
+		if a := f.links[d.id]; a != nil {
+			fmt.Fprintf(&b, "fetched up to %d by %#x in term %d", a.after, a.l.conn, f.term)
+		}
+		f.mu.Unlock()
+	}
+	for _, n := range d.c.up() {
+		g := n.group(id)
+		if g == nil {
+			continue
+		}
+		g.read(func(m machine) {
+			s := m.(*shardMachine)
+			conn := s.Conn(d.id)
+			digest := m.digest()
+			fmt.Fprintf(&b, "\n%s: leads %v, applied %d, digest %x, owner %#x:", n.config.NodeID, g.leads(), m.applied(), digest[:4], conn)
+			s.Entries(d.id, conn, 0, 1000, 0, func(e session.Delivery, _ shard.Stored) bool {
+				fmt.Fprintf(&b, " %d=%s", e.Seq, e.Message.GetPayload())
+				return true
+			})
+			s.RouteFilters(func(filter string, qos uint8) bool {
+				fmt.Fprintf(&b, " [%s]", filter)
+				return true
+			})
+		})
+		n.readDirectory(func(m *directoryMachine) {
+			for i := range 4 {
+				t := &directory.Targets{}
+				m.Match(fmt.Sprint("t/", i), t)
+				fmt.Fprintf(&b, " t/%d:%v", i, t)
+			}
+		})
+	}
+	return b.String()
+}

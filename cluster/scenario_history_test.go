@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,41 @@ type history struct {
 	clock    int64
 	messages []*told
 	subs     []*interest
+	events   []event
+}
+
+// event is something that is no part of any promise, for those who ask why one
+// was broken.
+type event struct {
+	at   int64
+	who  string
+	text string
+}
+
+func (h *history) note(who, format string, args ...any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.events = append(h.events, event{h.now(), who, fmt.Sprintf(format, args...)})
+}
+
+// lateError is an error whose text is made when it is asked for: what is polled
+// fails often before it succeeds.
+type lateError func() string
+
+func (e lateError) Error() string { return e() }
+
+// around are the events of those who have to do with m from a second before it
+// was published until a second after it was acknowledged.
+func (h *history) around(subscriber string, m *told) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var b strings.Builder
+	for _, e := range h.events {
+		if e.at > m.from-int64(time.Second) && e.at-int64(time.Second) < m.acked && (e.who == subscriber || e.who == m.publisher || e.who == "") {
+			fmt.Fprintf(&b, "\n\t%s %s: %s", at(e.at), e.who, e.text)
+		}
+	}
+	return b.String()
 }
 
 // never is later than all ticks of a history.
@@ -147,7 +183,8 @@ func (h *history) check(subscriber string, got []string) error {
 		must, may := h.due(subscriber, m)
 		switch {
 		case must && n == 0:
-			return fmt.Errorf("%s lacks %v; subscribed: %v", subscriber, m, h.interests(subscriber, m))
+			lacks := fmt.Sprintf("%s lacks %v; subscribed: %v", subscriber, m, h.interests(subscriber, m))
+			return lateError(func() string { return lacks + h.around(subscriber, m) })
 		case !may && n > 0:
 			return fmt.Errorf("%s got %v, which it had not subscribed: %v", subscriber, m, h.interests(subscriber, m))
 		case m.qos == 2 && n > 1:

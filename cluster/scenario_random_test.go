@@ -75,6 +75,7 @@ func newRun(t *testing.T, size, parts int, seed uint64) *run {
 	r.startMortals()
 	for i := range 6 {
 		d := newDevice(r.c, fmt.Sprint("device-", i))
+		d.tell = func(format string, args ...any) { r.h.note(d.id, format, args...) }
 		r.devices = append(r.devices, d)
 		r.tasks.Go(func() { r.live(d, r.rng(i)) })
 	}
@@ -170,6 +171,7 @@ func (v *visitor) live(rng *rand.Rand) {
 			number++
 			m := v.r.h.publishes(id, anyTopic(rng), 1, number)
 			guest.link.Publish(message(m.topic, 1, m.payload()), func(err error) {
+				v.r.h.note(id, "PUBACK for %s: %v", m.payload(), err)
 				if err == nil && !guest.n.dead.Load() {
 					v.r.h.acked(m)
 				}
@@ -217,6 +219,7 @@ func (v *visitor) visit() {
 	if err != nil {
 		return
 	}
+	v.r.h.note(id, "arrived at %s, boot %d", v.name, guest.link.(*link).p.boot)
 	s := v.r.h.subscribes(id, "#")
 	v.mu.Lock()
 	v.guest, v.id = guest, id
@@ -268,7 +271,9 @@ func (v *visitor) end() {
 	if v.guest == nil {
 		return
 	}
-	if v.look() {
+	served := v.look()
+	v.r.h.note(v.id, "ends, served %v, last at %s", served, at(v.good))
+	if served {
 		v.r.h.leaves(v.id, "#")
 	} else {
 		v.r.h.leavesAt(v.id, "#", v.good)
@@ -329,7 +334,9 @@ func (r *run) disturb(name string, how func()) {
 		m.trouble(name)
 	}
 	r.t.Logf("%6.2fs trouble at %s", sinceStart().Seconds(), name)
+	r.h.note("", "trouble at %s", name)
 	how()
+	r.h.note("", "trouble at %s is over", name)
 }
 
 // moveLeader gives the leadership of a group to a node, if that works.
@@ -367,7 +374,10 @@ func (r *run) finish() {
 			if len(faults) > 0 {
 				r.t.Fatalf("%s: %q", d.id, faults)
 			}
-			return r.h.check(d.id, got)
+			if err := r.h.check(d.id, got); err != nil {
+				return lateError(func() string { return err.Error() + "\n" + d.explain() })
+			}
+			return nil
 		})
 	}
 	for _, v := range r.visitors {
