@@ -66,13 +66,13 @@ func (l *shardLead) dispatch(ctx context.Context, list []shard.Due) bool {
 // did not hold over the match: see link.route.
 func (l *shardLead) matchDue(d shard.Due) (p *shoalpb.Dispatch) {
 	n := l.n
-	expiry := n.lease.expiry()
+	claim := n.lease.claim()
 	if d.Pick != nil {
 		p = l.memberOfDue(d)
 	} else {
 		p = n.targetsOfDue(d, n.picked(n.routes.match(d.Message.Topic), d.Message))
 	}
-	if bootTime() >= expiry {
+	if !n.lease.holds(claim) {
 		return nil
 	}
 	return p

@@ -97,14 +97,17 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 		return fmt.Errorf("restore %s: %w", f.g.name, err)
 	}
 	marker, _ := f.g.state.Marker()
-	if m.applied() < f.g.m.applied() {
-		f.g.log.Warn("an install sets this replica back; it catches up from its log", "from", f.g.m.applied(), "to", m.applied())
-		f.g.setBack()
-	}
+	before := f.g.m.applied()
 	f.g.mu.Lock()
 	f.g.m = m
 	m.adopted(marker.Index, marker.Term)
+	if m.applied() < before {
+		f.g.setBack()
+	}
 	f.g.mu.Unlock()
+	if m.applied() < before {
+		f.g.log.Warn("an install sets this replica back; it catches up from its log", "from", before, "to", m.applied())
+	}
 	m.publish()
 	f.g.configured.Store(&configuration{marker.ConfigurationIndex, marker.Configuration.Servers})
 	f.g.lastCheckpoint.Store(m.applied())

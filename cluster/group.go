@@ -45,7 +45,9 @@ type group struct {
 	// lead starts what runs while this node leads the group; it ends with the
 	// context it is given and is waited for by the returned function.
 	lead func(ctx context.Context, term uint64) (wait func())
-	// setBack is told before the machine is replaced by an older state.
+	// setBack is told, with mu held, when the machine has been replaced by an
+	// older state: nobody has read that yet, and nobody can read the newer one
+	// any more.
 	setBack func()
 	// lastCheckpoint is the index of the last completed checkpoint.
 	lastCheckpoint atomic.Uint64

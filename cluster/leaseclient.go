@@ -20,6 +20,8 @@ type leaseClient struct {
 	n *Node
 	// until is when the lease ends, on bootTime's clock.
 	until atomic.Int64
+	// lapses counts calls of lapse.
+	lapses atomic.Uint64
 	// held is whether the lease was valid a short time ago: good enough for
 	// QoS 0.
 	held atomic.Bool
@@ -40,9 +42,23 @@ func newLeaseClient(n *Node) *leaseClient {
 	return &leaseClient{n: n, granted: newSignal(), applied: newSignal(), reason: "no lease asked for yet"}
 }
 
-// expiry is the end of the lease. Work on the directory copy loads it first and
-// compares it with the clock when done: the lease then held all the time.
+// expiry is the end of the lease.
 func (c *leaseClient) expiry() time.Duration { return time.Duration(c.until.Load()) }
+
+// claim is a look at the lease before work on the directory copy. If the lease
+// still holds by it when the work is done, it held all the time, and for a copy
+// that was not set back meanwhile.
+type claim struct {
+	lapses uint64
+	until  time.Duration
+}
+
+func (c *leaseClient) claim() claim {
+	lapses := c.lapses.Load() // first: see lapse
+	return claim{lapses, c.expiry()}
+}
+
+func (c *leaseClient) holds(l claim) bool { return bootTime() < l.until && c.lapses.Load() == l.lapses }
 
 func (c *leaseClient) valid() bool { return bootTime() < c.expiry() }
 
@@ -73,13 +89,14 @@ func (c *leaseClient) begin(boot uint64) {
 	c.held.Store(false)
 }
 
-// lapse ends the lease: it has to be asked for anew.
+// lapse ends the lease, and what was claimed by it: it has to be asked for anew.
 func (c *leaseClient) lapse() {
 	c.mu.Lock()
 	boot := c.boot
 	c.asked = bootTime()
 	c.mu.Unlock()
 	c.begin(boot)
+	c.lapses.Add(1) // last: who sees it sees that the lease has ended
 }
 
 // entry tells that the own directory copy has applied an entry. Called with

@@ -69,10 +69,10 @@ func upMembers(d *directory.Machine) (up []lease.Member) {
 
 // nodesChanged takes the nodes of the own directory copy.
 func (s *leaseServer) nodesChanged() {
-	var up []lease.Member
-	s.g.read(func(m machine) { up = upMembers(m.(*directoryMachine).Machine) })
-	s.mu.Lock()
-	s.table.SetNodes(bootTime(), up)
+	s.mu.Lock() // held over the read: the table never goes back to older nodes
+	s.g.read(func(m machine) {
+		s.table.SetNodes(bootTime(), upMembers(m.(*directoryMachine).Machine))
+	})
 	s.mu.Unlock()
 	s.broadcast()
 }

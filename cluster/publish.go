@@ -70,9 +70,9 @@ func (l *link) route(p *publish) bool {
 // answered.
 func (l *link) routeTo(p *publish, done func(error)) bool {
 	n := l.p.n
-	expiry := n.lease.expiry()
+	claim := n.lease.claim()
 	t := n.routes.match(p.m.Topic)
-	if bootTime() >= expiry {
+	if !n.lease.holds(claim) {
 		return false
 	}
 	t = n.picked(t, p.m)

@@ -130,13 +130,13 @@ func (r *redispatcher) finish() {
 // not know members who have been told that they are.
 func (r *redispatcher) send(o orphan) bool {
 	n := r.p.n
-	expiry := n.lease.expiry()
+	claim := n.lease.claim()
 	s := n.share(o.share)
 	if !r.p.routes.has(o.share) { // the own members are gone, whatever the directory says still
 		s.Candidates = slices.DeleteFunc(s.Candidates, func(c directory.ShareCandidate) bool { return c.Node == n.config.NodeID })
 	}
 	c := s.Pick(uint8(o.m.Qos), rand.Uint64())
-	if bootTime() >= expiry {
+	if !n.lease.holds(claim) {
 		return false
 	}
 	pick := []*shoalpb.Pick{{Share: o.share, Only: true}}

@@ -3,13 +3,10 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/shoalmq/shoal/broker/session"
-	"github.com/shoalmq/shoal/cluster/directory"
-	"github.com/shoalmq/shoal/cluster/shard"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -488,50 +485,3 @@ func (d *device) expect(payloads ...string) {
 }
 
 var _ session.Sink = (*deviceConn)(nil)
-
-// explain tells what the cluster has for the device.
-func (d *device) explain() string {
-	var b strings.Builder
-	d.mu.Lock()
-	x := d.conn
-	d.mu.Unlock()
-	id := d.c.up()[0].shardOf(d.id)
-	if x != nil {
-		l := x.link.(*link)
-		fmt.Fprintf(&b, "connected at %s, %#x, seen %d; ", x.n.config.NodeID, l.conn, x.seen)
-		f := l.p.feeds[id]
-		f.mu.Lock()
-		if a := f.links[d.id]; a != nil {
-			fmt.Fprintf(&b, "fetched up to %d by %#x in term %d", a.after, a.l.conn, f.term)
-		}
-		f.mu.Unlock()
-	}
-	for _, n := range d.c.up() {
-		g := n.group(id)
-		if g == nil {
-			continue
-		}
-		g.read(func(m machine) {
-			s := m.(*shardMachine)
-			conn := s.Conn(d.id)
-			digest := m.digest()
-			fmt.Fprintf(&b, "\n%s: leads %v, applied %d, digest %x, owner %#x:", n.config.NodeID, g.leads(), m.applied(), digest[:4], conn)
-			s.Entries(d.id, conn, 0, 1000, 0, func(e session.Delivery, _ shard.Stored) bool {
-				fmt.Fprintf(&b, " %d=%s", e.Seq, e.Message.GetPayload())
-				return true
-			})
-			s.RouteFilters(func(filter string, qos uint8) bool {
-				fmt.Fprintf(&b, " [%s]", filter)
-				return true
-			})
-		})
-		n.readDirectory(func(m *directoryMachine) {
-			for i := range 4 {
-				t := &directory.Targets{}
-				m.Match(fmt.Sprint("t/", i), t)
-				fmt.Fprintf(&b, " t/%d:%v", i, t)
-			}
-		})
-	}
-	return b.String()
-}

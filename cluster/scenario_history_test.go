@@ -3,7 +3,6 @@ package cluster
 import (
 	"fmt"
 	"math"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,40 +18,6 @@ type history struct {
 	messages []*told
 	subs     []*interest
 	events   []event
-}
-
-// event is something that is no part of any promise, for those who ask why one
-// was broken.
-type event struct {
-	at   int64
-	who  string
-	text string
-}
-
-func (h *history) note(who, format string, args ...any) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.events = append(h.events, event{h.now(), who, fmt.Sprintf(format, args...)})
-}
-
-// lateError is an error whose text is made when it is asked for: what is polled
-// fails often before it succeeds.
-type lateError func() string
-
-func (e lateError) Error() string { return e() }
-
-// around are the events of those who have to do with m from a second before it
-// was published until a second after it was acknowledged.
-func (h *history) around(subscriber string, m *told) string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var b strings.Builder
-	for _, e := range h.events {
-		if e.at > m.from-int64(time.Second) && e.at-int64(time.Second) < m.acked && (e.who == subscriber || e.who == m.publisher || e.who == "") {
-			fmt.Fprintf(&b, "\n\t%s %s: %s", at(e.at), e.who, e.text)
-		}
-	}
-	return b.String()
 }
 
 // never is later than all ticks of a history.

@@ -287,9 +287,12 @@ func (m *mortal) check(got map[string]int) error {
 	}
 	if len(missing) > 0 {
 		st := m.r.c.stats(m.r.c.up()[0].shardOf(m.id))
-		watcher := m.r.c.stats(m.r.c.up()[0].shardOf(m.r.watcher.id))
-		return fmt.Errorf("of %d Wills these have not come: %v; their shard: %+v\nthe watcher's: %+v\nwhat the client did: %s",
-			len(m.wills), missing, st, watcher, m.around(missing[0]))
+		return lateError(func() string {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return fmt.Sprintf("of %d Wills these have not come: %v; their shard: %+v\nwhat the client did: %s\nthe watcher: %s",
+				len(m.wills), missing, st, m.around(missing[0]), m.r.watcher.explain())
+		})
 	}
 	return nil
 }

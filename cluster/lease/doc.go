@@ -47,6 +47,10 @@
 // match. This is why E is loaded first: a lease granted between match and check
 // would prove nothing about the match.
 //
+// A copy that an install sets back has forgotten entries. From then on the lease
+// that it had is void, and so is an E that was loaded before; the check looks for
+// that, too.
+//
 // # Death
 //
 // A process is declared dead (NodeDown) DeadAfter later than the leader's count
