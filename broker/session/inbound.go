@@ -48,7 +48,9 @@ const (
 
 	// InboundKnown: the exchange can end; PUBCOMP and Completed follow.
 	InboundKnown
-	// InboundUnknown: answer PUBCOMP with 0x92, no Completed.
+	// InboundUnknown: answer PUBCOMP with 0x92, no Completed. So it is also for an
+	// exchange whose PUBREC has not left: it stays as it is, for its release must
+	// not reach the shard before its message.
 	InboundUnknown
 	// InboundAsk: unknown here, but the session was resumed: its shard knows
 	// whether the exchange exists. PUBCOMP (0x00 or 0x92) and Completed follow.
@@ -126,6 +128,8 @@ func (in *Inbound) Pubrel(id uint16) InboundResult {
 	switch {
 	case known && s >= finishing:
 		return InboundWait
+	case known && s == received:
+		return InboundUnknown
 	case known:
 		in.ids[id] = finishing
 		return InboundKnown

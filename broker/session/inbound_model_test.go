@@ -82,6 +82,7 @@ func TestInboundQuota(t *testing.T) {
 					return
 				}
 				expect(t, in.Publish(2, id, true), InboundWait)
+				expect(t, in.Pubrel(id), InboundUnknown)
 				failed := rapid.Bool().Draw(t, "failed")
 				in.Answered(2, id, failed)
 				if failed {
