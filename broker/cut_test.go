@@ -11,9 +11,9 @@ import (
 	"github.com/shoalmq/shoal/broker/packet"
 )
 
-// script is a client's life, a packet after the other, none of which waits for an
+// life is a client's life, a packet after the other, none of which waits for an
 // answer.
-func script(v packet.Version) (packets [][]byte) {
+func life(v packet.Version) (packets [][]byte) {
 	aliased := publish("t/a", "alias", 0, 0)
 	aliased.HasAlias, aliased.TopicAlias = true, 1
 	short := &packet.Publish{HasAlias: true, TopicAlias: 1}
@@ -70,7 +70,7 @@ func speak(t *testing.T, addr string, b []byte, piece int) []byte {
 func TestBytesOneByOne(t *testing.T) {
 	for _, v := range []packet.Version{packet.V31, packet.V311, packet.V5} {
 		n := start(t)
-		all := bytes.Join(script(v), nil)
+		all := bytes.Join(life(v), nil)
 		want := speak(t, n.addr, all, len(all))
 		if len(want) < 20 {
 			t.Fatalf("%s: answers % x", v, want)
@@ -88,7 +88,7 @@ func TestBytesOneByOne(t *testing.T) {
 func TestCutAtEveryByte(t *testing.T) {
 	for _, v := range []packet.Version{packet.V31, packet.V311, packet.V5} {
 		n := start(t)
-		packets := script(v)
+		packets := life(v)
 		all := bytes.Join(packets, nil)
 		for cut := range len(all) + 1 {
 			whole, published := 0, 0
