@@ -22,10 +22,12 @@ func TestKept(t *testing.T) {
 			}
 			subscribe(1)
 			s.expectRetained(s.replayed(sub), map[string]string{"a": "x"})
+			from := s.there
 			for _, n := range []*node{s.other, s.here} {
-				sub.Close()
-				sub = s.resume(n, "s")
+				s.leave(sub, from, s.topic("r", "marker"))
+				sub, from = s.resume(n, "s"), n
 				sub.AutoAck = true
+				sub.ExpectPublish(s.topic("r", "marker"), "marker")
 				subscribe(1)
 				pub.Publish(s.topic("r", "live"), "only this", 1)
 				if p := sub.ExpectPublish(s.topic("r", "live"), "only this"); p.Retain {
