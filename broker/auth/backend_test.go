@@ -282,7 +282,8 @@ func TestRemoteKeys(t *testing.T) {
 		case err != nil && who != nil:
 			t.Errorf("%s: both %+v and %v", what, who, err)
 		}
-		if got := issuer.asked.Load() - before; got != requests {
+		// net/http asks again when a connection that it kept is cut.
+		if got := issuer.asked.Load() - before; got < requests || got > 2*requests {
 			t.Errorf("%s: %d requests", what, got)
 		}
 	}

@@ -92,6 +92,13 @@ func NewJWT(c JWTConfig) (*JWT, error) {
 	return j, nil
 }
 
+// Files are those that the keys are in; Load reads them anew, and with an error
+// leaves the keys as they are.
+func (j *JWT) Files() []string { return j.config.Keys.Files() }
+
+// Load reads the files.
+func (j *JWT) Load() error { return j.keys.read() }
+
 // Close ends what is being fetched.
 func (j *JWT) Close() { j.keys.close() }
 

@@ -65,6 +65,7 @@ func serve(ctx context.Context, c *config.Config, stderr io.Writer) error {
 	}
 	watch, stop := context.WithCancel(ctx)
 	d.tasks.Go(func() { d.watchReady(watch) })
+	d.tasks.Go(func() { d.guards.run(watch) })
 	defer stop()
 	select {
 	case err := <-d.node.Fatal():
@@ -99,6 +100,7 @@ type daemon struct {
 	mqtt, http net.Listener
 	surface    *admin.Server
 	node       *cluster.Node
+	guards     *guards
 	broker     *broker.Broker
 
 	tasks  sync.WaitGroup // serving goroutines and the watcher
@@ -119,16 +121,15 @@ func (d *daemon) open() (err error) {
 		d.tasks.Go(func() { d.fail(d.surface.Serve(d.http)) })
 	}
 	memory := limitMemory(d.config.MemoryLimit)
+	b := d.brokerConfig(memory)
+	if d.guards, err = openGuards(d.config, b.Log, &b); err != nil {
+		return err
+	}
 	if d.node, err = cluster.Open(d.clusterConfig(memory)); err != nil {
 		return err
 	}
-	d.broker = broker.New(broker.Config{
-		Log: d.log.With("component", "broker", "node", d.config.NodeID), Metrics: d.surface.Registry(),
-		Elsewhere: d.node.Elsewhere,
-		NodeID:    d.config.NodeID, AllowAnonymous: d.config.AllowAnonymous,
-		ConnectRate: d.config.ConnectRate, MemoryLimit: memory, Queue: queueLimits(d.config),
-		DisconnectDenied: d.config.DeniedPublish == "disconnect",
-	})
+	b.Elsewhere = d.node.Elsewhere
+	d.broker = broker.New(b)
 	d.broker.Attach(d.node)
 	d.node.Attach(d.broker)
 	d.tasks.Go(func() { d.fail(d.broker.Serve(context.Background(), &broker.Listener{Listener: d.mqtt, Name: "mqtt"})) })
@@ -139,6 +140,17 @@ func (d *daemon) open() (err error) {
 		Operate:  d.node.Operate,
 	})
 	return nil
+}
+
+func (d *daemon) brokerConfig(memory int64) broker.Config {
+	b := broker.Config{
+		Log: d.log.With("component", "broker", "node", d.config.NodeID), Metrics: d.surface.Registry(),
+		NodeID: d.config.NodeID, AllowAnonymous: d.config.AllowAnonymous,
+		DisconnectDenied: d.config.DeniedPublish == "disconnect",
+		ConnectRate:      d.config.ConnectRate, MemoryLimit: memory, Queue: queueLimits(d.config),
+	}
+	bound(&b, d.config)
+	return b
 }
 
 func (d *daemon) clusterConfig(memory int64) cluster.Config {
@@ -244,6 +256,9 @@ func (d *daemon) close() error {
 	}
 	if d.node != nil {
 		step(d.node.Close)
+	}
+	if d.guards != nil {
+		d.guards.close()
 	}
 	step(d.surface.Close)
 	d.tasks.Wait()

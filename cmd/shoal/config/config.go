@@ -24,6 +24,12 @@ type Config struct {
 	MQTTAddr string
 	// AllowAnonymous lets clients in without authentication.
 	AllowAnonymous bool
+	// PasswordFile has users; empty is none. It is asked before Authentication.
+	PasswordFile string
+	// Authentication is the chain of who is asked about clients.
+	Authentication []Authentication
+	// Limits bound clients and users.
+	Limits Limits
 	// HTTPAddr is the listener for health, metrics and status; empty is none.
 	HTTPAddr string
 	// GossipAddr is the listener of memberlist (TCP and UDP).

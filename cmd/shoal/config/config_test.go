@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -37,7 +39,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"node-id": "a", "data-dir": "./data", "mqtt-addr": "127.0.0.1:1883", "allow-anonymous": "true",
+		"node-id": "a", "data-dir": "./data", "mqtt-addr": "127.0.0.1:1883", "allow-anonymous": "true", "password-file": "",
 		"http-addr": "127.0.0.1:18083", "http-token-file": "", "gossip-addr": "127.0.0.1:7946", "rpc-addr": "127.0.0.1:7947",
 		"advertise-host": "127.0.0.1", "join": "", "bootstrap-expect": "1", "shards": "6",
 		"cluster-ca": "", "cluster-cert": "", "cluster-key": "", "gossip-key-file": "",
@@ -111,6 +113,8 @@ func TestWhatIsPrintedIsReadBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Authentication = []Authentication{{JWT: &JWT{Algorithms: []string{"RS256"}, JWKSURL: "https://x", Leeway: Duration(time.Minute)}}}
+	c.Limits.Users = map[string]UserLimits{"u": {Quota: Quota{MaxConnections: 3}, Client: ClientLimits{MaxPacketBytes: 64 << 10}}}
 	var out bytes.Buffer
 	if err := c.WriteYAML(&out); err != nil {
 		t.Fatal(err)
@@ -122,6 +126,9 @@ func TestWhatIsPrintedIsReadBack(t *testing.T) {
 	again, err := load(t, nil, "--config=p.yaml")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
+	}
+	if !reflect.DeepEqual(again.Authentication, c.Authentication) || !reflect.DeepEqual(again.Limits, c.Limits) {
+		t.Errorf("sections became\n%s", out.String())
 	}
 	for name, v := range c.Values() {
 		if again.Values()[name] != v {
@@ -195,8 +202,12 @@ func TestBadInput(t *testing.T) {
 		{name: "level", env: []string{"SHOAL_LOG_LEVEL=loud"}, want: `SHOAL_LOG_LEVEL: "loud": want debug, info, warn or error`},
 		{name: "format", args: []string{"--log-format=xml"}, want: `--log-format: "xml": want text or json`},
 		{name: "bool", args: []string{"--allow-anonymous=yes"}, want: `--allow-anonymous: "yes": want true or false`},
-		{name: "open to the network", args: []string{"--mqtt-addr=0.0.0.0:1883"}, want: `--mqtt-addr: "0.0.0.0:1883": this listener would let anyone in from beyond this host; bind to 127.0.0.1, or say that it is meant with --allow-anonymous`},
-		{name: "nobody could connect", env: []string{"SHOAL_ALLOW_ANONYMOUS=false"}, want: `SHOAL_ALLOW_ANONYMOUS: "false": no other way to let clients in is built yet; bind to 127.0.0.1 and leave the key out`},
+		{name: "open to the network", args: []string{"--mqtt-addr=0.0.0.0:1883"}, want: `--mqtt-addr: "0.0.0.0:1883": this listener would let anyone in from beyond this host; bind to 127.0.0.1, configure authentication (password-file), or say that it is meant with --allow-anonymous`},
+		{name: "nobody could connect", env: []string{"SHOAL_ALLOW_ANONYMOUS=false"}, want: `SHOAL_ALLOW_ANONYMOUS: "false": nobody could connect: configure authentication (password-file) too`},
+		{name: "unknown key of a section", file: "limits:\n  client:\n    publish-rat: 3\n", want: `bad.yaml:3: unknown key "publish-rat"; the nearest known one is "publish-rate"`},
+		{name: "bad duration", file: "limits:\n  flapping: {events: 3, for: soon}\n", want: `bad.yaml:2: limits: line 2: "soon": want a duration such as 30s or 5m`},
+		{name: "bad limit", file: "limits:\n  users:\n    u: {client: {on-excess: explode}}\n", want: `limits: users: u: client: on-excess: "explode": want pause or disconnect`},
+		{name: "two in one part", file: "authentication:\n- password-file: a\n  http: {url: b}\n", want: `authentication: part 1: want exactly one of password-file, certificate, jwt and http`},
 		{name: "data dir is a file", args: []string{"--data-dir=plain"}, want: `--data-dir: "plain": is a file; want a directory`},
 		{name: "key file absent", args: []string{"--gossip-key-file=absent"}, want: `--gossip-key-file: "absent": stat absent: no such file or directory`},
 		{name: "key file is a directory", args: []string{"--gossip-key-file=."}, want: `--gossip-key-file: ".": want a regular file`},

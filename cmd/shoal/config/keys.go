@@ -29,13 +29,14 @@ var keys = []key{
 	text("mqtt-addr", "127.0.0.1:1883", "MQTT listener", address, func(c *Config) *string { return &c.MQTTAddr }),
 	{
 		name: "allow-anonymous", isBool: true,
-		usage: "let clients in without authentication (default: true while the MQTT listener is on loopback)",
+		usage: "let clients in that bring neither user name, password nor certificate (default: true while nothing else is configured and the MQTT listener is on loopback)",
 		parse: func(c *Config, v string) (err error) {
 			c.AllowAnonymous, err = parseBool(v)
 			return err
 		},
 		format: func(c *Config) string { return strconv.FormatBool(c.AllowAnonymous) },
 	},
+	text("password-file", "", "file with users and their hashed passwords, as Mosquitto has it (shoal user manages one)", readable, func(c *Config) *string { return &c.PasswordFile }),
 	{
 		name: "http-addr", fallback: "127.0.0.1:18083",
 		usage: "HTTP listener for health, metrics and status, or \"off\"",
@@ -98,6 +99,8 @@ const (
 	// maxShards: each shard is a raft group with a state file on every replica
 	// and a pipeline that idles at some cost; throughput is flat long before.
 	maxShards = 128
+	// maxPacketBytes is the largest packet of MQTT (MQTT 5 §2.1.4).
+	maxPacketBytes = 268_435_460
 	// maxSize is more memory or disk than there is.
 	maxSize = 1 << 50
 )

@@ -109,6 +109,8 @@ func (c *Config) check() []error {
 	return append([]error{
 		c.deriveNodeID(),
 		c.deriveAdvertiseHost(),
+		c.checkAuthentication(),
+		c.Limits.check(),
 		c.checkAnonymous(),
 		c.checkClusterTLS(),
 	}, c.checkPorts()...)
@@ -149,14 +151,16 @@ func (c *Config) deriveAdvertiseHost() error {
 func (c *Config) checkAnonymous() error {
 	s, said := c.origin["allow-anonymous"]
 	switch {
+	case !said && c.Authenticates():
+		c.AllowAnonymous = false
 	case !said:
 		c.AllowAnonymous = Loopback(c.MQTTAddr)
 		if !c.AllowAnonymous {
 			m := c.origin["mqtt-addr"]
-			return fmt.Errorf("%s: %q: this listener would let anyone in from beyond this host; bind to 127.0.0.1, or say that it is meant with --allow-anonymous", m.where, m.value)
+			return fmt.Errorf("%s: %q: this listener would let anyone in from beyond this host; bind to 127.0.0.1, configure authentication (password-file), or say that it is meant with --allow-anonymous", m.where, m.value)
 		}
-	case !c.AllowAnonymous:
-		return fmt.Errorf("%s: \"false\": no other way to let clients in is built yet; bind to 127.0.0.1 and leave the key out", s.where)
+	case !c.AllowAnonymous && !c.Authenticates():
+		return fmt.Errorf("%s: \"false\": nobody could connect: configure authentication (password-file) too", s.where)
 	}
 	return nil
 }

@@ -19,7 +19,10 @@ type section struct {
 }
 
 // sections is the table of them.
-var sections = []section{}
+var sections = []section{
+	{"authentication", func(c *Config) any { return &c.Authentication }},
+	{"limits", func(c *Config) any { return &c.Limits }},
+}
 
 func sectionByName(name string) *section {
 	for i := range sections {

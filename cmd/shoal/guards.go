@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/shoalmq/shoal/broker"
+	"github.com/shoalmq/shoal/broker/auth"
+	"github.com/shoalmq/shoal/broker/watch"
+	"github.com/shoalmq/shoal/cmd/shoal/config"
+)
+
+// guards decide who comes in and what they may do, with the files that they read
+// watched. close ends them.
+type guards struct {
+	log     *slog.Logger
+	watcher *watch.Watcher
+	chain   auth.Chain
+	closers []func()
+}
+
+// openGuards makes the guards that are configured, and gives them to the broker.
+func openGuards(c *config.Config, log *slog.Logger, b *broker.Config) (*guards, error) {
+	g := &guards{log: log, watcher: watch.New(log)}
+	if err := g.authentication(c); err != nil {
+		g.close()
+		return nil, err
+	}
+	if c.Authenticates() {
+		b.Authenticator = g.chain
+	}
+	return g, nil
+}
+
+// run watches the files until ctx is done.
+func (g *guards) run(ctx context.Context) { g.watcher.Run(ctx) }
+
+func (g *guards) close() {
+	for _, c := range g.closers {
+		c()
+	}
+}
+
+// authentication makes the chain.
+func (g *guards) authentication(c *config.Config) error {
+	parts := c.Authentication
+	if c.PasswordFile != "" {
+		parts = append([]config.Authentication{{PasswordFile: c.PasswordFile}}, parts...)
+	}
+	for i := range parts {
+		part, err := g.part(&parts[i])
+		if err != nil {
+			return fmt.Errorf("open authentication: %w", err)
+		}
+		g.chain = append(g.chain, part)
+	}
+	return nil
+}
+
+func (g *guards) part(a *config.Authentication) (broker.Authenticator, error) {
+	switch {
+	case a.PasswordFile != "":
+		p := auth.NewPasswords(a.PasswordFile)
+		return p, g.watcher.Add("passwords", []string{a.PasswordFile}, p.Load)
+	case a.Certificate != nil:
+		return auth.NewCertificates(a.Certificate.Username, a.Certificate.ClientID)
+	case a.JWT != nil:
+		return g.tokens(a.JWT)
+	}
+	h := a.HTTP
+	b, err := auth.NewCallback(auth.CallbackConfig{
+		URL: h.URL, Client: httpClient(&h.Client), Timeout: time.Duration(h.Timeout),
+		CacheAllowed: time.Duration(h.CacheAllowed), CacheDenied: time.Duration(h.CacheDenied),
+	})
+	if err != nil {
+		return nil, err
+	}
+	g.closers = append(g.closers, b.Close)
+	return b, nil
+}
+
+func (g *guards) tokens(t *config.JWT) (broker.Authenticator, error) {
+	j, err := auth.NewJWT(auth.JWTConfig{
+		Log: g.log, FromUsername: t.From == "username", Algorithms: t.Algorithms,
+		Keys: auth.KeysConfig{
+			SecretFile: t.SecretFile, KeyFiles: t.KeyFiles, JWKSFile: t.JWKSFile, JWKSURL: t.JWKSURL,
+			Remote: auth.RemoteConfig{Client: httpClient(&t.Client), Refresh: time.Duration(t.Refresh), MaxAge: time.Duration(t.MaxAge)},
+		},
+		Issuer: t.Issuer, Audience: t.Audience, Leeway: time.Duration(t.Leeway), AllowEndless: t.AllowEndless, Required: t.Required,
+		UsernameClaim: t.UsernameClaim, ClientIDClaim: t.ClientIDClaim, GroupsClaim: t.GroupsClaim, ACLClaim: t.PermissionClaim,
+	})
+	if err != nil {
+		return nil, err
+	}
+	g.closers = append(g.closers, j.Close)
+	if files := j.Files(); len(files) > 0 {
+		return j, g.watcher.Add("keys of tokens", files, j.Load)
+	}
+	return j, nil
+}
+
+func httpClient(c *config.HTTPClient) auth.HTTPConfig {
+	return auth.HTTPConfig{CAFile: c.CA, CertFile: c.Cert, KeyFile: c.Key, HeadersFile: c.Headers}
+}
