@@ -33,7 +33,7 @@ type hashKind struct {
 }
 
 // hashKinds are the forms that password files may have: Mosquitto's, which
-// mosquitto_passwd makes, and bcrypt, which others do.
+// mosquitto_passwd makes, bcrypt, which others do, and SCRAM's.
 var hashKinds = []hashKind{
 	{"argon2id", "$argon2id$", "$argon2id$v=19$m=19456,t=2,p=1$salt$hash", parseArgon2, makeArgon2},
 	{"pbkdf2", "$7$", "$7$iterations$salt$hash", parsePBKDF2, makePBKDF2},
@@ -41,6 +41,7 @@ var hashKinds = []hashKind{
 	{"bcrypt", "$2a$", "", parseBcrypt("$2a$"), nil},
 	{"bcrypt", "$2b$", "", parseBcrypt("$2b$"), makeBcrypt},
 	{"bcrypt", "$2y$", "", parseBcrypt("$2y$"), nil},
+	{"scram-sha-256", "$scram-sha-256$", "$scram-sha-256$iterations$salt$stored key$server key", parseSCRAM, makeSCRAM},
 }
 
 // HashNames are the kinds that NewHash makes, the best first.

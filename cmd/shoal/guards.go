@@ -18,6 +18,7 @@ type guards struct {
 	log     *slog.Logger
 	watcher *watch.Watcher
 	chain   auth.Chain
+	scram   *auth.SCRAM // nil for none
 	closers []func()
 }
 
@@ -30,6 +31,9 @@ func openGuards(c *config.Config, log *slog.Logger, b *broker.Config) (*guards, 
 	}
 	if c.Authenticates() {
 		b.Authenticator = g.chain
+	}
+	if g.scram != nil {
+		b.Enhanced = g.scram
 	}
 	return g, nil
 }
@@ -50,6 +54,13 @@ func (g *guards) authentication(c *config.Config) error {
 		parts = append([]config.Authentication{{PasswordFile: c.PasswordFile}}, parts...)
 	}
 	for i := range parts {
+		if s := parts[i].SCRAM; s != nil { // not of the chain: the client asks for it
+			g.scram = auth.NewSCRAM(s.File)
+			if err := g.watcher.Add("passwords", []string{s.File}, g.scram.Load); err != nil {
+				return fmt.Errorf("open authentication: scram: %w", err)
+			}
+			continue
+		}
 		part, err := g.part(&parts[i])
 		if err != nil {
 			return fmt.Errorf("open authentication: %w", err)

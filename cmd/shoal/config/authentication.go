@@ -11,6 +11,13 @@ type Authentication struct {
 	Certificate  *Certificate `yaml:"certificate,omitempty"`
 	JWT          *JWT         `yaml:"jwt,omitempty"`
 	HTTP         *HTTP        `yaml:"http,omitempty"`
+	SCRAM        *SCRAM       `yaml:"scram,omitempty"`
+}
+
+// SCRAM is the method SCRAM-SHA-256 of enhanced authentication, by those lines of
+// a password file that have its hashes.
+type SCRAM struct {
+	File string `yaml:"file"`
 }
 
 // Certificate takes names from the client's certificate (docs/SECURITY.md).
@@ -63,15 +70,24 @@ func (c *Config) Authenticates() bool { return c.PasswordFile != "" || len(c.Aut
 
 func (c *Config) checkAuthentication() error {
 	var errs []error
+	methods := 0
 	for i, a := range c.Authentication {
 		n := 0
-		for _, set := range []bool{a.PasswordFile != "", a.Certificate != nil, a.JWT != nil, a.HTTP != nil} {
+		for _, set := range []bool{a.PasswordFile != "", a.Certificate != nil, a.JWT != nil, a.HTTP != nil, a.SCRAM != nil} {
 			if set {
 				n++
 			}
 		}
 		if n != 1 {
-			errs = append(errs, fmt.Errorf("authentication: part %d: want exactly one of password-file, certificate, jwt and http", i+1))
+			errs = append(errs, fmt.Errorf("authentication: part %d: want exactly one of password-file, certificate, jwt, http and scram", i+1))
+		}
+		if a.SCRAM != nil {
+			if methods++; methods > 1 {
+				errs = append(errs, fmt.Errorf("authentication: part %d: want one scram at most", i+1))
+			}
+			if a.SCRAM.File == "" {
+				errs = append(errs, fmt.Errorf("authentication: part %d: scram: want a file", i+1))
+			}
 		}
 		if a.JWT != nil && a.JWT.From != "" && a.JWT.From != "password" && a.JWT.From != "username" {
 			errs = append(errs, fmt.Errorf("authentication: part %d: jwt: from: %q: want password or username", i+1, a.JWT.From))
