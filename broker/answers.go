@@ -24,7 +24,7 @@ type answer struct {
 func (c *conn) published(a answer, token session.Token, err error) {
 	c.mu.Lock()
 	defer c.unlock()
-	if c.phase.Load() != serving {
+	if phase := c.phase.Load(); phase != serving && phase != leaving {
 		return
 	}
 	if errors.Is(err, session.ErrQueueFull) && c.version != packet.V5 {
@@ -78,6 +78,9 @@ func (c *conn) sendAnswers(in *incoming, order *session.AckOrder[answer]) {
 			t = packet.TypePubrec
 		}
 		c.appendAck(t, a.id, a.code)
+	}
+	if c.phase.Load() == leaving && in.unanswered() == 0 {
+		c.endLocked(ending{why: "client disconnected"})
 	}
 	if c.paused&pausePublish != 0 && !c.unfinishedTooMany(in) {
 		c.seen.Store(time.Now().UnixNano()) // it could not be heard

@@ -73,7 +73,7 @@ type conn struct {
 	// holds counts the connection itself until it is closed, its goroutines,
 	// and the done of Open. The last one frees it.
 	holds    int
-	deadline int64   // nanoseconds since 1970, while awaiting or closing
+	deadline int64   // nanoseconds since 1970, while awaiting, leaving or closing
 	out      *buffer // packets to write, nil for none
 	unsent   []byte  // what a write left, before out
 	asked    int     // weight of requests that are unanswered
@@ -105,6 +105,7 @@ const (
 	proving               // it has, and AUTH decides who the client is (enhanced.go)
 	opening               // CONNECT has come; Authenticator and Cluster decide
 	serving               // CONNACK is in the output
+	leaving               // DISCONNECT came; what was published before is being settled
 	closing               // says goodbye: what is left is written, what comes discarded
 	closed
 )
@@ -265,7 +266,9 @@ func (c *conn) endLocked(e ending) {
 		c.appendDisconnect(e)
 	}
 	c.phase.Store(closing)
-	c.request = e.request
+	if phase != leaving { // DISCONNECT has said it
+		c.request = e.request
+	}
 	if c.stopAdmission != nil {
 		c.stopAdmission()
 	}
@@ -279,6 +282,22 @@ func (c *conn) endLocked(e ending) {
 	c.broker.wheel.schedule(c, time.Unix(0, c.deadline))
 	c.touch()
 	c.resume(c.paused)
+}
+
+// leave ends the connection for a client that has sent DISCONNECT. What it
+// published before counts, although it has not waited for the answers: they are
+// waited for here, and not sent.
+func (c *conn) leave(e ending) {
+	c.mu.Lock()
+	defer c.unlock()
+	if c.phase.Load() != serving || c.incoming == nil || c.incoming.unanswered() == 0 {
+		c.endLocked(e)
+		return
+	}
+	c.phase.Store(leaving)
+	c.request = e.request
+	c.deadline = time.Now().Add(leaveTime).UnixNano()
+	c.broker.wheel.schedule(c, time.Unix(0, c.deadline))
 }
 
 // appendDisconnect puts DISCONNECT into the output.
@@ -336,7 +355,7 @@ func (c *conn) check(now time.Time) (again time.Time) {
 	c.mu.Lock()
 	defer c.unlock()
 	switch c.phase.Load() {
-	case awaiting, proving, closing:
+	case awaiting, proving, leaving, closing:
 		if at := time.Unix(0, c.deadline); now.Before(at) {
 			return at
 		}

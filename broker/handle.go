@@ -127,6 +127,6 @@ func (c *conn) handleDisconnect(p *packet.Disconnect) error {
 		expiry := c.bounds.capExpiry(p.SessionExpiry)
 		e.request.ExpirySeconds = &expiry
 	}
-	c.end(e)
+	c.leave(e)
 	return nil
 }

@@ -43,6 +43,9 @@ func (in *incoming) order(qos uint8) *session.AckOrder[answer] {
 	return &in.pubacks
 }
 
+// unanswered counts the messages that wait for PUBACK or PUBREC.
+func (in *incoming) unanswered() int { return in.pubacks.Len() + in.pubrecs.Len() }
+
 // handlePublish checks a PUBLISH and sends its message through the door.
 func (c *conn) handlePublish(r *reader, h packet.Header, body []byte) error {
 	p := &r.publish
@@ -222,6 +225,5 @@ func (c *conn) pausePublisher(in *incoming) {
 // held to the Receive Maximum.
 func (c *conn) unfinishedTooMany(in *incoming) bool {
 	config := &c.broker.config
-	waiting := in.pubacks.Len() + in.pubrecs.Len()
-	return in.bytes > config.MaxUnfinishedBytes || c.version != packet.V5 && waiting >= int(c.bounds.ReceiveMaximum)
+	return in.bytes > config.MaxUnfinishedBytes || c.version != packet.V5 && in.unanswered() >= int(c.bounds.ReceiveMaximum)
 }

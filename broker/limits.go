@@ -98,6 +98,9 @@ const (
 	// lingerTime is how long a connection that was told why it ends may take to
 	// read that before it is cut.
 	lingerTime = 2 * time.Second
+	// leaveTime is how long what a client published right before DISCONNECT may
+	// take: a shard without a leader has one in about a second.
+	leaveTime = 5 * time.Second
 	// keepAliveFactor: one and a half times the Keep Alive ([MQTT-3.1.2-22]).
 	keepAliveFactor = 1.5
 	// proofLook is how often a connection is looked at whose proof of identity will

@@ -23,7 +23,7 @@ func (b *buffer) free() {
 // append puts a packet into the output, unless write finds it too large for the
 // client. mu is held.
 func (c *conn) append(t packet.Type, write func(dst []byte) []byte) {
-	if c.phase.Load() >= closing {
+	if c.phase.Load() >= leaving {
 		return
 	}
 	out := c.output()
@@ -101,9 +101,22 @@ func (c *conn) write() {
 		}
 		c.written(n, rest[n:])
 		if !errors.Is(err, errNotReady) {
-			c.abort("write: " + err.Error())
+			c.unwritable(err)
 		}
 	}
+}
+
+// unwritable ends the connection, unless the client has said that it goes and only
+// its messages are waited for.
+func (c *conn) unwritable(err error) {
+	c.mu.Lock()
+	defer c.unlock()
+	if c.phase.Load() != leaving {
+		c.abortLocked("write: " + err.Error())
+		return
+	}
+	c.out, c.unsent, c.pending = nil, nil, 0
+	c.blocked, c.eof = false, true
 }
 
 // writeSome is Write, and notes since when there is no progress.

@@ -76,7 +76,7 @@ func (c *conn) handleChunk(r *reader) verdict {
 	defer c.broker.wake.leave()
 	off, v := 0, goOn
 	for v == goOn {
-		if c.phase.Load() >= closing {
+		if c.phase.Load() >= leaving {
 			r.n = 0
 			return goOn
 		}
@@ -191,8 +191,10 @@ func (c *conn) stopReading(v verdict) {
 func (c *conn) lost(err error) {
 	c.mu.Lock()
 	defer c.unlock()
-	if errors.Is(err, io.EOF) && c.phase.Load() == closing && c.pending > 0 {
-		c.eof = true // write closes when all is written
+	switch phase := c.phase.Load(); {
+	case phase == leaving, // the last answer closes
+		phase == closing && c.pending > 0 && errors.Is(err, io.EOF): // write closes when all is written
+		c.eof = true
 		return
 	}
 	c.abortLocked("connection lost: " + err.Error())

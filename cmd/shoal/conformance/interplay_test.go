@@ -214,6 +214,25 @@ func TestInterplay(t *testing.T) {
 			finish(sub, sub.ExpectPublish(s.topic("a"), "y"))
 			sub.ExpectNothing()
 		}},
+		{"410 what a client publishes right before DISCONNECT counts, on whatever node", everyVersion | both3, func(s *scene) {
+			sub := s.connect(s.there, "s")
+			sub.Subscribe(s.topic("a"), 1)
+			for i, n := range nodes {
+				pub := s.connect(n, "p", s.withWill("discarded", 1, 0))
+				pub.Write(
+					publish(s.topic("a"), fmt.Sprint(i, "-1"), 1, 1), publish(s.topic("a"), fmt.Sprint(i, "-2"), 2, 2),
+					publish(s.topic("a"), fmt.Sprint(i, "-3"), 1, 3), &packet.Disconnect{})
+				s.over(pub)
+				for range 3 {
+					p := mqtttest.Expect[*packet.Publish](sub)
+					if text := string(p.Payload); text[0] != byte('0'+i) {
+						s.Errorf("got %s", mqtttest.Describe(p))
+					}
+					finish(sub, p)
+				}
+			}
+			sub.ExpectNothing()
+		}},
 		{"409 2,000 Topic Filters in one SUBSCRIBE, and in one UNSUBSCRIBE", every5, func(s *scene) {
 			pub, sub := s.pair()
 			const count = 2000
