@@ -94,6 +94,7 @@ type clientFlags struct {
 	id       string
 	user     string
 	password string
+	scram    bool
 	version  string
 	alive    uint16
 	will     message
@@ -114,6 +115,7 @@ func (f *clientFlags) add(cmd *cobra.Command) {
 	fs.StringVarP(&f.id, "id", "i", "", "Client Identifier (default: a random one)")
 	fs.StringVarP(&f.user, "username", "u", "", "user name")
 	fs.StringVarP(&f.password, "pw", "P", "", "password")
+	fs.BoolVar(&f.scram, "scram", false, "prove the password by SCRAM-SHA-256 instead of sending it, MQTT 5 only (wants -u and -P)")
 	fs.StringVarP(&f.version, "protocol-version", "V", "5", "5, 311 or 31 (also mqttv5, mqttv311, mqttv31)")
 	fs.BoolVarP(&f.resume, "disable-clean-session", "c", false, "resume the session, and keep it after the end (wants -i)")
 	fs.Int64VarP(&f.expiry, "session-expiry-interval", "x", -1, "seconds to keep the session after the end, MQTT 5 only (default: 0, with -c for ever)")
@@ -163,6 +165,8 @@ func (f *clientFlags) check() error {
 		return fmt.Errorf("--will-qos %d: want 0, 1 or 2", f.will.qos)
 	case f.delay != 0 && f.protocol() != 5:
 		return errors.New("--will-delay is known to MQTT 5 only")
+	case f.scram && (f.protocol() != 5 || f.user == "" || f.password == ""):
+		return errors.New("--scram wants -u and -P, and MQTT 5")
 	case f.password != "" && f.user == "" && f.protocol() != 5:
 		return errors.New("-P wants -u: before MQTT 5 there is no password without a user name")
 	}

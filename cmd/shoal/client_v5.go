@@ -60,7 +60,7 @@ func (s *takeThenAck) PacketReceived(p *packets.ControlPacket, to chan<- *packet
 func dialV5(ctx context.Context, f *clientFlags, conn net.Conn, r receiver) (client, error) {
 	s := &takeThenAck{SessionManager: state.NewInMemory(), receiver: r}
 	c := &clientV5{gone: make(chan error, 1)}
-	c.paho = paho.NewClient(paho.ClientConfig{
+	config := paho.ClientConfig{
 		ClientID:           f.id,
 		Conn:               packets.NewThreadSafeConn(conn),
 		Session:            s,
@@ -68,9 +68,6 @@ func dialV5(ctx context.Context, f *clientFlags, conn net.Conn, r receiver) (cli
 		OnPublishReceived:  []func(paho.PublishReceived) (bool, error){s.handle},
 		OnClientError:      func(err error) { c.end(fmt.Errorf("connection lost: %w", err)) },
 		OnServerDisconnect: func(d *paho.Disconnect) { c.end(disconnected(d)) },
-	})
-	if f.debug {
-		c.paho.SetDebugLogger(log.New(os.Stderr, f.id+": ", log.Lmicroseconds))
 	}
 	expiry := f.expirySeconds()
 	p := &paho.Connect{
@@ -87,12 +84,29 @@ func dialV5(ctx context.Context, f *clientFlags, conn net.Conn, r receiver) (cli
 		p.WillMessage = &paho.WillMessage{Topic: w.topic, Payload: w.payload, QoS: w.qos, Retain: w.retain}
 		p.WillProperties = &paho.WillProperties{WillDelayInterval: &f.delay}
 	}
+	var login *scramLogin
+	if f.scram {
+		var err error
+		if login, err = newSCRAM(f.user, f.password, p); err != nil {
+			return nil, err
+		}
+		config.AuthHandler = login
+	}
+	c.paho = paho.NewClient(config)
+	if f.debug {
+		c.paho.SetDebugLogger(log.New(os.Stderr, f.id+": ", log.Lmicroseconds))
+	}
 	ack, err := c.paho.Connect(ctx, p)
 	if ack != nil && ack.ReasonCode >= 0x80 {
 		return nil, fmt.Errorf("connect: refused with 0x%02X: %s", ack.ReasonCode, (&packets.Connack{ReasonCode: ack.ReasonCode}).Reason())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
+	}
+	if login != nil {
+		if err := login.check(ack); err != nil {
+			return nil, fmt.Errorf("connect: %w", err)
+		}
 	}
 	return c, nil
 }
