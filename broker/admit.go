@@ -65,7 +65,7 @@ func (c *conn) refusal(err error) error {
 	code := authCode(err)
 	reason := err.Error()
 	if code == packet.CodeServerUnavailable {
-		c.broker.log.Warn("authentication failed", "listener", c.listener.Name, "remote", c.wire.RemoteAddr(), "error", err)
+		c.broker.log.Warn("authentication failed", "listener", c.listener.Name, "remote", c.from().Remote, "error", err)
 		reason = "authentication is not available"
 	}
 	if c.phase.Load() >= serving && !code.In(packet.TypeDisconnect) && code != packet.CodeServerUnavailable {

@@ -81,6 +81,7 @@ func (b *Broker) Attach(c Cluster) { b.cluster = c }
 // Connections outlive it: Close ends them.
 func (b *Broker) Serve(ctx context.Context, l *Listener) error {
 	l = b.config.listener(l)
+	l.counts = b.metrics.doors.of(l.Name)
 	if err := b.enter(l); err != nil {
 		l.Close()
 		return err
@@ -157,6 +158,7 @@ func (b *Broker) take(l *Listener, nc net.Conn) {
 		return
 	}
 	c := newConn(b, l)
+	l.counts.connections.Add(1)
 	w, err := b.wire(c, nc)
 	if err != nil {
 		b.log.Warn("accept MQTT connection", "error", err)
@@ -173,23 +175,30 @@ func (b *Broker) take(l *Listener, nc net.Conn) {
 		b.metrics.halfOpenClosed.Add(1)
 		oldest.abort("too many connections have not sent CONNECT, or are not through with AUTH, and this one for longest")
 	}
-	c.start()
+	a, _ := nc.(Accepted)
+	c.start(a)
 	if closing { // Close has not seen it
 		c.abort("server is shutting down")
 	}
 }
 
-// wire makes a TCP connection a socket, where there are sockets.
+// wire makes a connection of the kernel's a socket, where there are sockets.
 func (b *Broker) wire(c *conn, nc net.Conn) (wire, error) {
-	tcp, ok := nc.(*net.TCPConn)
-	if !ok || !haveSockets {
+	var raw syscall.Conn
+	switch nc := nc.(type) {
+	case *net.TCPConn:
+		raw = nc
+	case *net.UnixConn:
+		raw = nc
+	}
+	if raw == nil || !haveSockets {
 		return stream{nc}, nil
 	}
 	p, err := b.startPoller()
 	if err != nil {
 		return nil, err
 	}
-	return p.adopt(c, tcp)
+	return p.adopt(c, nc, raw)
 }
 
 // startPoller starts the poller with the first socket.
@@ -234,6 +243,7 @@ func (b *Broker) disown(c *conn) {
 	b.mu.Lock()
 	delete(b.conns, c)
 	b.mu.Unlock()
+	c.listener.counts.connections.Add(-1)
 	b.metrics.connections.Add(-1)
 	b.open.Done()
 }

@@ -2,6 +2,9 @@ package broker
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -120,18 +123,82 @@ const (
 	pauseMemory                    // it publishes, and memory is short
 	pauseRate                      // it has exceeded a rate
 	pauseAsked                     // it has asked for too much that is unanswered
+	pauseBefore                    // Accepted.Open is under way
 )
 
 func newConn(b *Broker, l *Listener) *conn {
 	return &conn{broker: b, listener: l, bounds: l.bounds, holds: 1, deadline: time.Now().Add(b.config.ConnectTimeout).UnixNano()}
 }
 
-// start begins to read.
-func (c *conn) start() {
+// start begins to read, after a's Open if it is not nil.
+func (c *conn) start(a Accepted) {
 	c.broker.wheel.schedule(c, time.Unix(0, c.deadline))
 	c.mu.Lock()
+	defer c.unlock()
+	if a != nil && c.phase.Load() == awaiting {
+		c.paused |= pauseBefore
+		c.spawn(func() { c.before(a) })
+		return
+	}
 	c.resume(0)
-	c.unlock()
+}
+
+// before does what comes before MQTT.
+func (c *conn) before(a Accepted) {
+	peer, err := a.Open()
+	if err != nil {
+		c.notOpened(err)
+		return
+	}
+	peer.Listener = c.listener.Name
+	var bare wire
+	var read []byte
+	if b, ok := a.(Bare); ok {
+		var tcp *net.TCPConn
+		if tcp, read = b.Bare(); tcp != nil {
+			if bare, err = c.broker.wire(c, tcp); err != nil {
+				c.abort(err.Error())
+				return
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.unlock()
+	if c.phase.Load() != awaiting {
+		if bare != nil {
+			bare.Close()
+		}
+		return
+	}
+	if bare != nil {
+		c.wire = bare
+	}
+	c.peer, c.rest = peer, read
+	c.resume(pauseBefore)
+}
+
+// notOpened ends a connection whose Open has failed. The client's address is the
+// nearest that is known.
+func (c *conn) notOpened(err error) {
+	c.mu.Lock()
+	late := time.Now().UnixNano() >= c.deadline
+	c.mu.Unlock()
+	kind := OpenLost
+	var e *OpenError
+	switch {
+	case late:
+		kind = OpenLate
+	case errors.As(err, &e):
+		kind = e.Kind
+	}
+	c.listener.counts.openFailed(kind)
+	level := slog.LevelInfo
+	if kind == OpenLost || kind == OpenLate {
+		level = slog.LevelDebug // scanners and impatient clients
+	}
+	c.broker.log.Log(c.broker.ctx, level, "connection did not come to MQTT",
+		"listener", c.listener.Name, "remote", c.wire.RemoteAddr(), "reason", kind, "error", err)
+	c.abort(err.Error())
 }
 
 // spawn runs f as a goroutine of the connection. mu is held.
@@ -159,7 +226,7 @@ func (c *conn) unlock() {
 	if cut && !free {
 		c.holds++ // or the descriptor could be another connection's by then
 	}
-	link := c.link
+	link, wire := c.link, c.wire
 	c.mu.Unlock()
 	for _, a := range acks {
 		if a.expired {
@@ -172,7 +239,7 @@ func (c *conn) unlock() {
 		c.askRetained(ask)
 	}
 	if cut {
-		c.wire.interrupt()
+		wire.interrupt()
 	}
 	if cut && !free {
 		c.drop()
@@ -274,7 +341,7 @@ func (c *conn) endLocked(e ending) {
 	}
 	c.broker.log.Debug("connection ends", "client", c.client, "reason", e.why, "code", e.code)
 	c.spawn(c.cleanup)
-	if !e.farewell && c.pending == 0 {
+	if !e.farewell && c.pending == 0 || c.paused&pauseBefore != 0 {
 		c.closeLocked()
 		return
 	}

@@ -218,6 +218,7 @@ func (c *conn) opened(q *connect, l session.Link, o session.Opened, err error) {
 	c.broker.wheel.schedule(c, c.checkServing(time.Now()))
 	c.unlock()
 	c.broker.metrics.connects.Add(1)
+	c.listener.counts.connects.Add(1)
 	c.broker.log.Debug("client connected", "client", c.client, "version", c.version, "durable", o.Durable, "present", o.Present)
 	if o.Durable {
 		l.Fetch()
@@ -267,6 +268,7 @@ func (c *conn) refuseConnect(code packet.Code, why string) {
 		return
 	}
 	c.broker.metrics.refused.Add(1)
+	c.listener.counts.refused.Add(1)
 	if c.version != 0 {
 		if !code.In(packet.TypeConnack) {
 			code = packet.CodeUnspecifiedError

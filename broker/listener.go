@@ -2,6 +2,8 @@ package broker
 
 import (
 	"net"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -25,6 +27,7 @@ type Listener struct {
 	bounds  *bounds
 	gate    *gate        // nil for no rate of its own
 	serving atomic.Int64 // connections that have sent CONNECT
+	counts  *doorCounts
 }
 
 // ListenerLimits are those of a listener.
@@ -45,7 +48,83 @@ type Accepted interface {
 	// TLS and the upgrade to WebSocket. It is called once, before Read and Write,
 	// from a goroutine of the connection; Close interrupts it. It returns who is at
 	// the other end. The Listener field is set by the caller.
+	// An error that is an OpenError says what it counts as.
 	Open() (*Peer, error)
+}
+
+// Bare is an Accepted of which Open may leave nothing but a TCP connection, which
+// then needs no goroutine that waits.
+type Bare interface {
+	Accepted
+	// Bare is called after Open. It gives the TCP connection away, with what was
+	// read of it beyond its beginning; nil if something is still wrapped around it.
+	Bare() (tcp *net.TCPConn, read []byte)
+}
+
+// OpenError is a failure of Accepted.Open of a certain kind.
+type OpenError struct {
+	// Kind is what metrics call it, one of OpenFailures.
+	Kind string
+	Err  error
+}
+
+func (e *OpenError) Error() string { return e.Err.Error() }
+
+func (e *OpenError) Unwrap() error { return e.Err }
+
+// The kinds of OpenError. Any other error counts as OpenLost.
+const (
+	OpenProxy       = "proxy_header"
+	OpenNotTLS      = "not_tls"     // the client speaks something else
+	OpenTLS         = "tls"         // versions, suites, or the client does not trust us
+	OpenCertificate = "certificate" // the client's: missing, unknown, expired, revoked
+	OpenWebSocket   = "websocket"
+	OpenLost        = "lost" // the client went away
+	OpenLate        = "late" // it took longer than Config.ConnectTimeout
+)
+
+// openFailures are all of them.
+var openFailures = [...]string{OpenProxy, OpenNotTLS, OpenTLS, OpenCertificate, OpenWebSocket, OpenLost, OpenLate}
+
+// doorCounts are the metrics of a listener, or of all with the same name.
+type doorCounts struct {
+	connections atomic.Int64
+	connects    atomic.Uint64 // accepted CONNECTs
+	refused     atomic.Uint64 // refused CONNECTs
+	failed      [len(openFailures)]atomic.Uint64
+}
+
+// openFailed counts a failure.
+func (d *doorCounts) openFailed(kind string) {
+	i := max(slices.Index(openFailures[:], kind), 0)
+	d.failed[i].Add(1)
+}
+
+// doors are the counts by the name of the listener. Safe for concurrent use.
+type doors struct {
+	mu     sync.Mutex
+	byName map[string]*doorCounts
+}
+
+func (d *doors) of(name string) *doorCounts {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.byName == nil {
+		d.byName = make(map[string]*doorCounts)
+	}
+	if d.byName[name] == nil {
+		d.byName[name] = &doorCounts{}
+	}
+	return d.byName[name]
+}
+
+// each calls f for all, in no order.
+func (d *doors) each(f func(name string, counts *doorCounts)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, counts := range d.byName {
+		f(name, counts)
+	}
 }
 
 // listener is a copy of l, complete.

@@ -80,6 +80,7 @@ type metrics struct {
 	memoryPaused   atomic.Uint64
 	memoryClosed   atomic.Uint64
 	broker         *Broker
+	doors          doors
 	ackDelays      [2]delays // by QoS, 1 and 2
 }
 
@@ -118,6 +119,13 @@ func vector(name, help, label string, names []string, counters func(*metrics) []
 	})
 }
 
+// byListener emits a value for each listener.
+func byListener(name, help string, kind prometheus.ValueType, value func(*doorCounts) float64) description {
+	return describe(name, help, kind, []string{"listener"}, func(m *metrics, emit func(float64, ...string)) {
+		m.doors.each(func(name string, d *doorCounts) { emit(value(d), name) })
+	})
+}
+
 func typeNames() []string {
 	names := make([]string, 16)
 	for t := packet.TypeConnect; t <= packet.TypeAuth; t++ {
@@ -151,6 +159,16 @@ var descriptions = []description{
 	total("memory_publishers_paused_total", "Pauses of clients that published while memory was short.", func(m *metrics) *atomic.Uint64 { return &m.memoryPaused }),
 	total("memory_clients_closed_total", "Clients closed because memory was short and they held most.", func(m *metrics) *atomic.Uint64 { return &m.memoryClosed }),
 	vector("limits_hit_total", "Limits that clients came up against; each time a rate was exceeded, and each packet, subscription or connection that was refused or ended.", "limit", limitNames[:], func(m *metrics) []atomic.Uint64 { return m.limits[:] }),
+	byListener("listener_connections", "Connections that are open, by listener.", prometheus.GaugeValue, func(d *doorCounts) float64 { return float64(d.connections.Load()) }),
+	byListener("listener_connects_accepted_total", "CONNECT packets answered with success, by listener.", prometheus.CounterValue, func(d *doorCounts) float64 { return float64(d.connects.Load()) }),
+	byListener("listener_connects_refused_total", "CONNECT packets refused, by listener.", prometheus.CounterValue, func(d *doorCounts) float64 { return float64(d.refused.Load()) }),
+	describe("listener_handshakes_failed_total", "Connections that failed before MQTT began: PROXY header, TLS, WebSocket.", prometheus.CounterValue, []string{"listener", "reason"}, func(m *metrics, emit func(float64, ...string)) {
+		m.doors.each(func(name string, d *doorCounts) {
+			for i := range d.failed {
+				emit(float64(d.failed[i].Load()), name, openFailures[i])
+			}
+		})
+	}),
 	vector("packets_received_total", "Control Packets received.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packets[:] }),
 	vector("packets_sent_total", "Control Packets put into a connection's output.", "type", typeNames(), func(m *metrics) []atomic.Uint64 { return m.packetsSent[:] }),
 	vector("messages_received_total", "Messages published by clients.", "qos", qosNames(), func(m *metrics) []atomic.Uint64 { return m.received[:] }),

@@ -6,14 +6,16 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// haveSockets: TCP connections are watched by the poller.
+// haveSockets: TCP connections and those of Unix sockets are watched by the
+// poller.
 const haveSockets = true
 
-// socket is a TCP connection as a bare descriptor. Between two wake-ups it costs
+// socket is a connection as a bare descriptor. Between two wake-ups it costs
 // its place in the epoll set: no goroutine, no buffer, no net.Conn.
 type socket struct {
 	fd      int
@@ -49,10 +51,10 @@ func newPoller() (*poller, error) {
 	return &poller{fd: fd, file: os.NewFile(uintptr(fd), "epoll"), conns: make(map[uint64]*conn)}, nil
 }
 
-// adopt takes a TCP connection over: its descriptor is duplicated and tcp
-// closed, which takes it out of the runtime's poller.
-func (p *poller) adopt(c *conn, tcp *net.TCPConn) (wire, error) {
-	raw, err := tcp.SyscallConn()
+// adopt takes a connection over: its descriptor is duplicated and nc closed,
+// which takes it out of the runtime's poller. of is nc.
+func (p *poller) adopt(c *conn, nc net.Conn, of syscall.Conn) (wire, error) {
+	raw, err := of.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("take over connection: %w", err)
 	}
@@ -65,7 +67,7 @@ func (p *poller) adopt(c *conn, tcp *net.TCPConn) (wire, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over connection: %w", err)
 	}
-	tcp.Close()
+	nc.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last++
@@ -200,6 +202,19 @@ func (s *socket) RemoteAddr() net.Addr {
 		return &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port}
 	case *unix.SockaddrInet6:
 		return &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port}
+	case *unix.SockaddrUnix:
+		return s.path()
 	}
 	return &net.TCPAddr{}
+}
+
+// path is that of the listener: the clients of a Unix socket have none.
+func (s *socket) path() net.Addr {
+	addr := &net.UnixAddr{Net: "unix"}
+	if sa, err := unix.Getsockname(s.fd); err == nil {
+		if sa, ok := sa.(*unix.SockaddrUnix); ok {
+			addr.Name = sa.Name
+		}
+	}
+	return addr
 }

@@ -28,7 +28,7 @@ func TestPollerForgets(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := &conn{}
-		w, err := p.adopt(c, server.(*net.TCPConn))
+		w, err := p.adopt(c, server, server.(*net.TCPConn))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,7 +2,10 @@
 
 package broker
 
-import "net"
+import (
+	"net"
+	"syscall"
+)
 
 // haveSockets: TCP connections have a goroutine that waits, like all others.
 const haveSockets = false
@@ -16,4 +19,4 @@ func (*poller) run() {}
 
 func (*poller) close() {}
 
-func (*poller) adopt(_ *conn, tcp *net.TCPConn) (wire, error) { return stream{tcp}, nil }
+func (*poller) adopt(_ *conn, nc net.Conn, _ syscall.Conn) (wire, error) { return stream{nc}, nil }
