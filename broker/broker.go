@@ -315,7 +315,7 @@ func (b *Broker) letGo(ctx context.Context, conns []*conn) {
 	for len(conns) > 0 {
 		n := min(each, len(conns))
 		for _, c := range conns[:n] {
-			c.end(b.farewell())
+			c.end(b.farewell(c.listener))
 		}
 		if conns = conns[n:]; len(conns) == 0 {
 			return
@@ -328,10 +328,10 @@ func (b *Broker) letGo(ctx context.Context, conns []*conn) {
 	}
 }
 
-// farewell is the end of a connection that is let go.
-func (b *Broker) farewell() ending {
+// farewell is the end of a connection of l that is let go.
+func (b *Broker) farewell(l *Listener) ending {
 	e := ending{code: packet.CodeServerShuttingDown, farewell: true, why: "server is shutting down"}
-	if b.config.Elsewhere != nil {
+	if b.config.Elsewhere != nil && !l.Unannounced {
 		if e.reference = b.config.Elsewhere(); e.reference != "" {
 			e.code = packet.CodeUseAnotherServer
 		}

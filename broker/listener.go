@@ -21,6 +21,9 @@ type Listener struct {
 	Authenticator Authenticator
 	Enhanced      EnhancedAuthenticator
 	Authorizer    Authorizer
+	// Unannounced: its clients are not told Config.Elsewhere, which is the address
+	// of another kind of listener.
+	Unannounced bool
 	// Limits are those of the listener.
 	Limits ListenerLimits
 
@@ -132,6 +135,7 @@ func (c *Config) listener(l *Listener) *Listener {
 	full := &Listener{
 		Listener: l.Listener, Name: l.Name, AllowAnonymous: l.AllowAnonymous,
 		Authenticator: l.Authenticator, Enhanced: l.Enhanced, Authorizer: l.Authorizer, Limits: l.Limits,
+		Unannounced: l.Unannounced,
 	}
 	full.bounds = &bounds{Limits: c.limits().over(&l.Limits.Each).complete()}
 	if m := l.Limits.meterOf(); m != nil {

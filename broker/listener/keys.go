@@ -2,17 +2,17 @@ package listener
 
 import (
 	"bytes"
-	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/shoalmq/shoal/broker/watch"
 )
 
 // ClientCert says whether clients have to show a certificate.
@@ -45,48 +45,26 @@ type TLS struct {
 // its own keys for session tickets: a ticket can never bring a client in that the
 // present files would not.
 type keys struct {
-	from   *TLS
-	now    atomic.Pointer[tls.Config]
-	digest [sha256.Size]byte // of the files last tried
+	from *TLS
+	now  atomic.Pointer[tls.Config]
 }
 
-// readKeys reads the files for the first time.
-func readKeys(from *TLS) (*keys, error) {
+// readKeys reads the files, and again when they change if there is a watcher.
+func readKeys(from *TLS, name string, w *watch.Watcher) (*keys, error) {
 	k := &keys{from: from}
-	if _, err := k.reload(); err != nil {
-		return nil, err
+	if w == nil {
+		return k, k.reload()
 	}
-	return k, nil
+	paths := []string{from.CertFile, from.KeyFile, from.ClientCAFile, from.CRLFile}
+	paths = slices.DeleteFunc(paths, func(path string) bool { return path == "" })
+	return k, w.Add("TLS of listener "+name, paths, k.reload)
 }
 
 // config is for one handshake.
 func (k *keys) config() *tls.Config { return k.now.Load() }
 
-// watch reloads until ctx ends.
-func (k *keys) watch(ctx context.Context, every time.Duration, log *slog.Logger) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	last := ""
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		changed, err := k.reload()
-		switch {
-		case err != nil && err.Error() != last:
-			last = err.Error()
-			log.Error("TLS files have changed and cannot be used: those from before stay in force", "error", err)
-		case err == nil && changed:
-			last = ""
-			log.Info("TLS files have changed: new connections use them", "certificate", k.from.CertFile)
-		}
-	}
-}
-
-// reload reads the files and, if they have changed, puts them in force.
-func (k *keys) reload() (changed bool, err error) {
+// reload puts what the files say in force, all of it or nothing.
+func (k *keys) reload() (err error) {
 	var f pemFiles
 	for _, file := range []struct {
 		path string
@@ -96,34 +74,19 @@ func (k *keys) reload() (changed bool, err error) {
 			continue
 		}
 		if *file.into, err = readFile(file.path); err != nil {
-			k.digest = [sha256.Size]byte{} // whatever comes next is news
-			return false, err
+			return err
 		}
 	}
-	digest := f.digest()
-	if digest == k.digest {
-		return false, nil
-	}
-	k.digest = digest
 	config, err := k.from.config(&f)
 	if err != nil {
-		return false, err
+		return err
 	}
 	k.now.Store(config)
-	return true, nil
+	return nil
 }
 
 // pemFiles are the contents of the files.
 type pemFiles struct{ cert, key, ca, crl []byte }
-
-func (f *pemFiles) digest() [sha256.Size]byte {
-	h := sha256.New()
-	for _, b := range [][]byte{f.cert, f.key, f.ca, f.crl} {
-		fmt.Fprintf(h, "%d:", len(b))
-		h.Write(b)
-	}
-	return [sha256.Size]byte(h.Sum(nil))
-}
 
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)

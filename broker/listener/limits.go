@@ -3,9 +3,6 @@ package listener
 import "time"
 
 const (
-	// reloadEvery is how soon a changed file is noticed. It costs a read of some
-	// small files.
-	reloadEvery = 2 * time.Second
 	// maxFileBytes: authorities and revocation lists of large fleets are some MiB.
 	maxFileBytes = 64 << 20
 

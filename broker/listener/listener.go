@@ -3,17 +3,16 @@ package listener
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"sync"
-	"time"
+
+	"github.com/shoalmq/shoal/broker/watch"
 )
 
 // Config says what a Listener is. It is not changed after Listen.
 type Config struct {
-	// Name is for logs.
+	// Name is for logs and errors.
 	Name string
 	// Network is tcp or unix, Addr host:port or a path.
 	Network, Addr string
@@ -26,9 +25,8 @@ type Config struct {
 	TLS *TLS
 	// WebSocket is nil for MQTT without it.
 	WebSocket *WebSocket
-	// ReloadEvery is how often files are looked at: 2 s.
-	ReloadEvery time.Duration
-	Log         *slog.Logger
+	// Watch has the files of TLS read again when they change; nil: never.
+	Watch *watch.Watcher
 }
 
 // Listener is a net.Listener whose connections are broker.Accepted if there is
@@ -37,26 +35,15 @@ type Listener struct {
 	net.Listener
 	config Config
 	keys   *keys // nil without TLS
-
-	close sync.Once
-	stop  context.CancelFunc
-	tasks sync.WaitGroup
 }
 
 // Listen opens a Listener. It does not accept before Accept is called, but
 // clients can connect.
 func Listen(c Config) (*Listener, error) {
-	if c.Log == nil {
-		c.Log = slog.Default()
-	}
-	c.Log = c.Log.With("listener", c.Name)
-	if c.ReloadEvery == 0 {
-		c.ReloadEvery = reloadEvery
-	}
 	l := &Listener{config: c}
 	var err error
 	if c.TLS != nil {
-		if l.keys, err = readKeys(c.TLS); err != nil {
+		if l.keys, err = readKeys(c.TLS, c.Name, c.Watch); err != nil {
 			return nil, fmt.Errorf("listener %s: %w", c.Name, err)
 		}
 	}
@@ -67,11 +54,6 @@ func Listen(c Config) (*Listener, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listener %s: %w", c.Name, err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	l.stop = stop
-	if l.keys != nil {
-		l.tasks.Go(func() { l.keys.watch(ctx, c.ReloadEvery, c.Log) })
 	}
 	return l, nil
 }
@@ -94,16 +76,6 @@ func (l *Listener) Accept() (net.Conn, error) {
 		return nc, nil
 	}
 	return &conn{Conn: nc, raw: nc, listener: l, proxied: proxied, remote: remote(nc)}, nil
-}
-
-// Close stops listening. Connections go on.
-func (l *Listener) Close() error {
-	err := l.Listener.Close()
-	l.close.Do(func() {
-		l.stop()
-		l.tasks.Wait()
-	})
-	return err
 }
 
 // remote is the address of the client, or that of the socket if, as with Unix

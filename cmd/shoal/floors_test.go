@@ -31,6 +31,8 @@ var floors = []floor{
 	// time is for durations: session asks no clock.
 	{"broker/session", []string{"broker/packet", "broker/topic", "proto"}, []string{"net", "log", "sync"}},
 	{"storage", []string{"proto"}, []string{"net", "google.golang.org/grpc", "github.com/hashicorp/memberlist"}},
+	{"broker/watch", nil, nil},
+	{"broker/listener", []string{"broker", "broker/watch"}, []string{"github.com/hashicorp", "go.etcd.io", "google.golang.org/grpc"}},
 	{"broker", []string{"broker", "proto"}, []string{"github.com/hashicorp", "go.etcd.io", "google.golang.org/grpc"}},
 	{"cluster", []string{"cluster", "storage", "broker/session", "broker/topic", "proto"}, []string{"net/http"}},
 	{"cmd", []string{"broker", "cluster", "storage", "proto", "cmd"}, nil},

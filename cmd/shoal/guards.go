@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -23,8 +22,8 @@ type guards struct {
 }
 
 // openGuards makes the guards that are configured, and gives them to the broker.
-func openGuards(c *config.Config, log *slog.Logger, b *broker.Config) (*guards, error) {
-	g := &guards{log: log, watcher: watch.New(log)}
+func openGuards(c *config.Config, log *slog.Logger, w *watch.Watcher, b *broker.Config) (*guards, error) {
+	g := &guards{log: log, watcher: w}
 	if err := g.authentication(c); err != nil {
 		g.close()
 		return nil, err
@@ -37,9 +36,6 @@ func openGuards(c *config.Config, log *slog.Logger, b *broker.Config) (*guards, 
 	}
 	return g, nil
 }
-
-// run watches the files until ctx is done.
-func (g *guards) run(ctx context.Context) { g.watcher.Run(ctx) }
 
 func (g *guards) close() {
 	for _, c := range g.closers {

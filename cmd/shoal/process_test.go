@@ -194,7 +194,7 @@ func TestServeRefusesBadInputAndChangesNothing(t *testing.T) {
 	}{
 		{[]string{"--shards=none"}, exitUsage, `shoal: --shards: "none": want a whole number`},
 		{[]string{"--shard=1"}, exitUsage, "shoal: unknown flag: --shard; the nearest known one is --shards"},
-		{[]string{"--mqtt-addr=127.0.0.1:" + busy.mqtt}, exitFailed, "shoal: open MQTT listener (mqtt-addr): listen tcp 127.0.0.1:"},
+		{[]string{"--mqtt-addr=127.0.0.1:" + busy.mqtt}, exitFailed, "shoal: open listener: listener mqtt: listen tcp 127.0.0.1:"},
 		{[]string{"--http-addr=" + busy.http}, exitFailed, "shoal: open HTTP listener (http-addr): listen tcp 127.0.0.1:"},
 	} {
 		data := filepath.Join(dir, "untouched")

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/shoalmq/shoal/broker"
+	"github.com/shoalmq/shoal/broker/watch"
 	"github.com/shoalmq/shoal/cluster"
 	"github.com/shoalmq/shoal/cmd/shoal/admin"
 	"github.com/shoalmq/shoal/cmd/shoal/config"
@@ -54,7 +55,7 @@ environment, the environment over the file, the file over defaults.`,
 // fails for good, which ends it at once: after a failed write nothing must be
 // acknowledged any more.
 func serve(ctx context.Context, c *config.Config, stderr io.Writer) error {
-	d := &daemon{config: c, log: newLogger(c, stderr), failed: make(chan error, 2)}
+	d := &daemon{config: c, log: newLogger(c, stderr), failed: make(chan error, 1+len(c.AllListeners))}
 	token, err := readToken(c.HTTPTokenFile)
 	if err != nil {
 		return err
@@ -65,7 +66,7 @@ func serve(ctx context.Context, c *config.Config, stderr io.Writer) error {
 	}
 	watch, stop := context.WithCancel(ctx)
 	d.tasks.Go(func() { d.watchReady(watch) })
-	d.tasks.Go(func() { d.guards.run(watch) })
+	d.tasks.Go(func() { d.watcher.Run(watch) })
 	defer stop()
 	select {
 	case err := <-d.node.Fatal():
@@ -95,13 +96,15 @@ func newLogger(c *config.Config, w io.Writer) *slog.Logger {
 
 // daemon is the parts of a running node, in the order in which they open.
 type daemon struct {
-	config     *config.Config
-	log        *slog.Logger
-	mqtt, http net.Listener
-	surface    *admin.Server
-	node       *cluster.Node
-	guards     *guards
-	broker     *broker.Broker
+	config  *config.Config
+	log     *slog.Logger
+	doors   doors
+	http    net.Listener
+	surface *admin.Server
+	node    *cluster.Node
+	guards  *guards
+	broker  *broker.Broker
+	watcher *watch.Watcher // of all files that are read again when they change
 
 	tasks  sync.WaitGroup // serving goroutines and the watcher
 	failed chan error     // of listeners, buffered for each
@@ -111,8 +114,9 @@ type daemon struct {
 // anything on disk is touched, and answers probes while the node opens.
 // Clients that connect meanwhile wait in the listener's backlog.
 func (d *daemon) open() (err error) {
-	if d.mqtt, err = net.Listen("tcp", d.config.MQTTAddr); err != nil {
-		return fmt.Errorf("open MQTT listener (mqtt-addr): %w", err)
+	d.watcher = watch.New(d.log.With("component", "files", "node", d.config.NodeID))
+	if err := d.openDoors(); err != nil {
+		return err
 	}
 	if d.config.HTTPAddr != "" {
 		if d.http, err = net.Listen("tcp", d.config.HTTPAddr); err != nil {
@@ -122,7 +126,7 @@ func (d *daemon) open() (err error) {
 	}
 	memory := limitMemory(d.config.MemoryLimit)
 	b := d.brokerConfig(memory)
-	if d.guards, err = openGuards(d.config, b.Log, &b); err != nil {
+	if d.guards, err = openGuards(d.config, b.Log, d.watcher, &b); err != nil {
 		return err
 	}
 	if d.node, err = cluster.Open(d.clusterConfig(memory)); err != nil {
@@ -132,7 +136,7 @@ func (d *daemon) open() (err error) {
 	d.broker = broker.New(b)
 	d.broker.Attach(d.node)
 	d.node.Attach(d.broker)
-	d.tasks.Go(func() { d.fail(d.broker.Serve(context.Background(), &broker.Listener{Listener: d.mqtt, Name: "mqtt"})) })
+	d.serveDoors()
 	d.surface.Opened(admin.Node{
 		Ready: d.node.Ready, Live: d.node.Live, Status: func() any { return d.node.Status() },
 		Digest:   func() any { return d.node.Digests() },
@@ -158,7 +162,7 @@ func (d *daemon) clusterConfig(memory int64) cluster.Config {
 	return cluster.Config{
 		NodeID: c.NodeID, DataDir: c.DataDir,
 		GossipAddr: c.GossipAddr, RPCAddr: c.RPCAddr, AdvertiseHost: c.AdvertiseHost,
-		HTTPAddr: d.announced(d.http), MQTTAddr: d.announced(d.mqtt),
+		HTTPAddr: d.announced(d.http), MQTTAddr: d.announced(d.doors.announced()),
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Shards: c.Shards,
 		CAFile: c.ClusterCA, CertFile: c.ClusterCert, KeyFile: c.ClusterKey, GossipKeyFile: c.GossipKeyFile,
 		SharedStrategy: c.SharedStrategy,
@@ -225,7 +229,7 @@ func (d *daemon) watchReady(ctx context.Context) {
 	for {
 		switch err := d.node.Ready(); {
 		case err == nil && last != nil:
-			d.log.Info("ready", "node", d.config.NodeID, "mqtt", d.announced(d.mqtt), "http", d.announced(d.http),
+			d.log.Info("ready", "node", d.config.NodeID, "mqtt", d.announced(d.doors.announced()), "http", d.announced(d.http),
 				"gossip", d.config.GossipAddr, "rpc", d.config.RPCAddr, "data", d.config.DataDir)
 			last = nil
 		case err != nil && (last == nil || err.Error() != last.Error()):
@@ -251,8 +255,8 @@ func (d *daemon) close() error {
 	}
 	if d.broker != nil {
 		step(d.broker.Close)
-	} else if d.mqtt != nil {
-		errs = append(errs, d.mqtt.Close())
+	} else {
+		d.doors.close()
 	}
 	if d.node != nil {
 		step(d.node.Close)

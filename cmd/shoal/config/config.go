@@ -20,8 +20,22 @@ type Config struct {
 	NodeID string
 	// DataDir holds everything that the node keeps.
 	DataDir string
-	// MQTTAddr is the TCP listener for clients, host:port.
-	MQTTAddr string
+	// MQTTAddr, MQTTSAddr, WSAddr and WSSAddr are the listeners for clients,
+	// host:port, over TCP, TLS, WebSocket, and WebSocket over TLS; empty is none.
+	MQTTAddr, MQTTSAddr, WSAddr, WSSAddr string
+	// WSPath is the path of the URL of WSAddr and WSSAddr.
+	WSPath string
+	// UnixSocket is a path; empty is none.
+	UnixSocket     string
+	UnixSocketMode FileMode
+	// TLS is that of MQTTSAddr and WSSAddr.
+	TLS ListenerTLS
+	// ProxyFrom are the addresses that send PROXY headers to the listeners above.
+	ProxyFrom []Network
+	// Listeners are further ones.
+	Listeners []Listener
+	// AllListeners are those above and Listeners, complete.
+	AllListeners []Listener
 	// AllowAnonymous lets clients in without authentication.
 	AllowAnonymous bool
 	// PasswordFile has users; empty is none. It is asked before Authentication.

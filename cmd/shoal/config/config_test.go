@@ -40,6 +40,8 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	}
 	want := map[string]string{
 		"node-id": "a", "data-dir": "./data", "mqtt-addr": "127.0.0.1:1883", "allow-anonymous": "true", "password-file": "",
+		"mqtts-addr": "off", "ws-addr": "off", "wss-addr": "off", "ws-path": "/mqtt", "unix-socket": "", "unix-socket-mode": "0660",
+		"tls-cert": "", "tls-key": "", "tls-client-ca": "", "tls-client-cert": "", "tls-crl": "", "tls-min-version": "1.2", "proxy-protocol-from": "",
 		"http-addr": "127.0.0.1:18083", "http-token-file": "", "gossip-addr": "127.0.0.1:7946", "rpc-addr": "127.0.0.1:7947",
 		"advertise-host": "127.0.0.1", "join": "", "bootstrap-expect": "1", "shards": "6",
 		"cluster-ca": "", "cluster-cert": "", "cluster-key": "", "gossip-key-file": "",

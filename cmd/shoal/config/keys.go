@@ -26,10 +26,43 @@ type key struct {
 var keys = []key{
 	text("node-id", "", "stable name of this node (default: the host name)", nodeID, func(c *Config) *string { return &c.NodeID }),
 	text("data-dir", "./data", "directory of everything this node keeps", dataDir, func(c *Config) *string { return &c.DataDir }),
-	text("mqtt-addr", "127.0.0.1:1883", "MQTT listener", address, func(c *Config) *string { return &c.MQTTAddr }),
+	listens("mqtt-addr", "127.0.0.1:1883", "MQTT listener", func(c *Config) *string { return &c.MQTTAddr }),
+	listens("mqtts-addr", off, "listener for MQTT over TLS", func(c *Config) *string { return &c.MQTTSAddr }),
+	listens("ws-addr", off, "listener for MQTT over WebSocket", func(c *Config) *string { return &c.WSAddr }),
+	listens("wss-addr", off, "listener for MQTT over WebSocket over TLS", func(c *Config) *string { return &c.WSSAddr }),
+	text("ws-path", "/mqtt", "path of the URL of ws-addr and wss-addr", urlPath, func(c *Config) *string { return &c.WSPath }),
+	text("unix-socket", "", "path of a Unix socket for clients on this host", func(string) error { return nil }, func(c *Config) *string { return &c.UnixSocket }),
+	{
+		name: "unix-socket-mode", fallback: "0660", usage: "permissions of unix-socket: who may write to it may connect",
+		parse: func(c *Config, v string) (err error) {
+			c.UnixSocketMode, err = parseMode(v)
+			return err
+		},
+		format: func(c *Config) string { return c.UnixSocketMode.String() },
+	},
+	text("tls-cert", "", "PEM file of the certificate of mqtts-addr and wss-addr, with those between it and the root", readable, func(c *Config) *string { return &c.TLS.Cert }),
+	text("tls-key", "", "PEM file of its private key", readable, func(c *Config) *string { return &c.TLS.Key }),
+	text("tls-client-ca", "", "PEM file of the authorities of client certificates", readable, func(c *Config) *string { return &c.TLS.ClientCA }),
+	text("tls-client-cert", "", "none, request or require client certificates (default: require with tls-client-ca, else none)", oneOf("none", "request", "require"), func(c *Config) *string { return &c.TLS.ClientCert }),
+	text("tls-crl", "", "PEM file of the authorities' revocation lists", readable, func(c *Config) *string { return &c.TLS.CRL }),
+	text("tls-min-version", "1.2", "1.2 or 1.3", oneOf("1.2", "1.3"), func(c *Config) *string { return &c.TLS.MinVersion }),
+	{
+		name: "proxy-protocol-from", usage: "addresses and ranges, comma-separated, whose connections begin with a PROXY header",
+		parse: func(c *Config, v string) (err error) {
+			c.ProxyFrom, err = parseNetworks(v)
+			return err
+		},
+		format: func(c *Config) string {
+			all := make([]string, len(c.ProxyFrom))
+			for i, n := range c.ProxyFrom {
+				all[i] = n.String()
+			}
+			return strings.Join(all, ",")
+		},
+	},
 	{
 		name: "allow-anonymous", isBool: true,
-		usage: "let clients in that bring neither user name, password nor certificate (default: true while nothing else is configured and the MQTT listener is on loopback)",
+		usage: "let clients in that bring neither user name, password nor certificate (default: true while nothing else is configured and no listener can be reached from beyond this host)",
 		parse: func(c *Config, v string) (err error) {
 			c.AllowAnonymous, err = parseBool(v)
 			return err
@@ -37,24 +70,7 @@ var keys = []key{
 		format: func(c *Config) string { return strconv.FormatBool(c.AllowAnonymous) },
 	},
 	text("password-file", "", "file with users and their hashed passwords, as Mosquitto has it (shoal user manages one)", readable, func(c *Config) *string { return &c.PasswordFile }),
-	{
-		name: "http-addr", fallback: "127.0.0.1:18083",
-		usage: "HTTP listener for health, metrics and status, or \"off\"",
-		parse: func(c *Config, v string) error {
-			if v == off {
-				c.HTTPAddr = ""
-				return nil
-			}
-			c.HTTPAddr = v
-			return address(v)
-		},
-		format: func(c *Config) string {
-			if c.HTTPAddr == "" {
-				return off
-			}
-			return c.HTTPAddr
-		},
-	},
+	listens("http-addr", "127.0.0.1:18083", "HTTP listener for health, metrics and status", func(c *Config) *string { return &c.HTTPAddr }),
 	text("http-token-file", "", "file with the token that opens the HTTP API to others than this host", readable, func(c *Config) *string { return &c.HTTPTokenFile }),
 	text("gossip-addr", "127.0.0.1:7946", "gossip listener (TCP and UDP)", address, func(c *Config) *string { return &c.GossipAddr }),
 	text("rpc-addr", "127.0.0.1:7947", "listener for raft and streams between nodes", address, func(c *Config) *string { return &c.RPCAddr }),
@@ -123,6 +139,27 @@ func text(name, fallback, usage string, check func(string) error, field func(*Co
 			return check(v)
 		},
 		format: func(c *Config) string { return *field(c) },
+	}
+}
+
+// listens is an address, or "off".
+func listens(name, fallback, usage string, field func(*Config) *string) key {
+	return key{
+		name: name, fallback: fallback, usage: usage + `, or "off"`,
+		parse: func(c *Config, v string) error {
+			if v == off {
+				*field(c) = ""
+				return nil
+			}
+			*field(c) = v
+			return address(v)
+		},
+		format: func(c *Config) string {
+			if *field(c) == "" {
+				return off
+			}
+			return *field(c)
+		},
 	}
 }
 

@@ -99,3 +99,11 @@ func (q *Quota) check(where string) error {
 	}
 	return nil
 }
+
+// check refuses what cannot be meant.
+func (l *ListenerLimits) check() error {
+	if l.ConnectRate < 0 {
+		return errors.New("limits: connect-rate: is below 0; leave the line out for no bound")
+	}
+	return errors.Join(l.Quota.check("limits"), l.Client.check("limits: client"))
+}

@@ -111,6 +111,7 @@ func (c *Config) check() []error {
 		c.deriveAdvertiseHost(),
 		c.checkAuthentication(),
 		c.Limits.check(),
+		c.deriveListeners(),
 		c.checkAnonymous(),
 		c.checkClusterTLS(),
 	}, c.checkPorts()...)
@@ -146,25 +147,6 @@ func (c *Config) deriveAdvertiseHost() error {
 	return nil
 }
 
-// checkAnonymous keeps a broker without authentication from being opened to a
-// network by accident.
-func (c *Config) checkAnonymous() error {
-	s, said := c.origin["allow-anonymous"]
-	switch {
-	case !said && c.Authenticates():
-		c.AllowAnonymous = false
-	case !said:
-		c.AllowAnonymous = Loopback(c.MQTTAddr)
-		if !c.AllowAnonymous {
-			m := c.origin["mqtt-addr"]
-			return fmt.Errorf("%s: %q: this listener would let anyone in from beyond this host; bind to 127.0.0.1, configure authentication (password-file), or say that it is meant with --allow-anonymous", m.where, m.value)
-		}
-	case !c.AllowAnonymous && !c.Authenticates():
-		return fmt.Errorf("%s: \"false\": nobody could connect: configure authentication (password-file) too", s.where)
-	}
-	return nil
-}
-
 func (c *Config) checkClusterTLS() error {
 	set, missing := "", ""
 	for _, name := range []string{"cluster-ca", "cluster-cert", "cluster-key"} {
@@ -184,18 +166,33 @@ func (c *Config) checkClusterTLS() error {
 // only the second.
 func (c *Config) checkPorts() (errs []error) {
 	seen := map[string]string{}
-	for _, name := range []string{"mqtt-addr", "http-addr", "gossip-addr", "rpc-addr"} {
-		addr := keyByName(name).format(c)
-		_, port, err := net.SplitHostPort(addr)
-		if err != nil || port == "0" {
-			continue // off, or a port of the kernel's choice
+	listens := func(name, where, addr string) {
+		if _, port, err := net.SplitHostPort(addr); err == nil && port == "0" {
+			return // a port of the kernel's choice
 		}
 		if other, ok := seen[addr]; ok {
-			errs = append(errs, fmt.Errorf("%s: %q: %s listens there already", c.origin[name].where, addr, other))
+			errs = append(errs, fmt.Errorf("%s: %q: %s listens there already", where, addr, other))
 		}
 		seen[addr] = name
 	}
+	for i := range c.AllListeners {
+		l := &c.AllListeners[i]
+		listens(nameOf(l), l.where, l.Addr)
+	}
+	for _, name := range []string{"http-addr", "gossip-addr", "rpc-addr"} {
+		if addr := keyByName(name).format(c); addr != off {
+			listens(name, c.origin[name].where, addr)
+		}
+	}
 	return errs
+}
+
+// nameOf is what an error about another key calls a listener.
+func nameOf(l *Listener) string {
+	if keyByName(l.Name+"-addr") != nil {
+		return l.Name + "-addr"
+	}
+	return "listener " + l.Name
 }
 
 // Loopback tells whether only this host can reach the address.

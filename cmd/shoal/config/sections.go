@@ -20,6 +20,7 @@ type section struct {
 
 // sections is the table of them.
 var sections = []section{
+	{"listeners", func(c *Config) any { return &c.Listeners }},
 	{"authentication", func(c *Config) any { return &c.Authentication }},
 	{"limits", func(c *Config) any { return &c.Limits }},
 }
