@@ -233,6 +233,21 @@ func TestInterplay(t *testing.T) {
 			}
 			sub.ExpectNothing()
 		}},
+		{"411 a Will without payload, with Will Retain, clears the retained message and is delivered", everyVersion | both3, func(s *scene) {
+			pub := s.connect(s.here, "p")
+			s.keep(pub)
+			s.retain(pub, "w", "kept", 1)
+			s.expectRetained(s.replay(1), map[string]string{"w": "kept"})
+			watcher := s.connect(s.other, "watcher")
+			watcher.Subscribe(s.topic("r", "w", "#"), 1)
+			watcher.ExpectPublish(s.topic("r", "w"), "kept")
+			will := packet.Will{Topic: s.topic("r", "w"), QoS: 1, Retain: true}
+			s.connect(s.there, "c", func(p *packet.Connect) { p.Will = &will }).Close()
+			if p := watcher.ExpectPublish(will.Topic, ""); p.Retain {
+				s.Errorf("got %s", mqtttest.Describe(p))
+			}
+			s.eventually(func() bool { return s.replay(1)["w"] == nil })
+		}},
 		{"409 2,000 Topic Filters in one SUBSCRIBE, and in one UNSUBSCRIBE", every5, func(s *scene) {
 			pub, sub := s.pair()
 			const count = 2000
