@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/shoalmq/shoal/broker"
+	"github.com/shoalmq/shoal/broker/acl"
 	"github.com/shoalmq/shoal/broker/auth"
 	"github.com/shoalmq/shoal/broker/watch"
 	"github.com/shoalmq/shoal/cmd/shoal/config"
@@ -33,6 +34,10 @@ func openGuards(c *config.Config, log *slog.Logger, w *watch.Watcher, b *broker.
 	}
 	if g.scram != nil {
 		b.Enhanced = g.scram
+	}
+	if err := g.authorization(c, b); err != nil {
+		g.close()
+		return nil, err
 	}
 	return g, nil
 }
@@ -62,6 +67,27 @@ func (g *guards) authentication(c *config.Config) error {
 			return fmt.Errorf("open authentication: %w", err)
 		}
 		g.chain = append(g.chain, part)
+	}
+	return nil
+}
+
+// authorization gives the broker the rules that are configured. Without any there
+// is still who holds clients to the rights of their tokens.
+func (g *guards) authorization(c *config.Config, b *broker.Config) error {
+	path, parse := c.ACLFile, acl.ParseMosquitto
+	if c.ACLRules != "" {
+		path, parse = c.ACLRules, acl.ParseYAML
+	}
+	if path == "" && !c.Authenticates() {
+		return nil
+	}
+	s := acl.NewSet(path, parse, g.log)
+	b.Authorizer = s
+	if path == "" {
+		return nil
+	}
+	if err := g.watcher.Add("rules", []string{path}, s.Load); err != nil {
+		return fmt.Errorf("open authorization: %w", err)
 	}
 	return nil
 }

@@ -71,6 +71,9 @@ func (c *Config) Authenticates() bool { return c.PasswordFile != "" || len(c.Aut
 func (c *Config) checkAuthentication() error {
 	var errs []error
 	methods := 0
+	if c.ACLFile != "" && c.ACLRules != "" {
+		errs = append(errs, fmt.Errorf("%s: %s is there too: which of them decides would not be clear; put all rules into one", c.origin["acl-rules"].where, c.origin["acl-file"].where))
+	}
 	for i, a := range c.Authentication {
 		n := 0
 		for _, set := range []bool{a.PasswordFile != "", a.Certificate != nil, a.JWT != nil, a.HTTP != nil, a.SCRAM != nil} {

@@ -40,6 +40,9 @@ type Config struct {
 	AllowAnonymous bool
 	// PasswordFile has users; empty is none. It is asked before Authentication.
 	PasswordFile string
+	// ACLFile and ACLRules say what clients may do, in Mosquitto's form or in YAML;
+	// empty is everything.
+	ACLFile, ACLRules string
 	// Authentication is the chain of who is asked about clients.
 	Authentication []Authentication
 	// Limits bound clients and users.

@@ -39,7 +39,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"node-id": "a", "data-dir": "./data", "mqtt-addr": "127.0.0.1:1883", "allow-anonymous": "true", "password-file": "",
+		"node-id": "a", "data-dir": "./data", "mqtt-addr": "127.0.0.1:1883", "allow-anonymous": "true", "password-file": "", "acl-file": "", "acl-rules": "",
 		"mqtts-addr": "off", "ws-addr": "off", "wss-addr": "off", "ws-path": "/mqtt", "unix-socket": "", "unix-socket-mode": "0660",
 		"tls-cert": "", "tls-key": "", "tls-client-ca": "", "tls-client-cert": "", "tls-crl": "", "tls-min-version": "1.2", "proxy-protocol-from": "",
 		"http-addr": "127.0.0.1:18083", "http-token-file": "", "gossip-addr": "127.0.0.1:7946", "rpc-addr": "127.0.0.1:7947",
@@ -206,6 +206,7 @@ func TestBadInput(t *testing.T) {
 		{name: "bool", args: []string{"--allow-anonymous=yes"}, want: `--allow-anonymous: "yes": want true or false`},
 		{name: "open to the network", args: []string{"--mqtt-addr=0.0.0.0:1883"}, want: `--mqtt-addr: "0.0.0.0:1883": this listener would let anyone in from beyond this host; bind to 127.0.0.1, configure authentication (password-file), or say that it is meant with --allow-anonymous`},
 		{name: "nobody could connect", env: []string{"SHOAL_ALLOW_ANONYMOUS=false"}, want: `SHOAL_ALLOW_ANONYMOUS: "false": nobody could connect: configure authentication (password-file) too`},
+		{name: "two files of rules", args: []string{"--acl-file=plain", "--acl-rules=plain"}, want: `--acl-rules: --acl-file is there too: which of them decides would not be clear; put all rules into one`},
 		{name: "unknown key of a section", file: "limits:\n  client:\n    publish-rat: 3\n", want: `bad.yaml:3: unknown key "publish-rat"; the nearest known one is "publish-rate"`},
 		{name: "bad duration", file: "limits:\n  flapping: {events: 3, for: soon}\n", want: `bad.yaml:2: limits: line 2: "soon": want a duration such as 30s or 5m`},
 		{name: "bad limit", file: "limits:\n  users:\n    u: {client: {on-excess: explode}}\n", want: `limits: users: u: client: on-excess: "explode": want pause or disconnect`},

@@ -70,6 +70,8 @@ var keys = []key{
 		format: func(c *Config) string { return strconv.FormatBool(c.AllowAnonymous) },
 	},
 	text("password-file", "", "file with users and their hashed passwords, as Mosquitto has it (shoal user manages one)", readable, func(c *Config) *string { return &c.PasswordFile }),
+	text("acl-file", "", "file with what clients may do, as Mosquitto has it", readable, func(c *Config) *string { return &c.ACLFile }),
+	text("acl-rules", "", "YAML file with what clients may do, in place of acl-file", readable, func(c *Config) *string { return &c.ACLRules }),
 	listens("http-addr", "127.0.0.1:18083", "HTTP listener for health, metrics and status", func(c *Config) *string { return &c.HTTPAddr }),
 	text("http-token-file", "", "file with the token that opens the HTTP API to others than this host", readable, func(c *Config) *string { return &c.HTTPTokenFile }),
 	text("gossip-addr", "127.0.0.1:7946", "gossip listener (TCP and UDP)", address, func(c *Config) *string { return &c.GossipAddr }),
