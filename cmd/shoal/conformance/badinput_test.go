@@ -188,7 +188,7 @@ func TestDataDirectoryOfAnotherCluster(t *testing.T) {
 	if foreign.Status().ClusterID == nodes[0].Status().ClusterID {
 		t.Fatal("it changed its cluster")
 	}
-	s := newScene(t, packet.V5, true)
+	s := newScene(t, packet.V5, true, overTCP)
 	theirs := s.connect(foreign, "theirs")
 	theirs.Subscribe(s.topic("#"), 1)
 	for _, from := range nodes {

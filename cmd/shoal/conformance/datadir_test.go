@@ -43,7 +43,7 @@ var sample = sync.OnceValues(func() (map[string][]byte, error) {
 
 // fill leaves a durable session with messages.
 func (n *node) fill(count int) error {
-	c, err := mqtttest.Dial(n.addr, packet.V5, mqtttest.Timeout)
+	c, err := n.dial(overTCP, packet.V5)
 	if err != nil {
 		return err
 	}

@@ -130,7 +130,7 @@ func TestInterplay(t *testing.T) {
 			var all sync.WaitGroup
 			for i := range conns {
 				all.Go(func() {
-					c, err := mqtttest.Dial(nodes[i%3].addr, s.v, mqtttest.Timeout)
+					c, err := nodes[i%3].dial(s.via, s.v)
 					if err != nil {
 						return
 					}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +33,7 @@ type node struct {
 	*cluster.Node
 	broker *broker.Broker
 	served chan error
-	addr   string // of the MQTT listener
+	addrs  [transports]string
 }
 
 func TestMain(m *testing.M) {
@@ -114,21 +113,15 @@ func startNode(c cluster.Config) (*node, error) {
 	}
 	c.GossipAddr, c.RPCAddr, c.Build = "127.0.0.1:0", "127.0.0.1:0", "test"
 	c.Log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n := &node{served: make(chan error, 1)}
+	n := &node{served: make(chan error, transports)}
 	var err error
 	if n.Node, err = cluster.Open(c); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	n.addr = l.Addr().String()
 	n.broker = broker.New(broker.Config{Log: c.Log.With("component", "broker", "node", c.NodeID), NodeID: c.NodeID, AllowAnonymous: true})
 	n.broker.Attach(n.Node)
 	n.Attach(n.broker)
-	go func() { n.served <- n.broker.Serve(context.Background(), &broker.Listener{Listener: l}) }()
-	return n, nil
+	return n, n.listen()
 }
 
 func (n *node) awaitReady() error {
@@ -147,8 +140,10 @@ func (n *node) close() error {
 	if err := n.broker.Close(ctx); err != nil {
 		return err
 	}
-	if err := <-n.served; err != nil {
-		return err
+	for range n.addrs {
+		if err := <-n.served; err != nil {
+			return err
+		}
 	}
 	return n.Node.Close(ctx)
 }

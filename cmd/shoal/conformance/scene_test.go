@@ -44,6 +44,7 @@ type rule struct {
 // check runs rules, each in its variants, all side by side.
 func check(t *testing.T, rules []rule) {
 	for _, r := range rules {
+		r.checkTransports(t)
 		for _, v := range []packet.Version{packet.V31, packet.V311, packet.V5} {
 			for _, keep := range []bool{false, true} {
 				if !r.in.has(v, keep) {
@@ -55,7 +56,7 @@ func check(t *testing.T, rules []rule) {
 				}
 				t.Run(r.name+"/"+v.String()+" "+class, func(t *testing.T) {
 					t.Parallel()
-					r.try(t, v, keep)
+					r.try(t, v, keep, overTCP)
 				})
 			}
 		}
@@ -81,17 +82,18 @@ type scene struct {
 	// subscribers and second ones are, other the third node.
 	here, there, other *node
 	name               string
+	via                transport
 }
 
 var scenes atomic.Uint64
 
 // newScene turns the roles of the nodes around from run to run.
-func newScene(t testing.TB, v packet.Version, keep bool) *scene {
+func newScene(t testing.TB, v packet.Version, keep bool, over transport) *scene {
 	h := fnv.New32a()
 	h.Write([]byte(t.Name()))
 	first := int(h.Sum32() % 3)
 	return &scene{
-		TB: t, v: v, durable: keep, name: fmt.Sprintf("t%d", scenes.Add(1)),
+		TB: t, v: v, durable: keep, via: over, name: fmt.Sprintf("t%d", scenes.Add(1)),
 		here: nodes[first], there: nodes[(first+1)%3], other: nodes[(first+2)%3],
 	}
 }
@@ -105,7 +107,11 @@ func (s *scene) id(name string) string { return s.name + "-" + name }
 
 func (s *scene) dial(n *node) *mqtttest.Client {
 	s.Helper()
-	return mqtttest.DialTest(s, n.addr, s.v)
+	c, err := n.dial(s.via, s.v)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return mqtttest.New(s, c)
 }
 
 // class are the options for a session of the scene's class.
