@@ -32,7 +32,7 @@ func (a *attempt) Fatalf(format string, args ...any) { a.Errorf(format, args...)
 // answered with 0x88 then, publishers may be closed, and QoS 0 to a durable
 // session, which goes by its shard leader's memory, may be lost. Then the rule is
 // tried again: what must hold over elections is the business of cmd/shoal/e2e.
-func (r *rule) try(t *testing.T, v packet.Version, keep bool, over transport) {
+func (r *rule) try(t *testing.T, v packet.Version, keep bool, via transport) {
 	const tries = 4
 	for i := 1; ; i++ {
 		before := terms()
@@ -40,7 +40,7 @@ func (r *rule) try(t *testing.T, v packet.Version, keep bool, over transport) {
 		over := make(chan struct{})
 		go func() {
 			defer close(over)
-			r.test(newScene(a, v, keep, over))
+			r.test(newScene(a, v, keep, via))
 		}()
 		<-over
 		if len(a.failures) == 0 {
