@@ -7,7 +7,8 @@
 // A rule is one row of a table: its number and words as in docs/conformance.md,
 // the versions and classes of sessions it is tested with, and a function of a
 // scene. All rules run side by side on the one cluster; a scene gives each run
-// Client Identifiers and topics of its own.
+// Client Identifiers and topics of its own. Connections are TCP; a cross-section of
+// the rules runs over TLS and WebSocket too (transport_test.go).
 //
 // What needs the clock (keep alive to the second, expiry) or a broker with other
 // limits is tested in package broker in fake time; what needs dead nodes in

@@ -151,6 +151,11 @@ func checkNames(t *testing.T, page string) {
 			seen = append(seen, name)
 		}
 	}
+	for _, name := range crossSection {
+		if !slices.Contains(known[""], name) {
+			t.Errorf("cross-section: there is no %s", name)
+		}
+	}
 	for _, name := range known[""] {
 		if strings.Contains(name, "/") && !slices.Contains(seen, name) {
 			t.Errorf("the page does not name %s", name)
