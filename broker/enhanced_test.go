@@ -366,6 +366,62 @@ func TestAuthAgain(t *testing.T) {
 	}
 }
 
+// TestAuthAgainUnderLoad: neither publishes nor deliveries wait, or are lost,
+// while a client proves again and again who it is.
+func TestAuthAgainUnderLoad(t *testing.T) {
+	const publishes, rounds = 2000, 50
+	for _, piped := range []bool{false, true} {
+		n, _ := scripted(t, func(c *broker.Config) { c.Authorizer = new(rules) })
+		n.piped = piped
+		c := n.begin("c", "user u")
+		expectConnack(t, c, 0)
+		c.Subscribe("a", 0)
+		window, failed := make(chan struct{}, 32), make(chan error, 1)
+		go func() {
+			for i := range publishes {
+				window <- struct{}{}
+				p := packet.Publish{Topic: []byte("a"), Payload: fmt.Append(nil, i), QoS: 1, PacketID: uint16(i + 1)}
+				if err := c.Send(&p); err != nil {
+					failed <- err
+					return
+				}
+			}
+			failed <- nil
+		}()
+		c.Write(again("1"))
+		delivered, acked, proved := 0, 0, 0
+		for delivered < publishes || acked < publishes || proved < rounds {
+			switch p := c.Next().(type) {
+			case *packet.Auth:
+				switch {
+				case p.Code == packet.CodeContinueAuthentication:
+					c.Write(more("user u"))
+				case proved+1 < rounds:
+					c.Write(again("1"))
+					fallthrough
+				default:
+					proved++
+				}
+			case *packet.Publish:
+				if string(p.Payload) != fmt.Sprint(delivered) {
+					t.Fatalf("got %s, want %d", mqtttest.Describe(p), delivered)
+				}
+				delivered++
+			case *packet.Ack:
+				if acked++; int(p.PacketID) != acked || p.Code != 0 {
+					t.Fatalf("got %s, want %d", mqtttest.Describe(p), acked)
+				}
+				<-window
+			default:
+				t.Fatalf("got %s", mqtttest.Describe(p))
+			}
+		}
+		if err := <-failed; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestAuthAgainRefused: the connection ends, its session goes on, its Will is
 // published ([MQTT-4.12.1-2]).
 func TestAuthAgainRefused(t *testing.T) {
