@@ -13,7 +13,7 @@ import (
 // TestInterplay has what no single statement says: rules that meet.
 func TestInterplay(t *testing.T) {
 	check(t, []rule{
-		{"401 a publisher taken over after each step of QoS 2: delivered once, the exchange ends", everyVersion | both3&^transient, func(s *scene) {
+		{"401 a publisher taken over after each step of QoS 2: delivered once, the exchange ends", allDurable, func(s *scene) {
 			sub := s.connect(s.there, "s")
 			sub.AutoAck = true
 			sub.Subscribe(s.topic("a"), 2)
@@ -48,7 +48,7 @@ func TestInterplay(t *testing.T) {
 				}
 			}
 		}},
-		{"402 a subscriber taken over after each step of QoS 2: the same identifier, no message twice after PUBREC", everyVersion | both3&^transient, func(s *scene) {
+		{"402 a subscriber taken over after each step of QoS 2: the same identifier, no message twice after PUBREC", allDurable, func(s *scene) {
 			pub, sub := s.pair()
 			sub.Subscribe(s.topic("a"), 2)
 			pub.Publish(s.topic("a"), "x", 2)
@@ -109,7 +109,7 @@ func TestInterplay(t *testing.T) {
 				}
 			}
 		}},
-		{"404 everything at once behind CONNECT: answered in order, up to a second CONNECT", everyVersion | both3, func(s *scene) {
+		{"404 everything at once behind CONNECT: answered in order, up to a second CONNECT", every, func(s *scene) {
 			_, sub := s.pair()
 			sub.Subscribe(s.topic("a"), 0)
 			c := s.dial(s.here)
@@ -154,7 +154,7 @@ func TestInterplay(t *testing.T) {
 			finish(last, last.ExpectPublish(s.topic("a"), "x"))
 			last.ExpectNothing()
 		}},
-		{"406 one Packet Identifier for PUBLISH, SUBSCRIBE and UNSUBSCRIBE at once, and for the server's own messages", everyVersion | both3, func(s *scene) {
+		{"406 one Packet Identifier for PUBLISH, SUBSCRIBE and UNSUBSCRIBE at once, and for the server's own messages", every, func(s *scene) {
 			pub, sub := s.pair()
 			sub.Subscribe(s.topic("a"), 2)
 			pub.Publish(s.topic("a"), "x", 2)
@@ -171,7 +171,7 @@ func TestInterplay(t *testing.T) {
 			pub.Publish(s.topic("b"), "nobody", 1)
 			sub.ExpectNothing()
 		}},
-		{"407 acknowledgements of the wrong kind finish nothing", everyVersion | both3, func(s *scene) {
+		{"407 acknowledgements of the wrong kind finish nothing", every, func(s *scene) {
 			pub, sub := s.pair()
 			sub.Subscribe(s.topic("a"), 2)
 			pub.Publish(s.topic("a"), "1", 1)
@@ -197,7 +197,7 @@ func TestInterplay(t *testing.T) {
 			}
 			sub.ExpectNothing()
 		}},
-		{"408 PUBREL before PUBREC is one of nothing: answered, and the exchange goes on", everyVersion | both3, func(s *scene) {
+		{"408 PUBREL before PUBREC is one of nothing: answered, and the exchange goes on", every, func(s *scene) {
 			sub := s.connect(s.there, "s")
 			sub.Subscribe(s.topic("a"), 2)
 			pub := s.connect(s.here, "p")
@@ -214,7 +214,7 @@ func TestInterplay(t *testing.T) {
 			finish(sub, sub.ExpectPublish(s.topic("a"), "y"))
 			sub.ExpectNothing()
 		}},
-		{"410 what a client publishes right before DISCONNECT counts, on whatever node", everyVersion | both3, func(s *scene) {
+		{"410 what a client publishes right before DISCONNECT counts, on whatever node", every, func(s *scene) {
 			sub := s.connect(s.there, "s")
 			sub.Subscribe(s.topic("a"), 1)
 			for i, n := range nodes {
@@ -233,7 +233,7 @@ func TestInterplay(t *testing.T) {
 			}
 			sub.ExpectNothing()
 		}},
-		{"411 a Will without payload, with Will Retain, clears the retained message and is delivered", everyVersion | both3, func(s *scene) {
+		{"411 a Will without payload, with Will Retain, clears the retained message and is delivered", allTransient, func(s *scene) {
 			pub := s.connect(s.here, "p")
 			s.keep(pub)
 			s.retain(pub, "w", "kept", 1)

@@ -121,7 +121,7 @@ func TestMQTT3(t *testing.T) {
 			c.ExpectAck(packet.TypePuback, 7, 0)
 			c.ExpectNothing()
 		}},
-		{"310 what a client sends behind DISCONNECT is not heard [MQTT-3.14.4-2]", everyVersion | both3, func(s *scene) {
+		{"310 what a client sends behind DISCONNECT is not heard [MQTT-3.14.4-2]", every, func(s *scene) {
 			_, sub := s.pair()
 			sub.Subscribe(s.topic("#"), 1)
 			c := s.connect(s.here, "c", s.withWill("discarded", 1, 0))
@@ -131,7 +131,7 @@ func TestMQTT3(t *testing.T) {
 			finish(sub, sub.ExpectPublish(s.topic("a"), "good"))
 			sub.ExpectNothing()
 		}},
-		{"311 PUBREL in the order of PUBREC, over QoS 1 and reconnects [MQTT-4.6.0-4] [MQTT-4.6.0-6]", everyVersion | both3, func(s *scene) {
+		{"311 PUBREL in the order of PUBREC, over QoS 1 and reconnects [MQTT-4.6.0-4] [MQTT-4.6.0-6]", every, func(s *scene) {
 			pub, sub := s.pair()
 			sub.Subscribe(s.topic("a"), 2)
 			const count = 12
@@ -161,7 +161,7 @@ func TestMQTT3(t *testing.T) {
 			}
 			sub.ExpectNothing()
 		}},
-		{"312 Topic Names and Filters of 65,535 bytes [MQTT-4.7.3-3], Client Identifier, Will and credentials as long as they may be", both3, longest},
+		{"312 Topic Names and Filters of 65,535 bytes [MQTT-4.7.3-3], Client Identifier, Will and credentials as long as they may be", v311 | transient | durable, longest},
 	})
 }
 

@@ -31,7 +31,6 @@ const (
 	transient5   = v5 | transient
 	both3        = v31 | v311 | transient | durable
 	transient3   = v31 | v311 | transient
-	durable3     = v31 | v311 | durable
 )
 
 // rule is a statement of the standard and its test.
