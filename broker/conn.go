@@ -193,11 +193,10 @@ func (c *conn) notOpened(err error) {
 	}
 	c.listener.counts.openFailed(kind)
 	level := slog.LevelInfo
-	if kind == OpenLost || kind == OpenLate {
-		level = slog.LevelDebug // scanners and impatient clients
+	if kind == OpenLost || kind == OpenLate { // scanners and impatient clients
+		level = slog.LevelDebug
 	}
-	c.broker.log.Log(c.broker.ctx, level, "connection did not come to MQTT",
-		"listener", c.listener.Name, "remote", c.wire.RemoteAddr(), "reason", kind, "error", err)
+	c.logStranger(level, "connection did not come to MQTT", "reason", kind, "error", err)
 	c.abort(err.Error())
 }
 
@@ -291,6 +290,19 @@ func (c *conn) ready(read, write bool) {
 		c.spawn(c.read)
 	}
 	c.rearm()
+}
+
+// logStranger logs what somebody did who may be anybody: only once a second for
+// each listener above Debug, or the log would be theirs to fill.
+func (c *conn) logStranger(level slog.Level, text string, args ...any) {
+	if level > slog.LevelDebug {
+		last, now := c.listener.counts.logged.Load(), time.Now().Unix()
+		if last == now || !c.listener.counts.logged.CompareAndSwap(last, now) {
+			level = slog.LevelDebug
+		}
+	}
+	args = append(args, "listener", c.listener.Name, "remote", c.wire.RemoteAddr())
+	c.broker.log.Log(c.broker.ctx, level, text, args...)
 }
 
 // ending says how a connection ends.

@@ -95,6 +95,7 @@ type doorCounts struct {
 	connects    atomic.Uint64 // accepted CONNECTs
 	refused     atomic.Uint64 // refused CONNECTs
 	failed      [len(openFailures)]atomic.Uint64
+	logged      atomic.Int64 // the second of the last line about a stranger
 }
 
 // openFailed counts a failure.

@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/shoalmq/shoal/broker/packet"
@@ -80,6 +81,13 @@ func (c *conn) handleChunk(r *reader) verdict {
 			r.n = 0
 			return goOn
 		}
+		if c.phase.Load() == awaiting {
+			if what := stranger(r.buf[off:r.n]); what != "" {
+				c.refuseStranger(what)
+				r.n = 0
+				return goOn
+			}
+		}
 		h, body, n, err := packet.Next(r.buf[off:r.n], c.bounds.MaxPacketBytes)
 		if err != nil {
 			c.countTooLarge(err)
@@ -104,6 +112,27 @@ func (c *conn) handleChunk(r *reader) verdict {
 		r.grow()
 	}
 	return c.pauseForOutput(v)
+}
+
+// stranger says what a client speaks that does not speak MQTT, empty if it may.
+func stranger(b []byte) string {
+	begins := func(s string) bool { return len(b) >= len(s) && string(b[:len(s)]) == s }
+	switch {
+	case begins("\x16\x03"):
+		return "TLS"
+	case begins("PROXY "), begins("\r\n\r\n\x00\r\nQUIT\n"):
+		return "a PROXY header, from an address that is not trusted to send it,"
+	case begins("GET "), begins("POST "), begins("HEAD "), begins("PUT "), begins("OPTIONS "), begins("PRI * HTTP"):
+		return "HTTP"
+	}
+	return ""
+}
+
+// refuseStranger ends the connection of a client that has come to the wrong door,
+// and says so to whoever looks after it.
+func (c *conn) refuseStranger(what string) {
+	c.logStranger(slog.LevelInfo, "a client speaks something else than MQTT", "looks_like", what)
+	c.refuseConnect(packet.CodeMalformedPacket, "this looks like "+what+" on a listener for MQTT")
 }
 
 // grow makes room for a packet larger than the buffer: doubling, so that memory
