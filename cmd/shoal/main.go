@@ -104,7 +104,7 @@ func rootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(serveCommand(), devCommand(), pubCommand(), subCommand(), clusterCommand(), configCommand(), versionCommand())
+	root.AddCommand(serveCommand(), devCommand(), pubCommand(), subCommand(), clusterCommand(), configCommand(), userCommand(), versionCommand())
 	root.SetFlagErrorFunc(flagError)
 	for _, cmd := range root.Commands() {
 		strictArgs(cmd)
