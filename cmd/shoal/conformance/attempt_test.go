@@ -1,11 +1,15 @@
 package conformance
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/shoalmq/shoal/broker/packet"
 )
@@ -28,14 +32,15 @@ func (a *attempt) Fatalf(format string, args ...any) { a.Errorf(format, args...)
 
 // try runs a rule in a scene of its own.
 //
-// On a machine with too much to do leaders are elected in between. CONNECT may be
-// answered with 0x88 then, publishers may be closed, and QoS 0 to a durable
-// session, which goes by its shard leader's memory, may be lost. Then the rule is
-// tried again: what must hold over elections is the business of cmd/shoal/e2e.
+// On a machine with too much to do leaders are elected in between, and leases
+// lapse. CONNECT may be answered with 0x88 then, publishers may be closed, and QoS
+// 0 to a durable session, which goes by its shard leader's memory, may be lost.
+// Then the rule is tried again: what must hold over elections is the business of
+// cmd/shoal/e2e.
 func (r *rule) try(t *testing.T, v packet.Version, keep bool, via transport) {
-	const tries = 4
+	const tries = 6
 	for i := 1; ; i++ {
-		before := terms()
+		before := disturbances()
 		a := &attempt{T: t}
 		over := make(chan struct{})
 		go func() {
@@ -46,11 +51,11 @@ func (r *rule) try(t *testing.T, v packet.Version, keep bool, via transport) {
 		if len(a.failures) == 0 {
 			return
 		}
-		elected := terms() != before
+		disturbed := disturbances() != before || slices.ContainsFunc(a.failures, unavailable)
 		for _, f := range a.failures {
-			t.Logf("try %d, elections %t: %s", i, elected, f)
+			t.Logf("try %d, disturbed %t: %s", i, disturbed, f)
 		}
-		if !elected || i == tries {
+		if !disturbed || i == tries {
 			t.FailNow()
 		}
 		for _, n := range nodes {
@@ -76,8 +81,34 @@ func where() string {
 	}
 }
 
-// terms changes whenever a leader is elected.
-func terms() (sum uint64) {
+// unavailable tells a failure that is the cluster's word that it cannot serve now.
+func unavailable(failure string) bool {
+	return strings.Contains(failure, packet.CodeServerUnavailable.String()) || strings.Contains(failure, "(0x88")
+}
+
+// lapses counts the times that a node of the cluster was found unready.
+var lapses atomic.Uint64
+
+// watchLapses looks until ctx is done.
+func watchLapses(ctx context.Context) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	ready := make([]bool, len(nodes))
+	for ctx.Err() == nil {
+		for i, n := range nodes {
+			now := n.Ready() == nil
+			if ready[i] && !now {
+				lapses.Add(1)
+			}
+			ready[i] = now
+		}
+		<-tick.C
+	}
+}
+
+// disturbances changes whenever a leader is elected, or a node has been unready.
+func disturbances() (sum uint64) {
+	sum = lapses.Load()
 	for _, g := range nodes[0].Status().Groups {
 		sum += g.Term
 	}

@@ -56,7 +56,10 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "start cluster:", err)
 		return 1
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go watchLapses(ctx)
 	code := m.Run()
+	cancel()
 	for _, n := range nodes {
 		if err := n.close(); err != nil {
 			fmt.Fprintln(os.Stderr, "close:", err)
