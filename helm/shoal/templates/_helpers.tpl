@@ -52,3 +52,8 @@ podAntiAffinity:
             {{- include "shoal.selector" $ | nindent 12 }}
     {{- end }}
 {{- end -}}
+
+{{/* The port of a listener in the pod, by its name. */}}
+{{- define "shoal.listenerPort" -}}
+{{- get (dict "mqtts" "8883" "ws" "8083" "wss" "8084") . -}}
+{{- end }}
