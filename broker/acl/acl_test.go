@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	memory "unsafe"
 
 	"pgregory.net/rapid"
 
@@ -275,6 +276,21 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("may not connect any more", "", "")
+}
+
+// TestTopicOfCaller: topics come as parts of buffers, which are used again: an
+// answer is for what the topic was.
+func TestTopicOfCaller(t *testing.T) {
+	p := permissionsOf(t, newTestSet(t, ParseMosquitto, "user u\ntopic readwrite mine\n"), client("c", "u"))
+	buffer := []byte("mine")
+	name := memory.String(&buffer[0], len(buffer))
+	if !p.Receive(name) || !p.Publish(name, 0, false) {
+		t.Fatal("denied")
+	}
+	copy(buffer, "ours")
+	if p.Receive(name) || p.Publish(name, 0, false) {
+		t.Error("another topic has the answer")
+	}
 }
 
 // TestGrants: rights of the identity and rules have both to allow.

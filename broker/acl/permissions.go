@@ -1,6 +1,7 @@
 package acl
 
 import (
+	"strings"
 	"sync"
 
 	"github.com/shoalmq/shoal/broker"
@@ -67,7 +68,7 @@ func (p *permissions) ask(topic string, what about, qos packet.QoS, retain bool)
 		}
 	}
 	allow := p.decide(p.chosen, topic, what, qos, retain) && (p.granted == nil || p.decide(p.granted, topic, what, qos, retain))
-	p.answers[p.next%answersKept] = answer{topic, what, allow}
+	p.answers[p.next%answersKept] = answer{strings.Clone(topic), what, allow} // the caller's may be part of a buffer
 	p.next++
 	return allow
 }
