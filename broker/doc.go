@@ -13,6 +13,14 @@
 // deliver.go and sink.go take messages for the clients here: Broker.Deliver for
 // transient sessions, found in subscriptions.go, session.Sink for durable ones.
 //
+// # Who is it, and may it?
+//
+// connect.go checks CONNECT; admit.go asks the Authenticator, in a goroutine of
+// its own, or enhanced.go the method, by AUTH packets, and then the Authorizer;
+// only then is the session asked for. What a client may do (Permissions) is asked
+// in authorize.go, for each PUBLISH, Topic Filter and delivery; a client without
+// Permissions costs one load.
+//
 // # Reading and writing
 //
 // Nothing is written where it arises. A packet is appended to its connection's
