@@ -115,7 +115,7 @@ func parsePBKDF2(text string) (hash, error) {
 }
 
 func makePBKDF2(password []byte) (string, error) {
-	salt := newSalt()
+	salt := newSalt()[:12] // Mosquitto takes no other length
 	sum, err := pbkdf2.Key(sha512.New, string(password), salt, pbkdf2Iterations, sha512.Size)
 	if err != nil {
 		return "", err
