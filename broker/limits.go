@@ -67,7 +67,7 @@ const (
 	readBytes = 64 << 10
 	// streamReadBytes is the first buffer of a connection whose goroutine waits
 	// in Read and so keeps its buffer. It grows to readBytes when filled.
-	streamReadBytes = 4 << 10
+	streamReadBytes = 2 << 10
 	// outputBytes is the first capacity of an output buffer.
 	outputBytes = 4 << 10
 	// keptOutputBytes is the largest output buffer that goes back to the pool.

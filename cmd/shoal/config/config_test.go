@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -218,6 +219,19 @@ func TestBadInput(t *testing.T) {
 		{name: "key file is a directory", args: []string{"--gossip-key-file=."}, want: `--gossip-key-file: ".": want a regular file`},
 		{name: "half of TLS", args: []string{"--cluster-ca=plain", "--cluster-key=plain"}, want: `--cluster-key: --cluster-cert is missing: TLS between nodes wants cluster-ca, cluster-cert and cluster-key together`},
 		{name: "same port twice", args: []string{"--rpc-addr=127.0.0.1:7946"}, want: `--rpc-addr: "127.0.0.1:7946": gossip-addr listens there already`},
+		{name: "port of a listener", file: "listeners:\n- {name: x, addr: 127.0.0.1:1883}\n", want: `listeners: x: "127.0.0.1:1883": mqtt-addr listens there already`},
+		{name: "open listener", file: "listeners:\n- {name: x, addr: \"0.0.0.0:1\"}\n", want: `listeners: x: "0.0.0.0:1": this listener would let anyone in from beyond this host; bind to 127.0.0.1, configure authentication (password-file), or say that it is meant with --allow-anonymous`},
+		{name: "name taken", file: "listeners:\n- {name: mqtt, addr: \"127.0.0.1:1\"}\n", want: `listeners: mqtt: another listener has this name`},
+		{name: "TLS without certificate", args: []string{"--mqtts-addr=127.0.0.1:8883", "--tls-key=plain"}, want: `--mqtts-addr: TLS wants a certificate and its key (tls-cert and tls-key, or cert and key of tls)`},
+		{name: "client certificates without authorities", args: []string{"--wss-addr=127.0.0.1:8883", "--tls-key=plain", "--tls-cert=plain", "--tls-client-cert=request"}, want: `--wss-addr: client certificates are asked for: client-ca must name the authorities that they are checked with`},
+		{name: "revocation without certificates", file: "listeners:\n- {name: x, addr: \"127.0.0.1:1\", tls: {cert: plain, key: plain, crl: plain}}\n", want: `listeners: x: crl is for client certificates, which are not asked for`},
+		{name: "protocol", file: "listeners:\n- {name: x, addr: \"127.0.0.1:1\", protocol: http}\n", want: `listeners: x: protocol: "http": want mqtt or ws`},
+		{name: "path without WebSocket", file: "listeners:\n- {name: x, addr: \"127.0.0.1:1\", path: /a}\n", want: `listeners: x: path and origins are for protocol: ws`},
+		{name: "network", args: []string{"--proxy-protocol-from=10.0.0.1/8"}, want: `--proxy-protocol-from: "10.0.0.1/8": "10.0.0.1/8": want an address or a range such as 10.0.0.0/8`},
+		{name: "network of a listener", file: "listeners:\n- name: x\n  addr: unix:/s\n  proxy-protocol-from: [everywhere]\n", want: `bad.yaml:2: listeners: line 4: "everywhere": want an address or a range such as 10.0.0.0/8`},
+		{name: "socket mode", args: []string{"--unix-socket-mode=9"}, want: `--unix-socket-mode: "9": want permissions in octal, such as 0660`},
+		{name: "no listener", args: []string{"--mqtt-addr=off"}, want: `--mqtt-addr: "off": there is no listener at all`},
+		{name: "negative limit", file: "listeners:\n- {name: x, addr: unix:/s, limits: {connect-rate: -1}}\n", want: `listeners: x: limits: connect-rate: is below 0; leave the line out for no bound`},
 		{name: "everything at once", file: "shard: 1\n", args: []string{"--log-format=", "--shards=no"},
 			want: "bad.yaml:1: unknown key \"shard\"; the nearest known one is \"shards\"\n" +
 				"--shards: \"no\": want a whole number from 1 to 128\n--log-format: \"\": want text or json"},
@@ -244,6 +258,78 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("the directory holds %q, %v", left, err)
 			}
 		})
+	}
+}
+
+// TestListeners: those of keys and those of the file, complete, and who may be
+// anonymous where.
+func TestListeners(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, "plain", "")
+	write(t, "users", "")
+	write(t, "c.yaml", `
+mqtt-addr: "off"
+mqtts-addr: 0.0.0.0:8883
+tls-cert: plain
+tls-key: plain
+tls-client-ca: plain
+unix-socket: /run/s
+proxy-protocol-from: [10.0.0.0/8, "::1"]
+listeners:
+- name: web
+  addr: 127.0.0.1:0
+  protocol: ws
+  origins: ["*.example.com"]
+  limits: {max-connections: 5, client: {publish-rate: 2}}
+- name: open
+  addr: 0.0.0.0:1
+  allow-anonymous: true
+- {name: local, addr: "unix:/s", mode: 0600}
+`)
+	for _, authenticated := range []bool{false, true} {
+		args := []string{"--node-id=a", "--config=c.yaml"}
+		if authenticated {
+			args = append(args, "--password-file=users")
+		}
+		c, err := load(t, nil, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, l := range c.AllListeners {
+			network, addr := l.Endpoint()
+			got = append(got, fmt.Sprint(l.Name, " ", network, " ", addr, " ", l.Protocol, l.Path, " ", l.TLS != nil, " ", *l.AllowAnonymous, " ", l.ProxyFrom))
+		}
+		// The first requires certificates, which is enough where nothing else is asked for.
+		anonymous := fmt.Sprint(!authenticated)
+		want := []string{
+			"mqtts tcp 0.0.0.0:8883 mqtt true " + anonymous + " [10.0.0.0/8 ::1/128]",
+			"unix unix /run/s mqtt false " + anonymous + " []",
+			"web tcp 127.0.0.1:0 ws/mqtt false " + anonymous + " []",
+			"open tcp 0.0.0.0:1 mqtt false true []",
+			"local unix /s mqtt false " + anonymous + " []",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		if tls := c.AllListeners[0].TLS; tls.ClientCert != "require" || tls.MinVersion != "1.2" {
+			t.Errorf("%+v", tls)
+		}
+		if l := c.AllListeners[2].Limits; l.MaxConnections != 5 || l.Client.PublishRate != 2 {
+			t.Errorf("%+v", l)
+		}
+		var out bytes.Buffer
+		if err := c.WriteYAML(&out); err != nil {
+			t.Fatal(err)
+		}
+		write(t, "again.yaml", out.String())
+		again, err := load(t, nil, "--config=again.yaml")
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out.String())
+		}
+		if !reflect.DeepEqual(again.Listeners, c.Listeners) {
+			t.Errorf("%+v became %+v", c.Listeners, again.Listeners)
+		}
 	}
 }
 
