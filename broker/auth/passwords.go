@@ -20,8 +20,8 @@ import (
 // Passwords is an Authenticator of the users in a password file, one "user:hash"
 // in a line, as Mosquitto has it. Load reads it anew at any time.
 //
-// A hash is made to be slow, so no more are computed at a time than there are
-// processors for, and a password that was right is remembered, as a digest with
+// A hash is made to be slow, so no more are computed at a time than leave a
+// processor to everything else, and a password that was right is remembered, as a digest with
 // a key of this process: a fleet that comes back costs one hash for each device
 // in all. Wrong passwords are not remembered.
 type Passwords struct {
@@ -48,7 +48,7 @@ type entry struct {
 
 // NewPasswords returns one that knows nobody until Load.
 func NewPasswords(path string) *Passwords {
-	p := &Passwords{path: path, turns: make(chan struct{}, runtime.GOMAXPROCS(0)), known: make(map[[32]byte]struct{})}
+	p := &Passwords{path: path, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)), known: make(map[[32]byte]struct{})}
 	p.users.Store(&passwordFile{})
 	rand.Read(p.secret[:])
 	return p

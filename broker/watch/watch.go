@@ -36,6 +36,9 @@ type entry struct {
 	paths []string
 	load  func() error
 	seen  []os.FileInfo // nil for one that was not there
+	// wrong is what the last load failed by, empty if it did not. It is tried again
+	// at every look, for what was wrong may not show in the file: who may read it.
+	wrong string
 }
 
 // New returns a Watcher that watches nothing yet. log gets what was read anew, and
@@ -44,7 +47,8 @@ func New(log *slog.Logger) *Watcher { return &Watcher{log: log} }
 
 // Add calls load, and then again whenever one of the files has changed. An error
 // of the first call is returned, and nothing is watched; later ones are logged,
-// and load is to leave in force what it had. what names the files in the log.
+// load is to leave in force what it had, and is called again until it succeeds.
+// what names the files in the log.
 func (w *Watcher) Add(what string, paths []string, load func() error) error {
 	e := &entry{what: what, paths: paths, load: load}
 	e.seen = e.look() // before load: a change during it is seen later
@@ -84,14 +88,19 @@ func (w *Watcher) Look() {
 // mayLoad loads files that have changed. It is called by one goroutine at a time.
 func (e *entry) mayLoad(log *slog.Logger) {
 	now := e.look()
-	if same(e.seen, now) {
+	changed := !same(e.seen, now)
+	if !changed && e.wrong == "" {
 		return
 	}
 	e.seen = now
 	if err := e.load(); err != nil {
-		log.Error("a changed file cannot be used; what was read before stays in force", "what", e.what, "error", err)
+		if changed || err.Error() != e.wrong {
+			log.Error("a changed file cannot be used; what was read before stays in force", "what", e.what, "error", err)
+		}
+		e.wrong = err.Error()
 		return
 	}
+	e.wrong = ""
 	log.Info("read anew", "what", e.what, "files", e.paths)
 }
 
