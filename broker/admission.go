@@ -48,6 +48,9 @@ func (c *conn) checkCrowd() error {
 		return nil
 	}
 	from := host(c.from().Remote)
+	if from == "" { // nobody to ban
+		return nil
+	}
 	if b.addresses.count(from, now) {
 		b.log.Warn("address banned: it connects too often", "address", from, "for", b.addresses.rule.Time)
 	}
@@ -66,7 +69,7 @@ func (c *conn) failedLogin(err error) {
 		return
 	}
 	from := host(c.from().Remote)
-	if c.broker.logins.count(from, time.Now()) {
+	if from != "" && c.broker.logins.count(from, time.Now()) {
 		c.broker.log.Warn("address banned: too many failed logins", "address", from, "for", c.broker.logins.rule.Time)
 	}
 }

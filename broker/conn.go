@@ -301,7 +301,7 @@ func (c *conn) logStranger(level slog.Level, text string, args ...any) {
 			level = slog.LevelDebug
 		}
 	}
-	args = append(args, "listener", c.listener.Name, "remote", c.wire.RemoteAddr())
+	args = append(args, "listener", c.listener.Name, "remote", c.from().Remote)
 	c.broker.log.Log(c.broker.ctx, level, text, args...)
 }
 

@@ -97,6 +97,9 @@ func (w *crowd) find(name string) *comer {
 // one subscriber has.
 func host(a net.Addr) string {
 	tcp, ok := a.(*net.TCPAddr)
+	if _, unix := a.(*net.UnixAddr); unix {
+		return "" // all clients of a socket have that of the socket
+	}
 	if !ok {
 		return a.String()
 	}

@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/shoalmq/shoal/broker"
 	"github.com/shoalmq/shoal/broker/listener"
 	"github.com/shoalmq/shoal/broker/mqtttest"
 	"github.com/shoalmq/shoal/broker/packet"
@@ -21,7 +23,9 @@ func TestUnixSocket(t *testing.T) {
 	stale.(*net.UnixListener).SetUnlinkOnClose(false)
 	stale.Close()
 
-	n := start(t)
+	n := start(t, func(c *broker.Config) { // which is not for those who have no address
+		c.Addresses = broker.Ban{Events: 1, Window: time.Hour, Time: time.Hour}
+	})
 	n.listen(listener.Config{Name: "unix", Network: "unix", Addr: path, Mode: 0o600})
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st.Mode(), err)
@@ -32,6 +36,11 @@ func TestUnixSocket(t *testing.T) {
 		t.Errorf("peer %v", p.Remote)
 	}
 	c.Disconnect()
+	for range 3 {
+		c = mqtttest.Over(t, dial(t, "unix", path), packet.V5)
+		c.Connect(mqtttest.ID("c"))
+		c.Disconnect()
+	}
 
 	if _, err := listener.Listen(listener.Config{Name: "second", Network: "unix", Addr: path}); err == nil || !strings.Contains(err.Error(), "another process listens there") {
 		t.Errorf("the socket of a running server: %v", err)

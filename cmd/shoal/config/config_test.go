@@ -221,6 +221,7 @@ func TestBadInput(t *testing.T) {
 		{name: "same port twice", args: []string{"--rpc-addr=127.0.0.1:7946"}, want: `--rpc-addr: "127.0.0.1:7946": gossip-addr listens there already`},
 		{name: "port of a listener", file: "listeners:\n- {name: x, addr: 127.0.0.1:1883}\n", want: `listeners: x: "127.0.0.1:1883": mqtt-addr listens there already`},
 		{name: "open listener", file: "listeners:\n- {name: x, addr: \"0.0.0.0:1\"}\n", want: `listeners: x: "0.0.0.0:1": this listener would let anyone in from beyond this host; bind to 127.0.0.1, configure authentication (password-file), or say that it is meant with --allow-anonymous`},
+		{name: "proxied loopback", args: []string{"--proxy-protocol-from=127.0.0.1"}, want: `mqtt-addr (default): "127.0.0.1:1883": this listener would let anyone in from beyond this host; bind to 127.0.0.1, configure authentication (password-file), or say that it is meant with --allow-anonymous`},
 		{name: "name taken", file: "listeners:\n- {name: mqtt, addr: \"127.0.0.1:1\"}\n", want: `listeners: mqtt: another listener has this name`},
 		{name: "TLS without certificate", args: []string{"--mqtts-addr=127.0.0.1:8883", "--tls-key=plain"}, want: `--mqtts-addr: TLS wants a certificate and its key (tls-cert and tls-key, or cert and key of tls)`},
 		{name: "client certificates without authorities", args: []string{"--wss-addr=127.0.0.1:8883", "--tls-key=plain", "--tls-cert=plain", "--tls-client-cert=request"}, want: `--wss-addr: client certificates are asked for: client-ca must name the authorities that they are checked with`},

@@ -69,9 +69,10 @@ func (l *Listener) Endpoint() (network, addr string) {
 	return "tcp", l.Addr
 }
 
-// guarded tells whether not just anyone can connect, authentication aside.
+// guarded tells whether not just anyone can connect, authentication aside. Behind
+// a proxy there may be anyone.
 func (l *Listener) guarded() bool {
-	return l.unixPath() != "" || Loopback(l.Addr) || l.TLS != nil && l.TLS.ClientCert == "require"
+	return l.unixPath() != "" || Loopback(l.Addr) && len(l.ProxyFrom) == 0 || l.TLS != nil && l.TLS.ClientCert == "require"
 }
 
 // Network is an address or a range of them, as it is written.
