@@ -10,11 +10,12 @@ import (
 	"github.com/shoalmq/shoal/broker/acl"
 )
 
-// TestSecurityPage: the examples of docs/SECURITY.md are read by the program.
+// TestSecurityPage: the examples of docs/SECURITY.md, and of docs/OVERLOAD.md, are
+// read by the program.
 func TestSecurityPage(t *testing.T) {
 	page := string(read(t, "../../docs/SECURITY.md"))
-	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(page, -1)
-	if len(blocks) < 6 {
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(page+string(read(t, "../../docs/OVERLOAD.md")), -1)
+	if len(blocks) < 7 {
 		t.Fatalf("only %d examples", len(blocks))
 	}
 	for _, b := range blocks {
