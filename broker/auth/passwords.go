@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -37,8 +38,8 @@ type Passwords struct {
 // passwordFile is a file that was read.
 type passwordFile struct {
 	users map[string]entry
-	// dummy is tried for unknown users, who must not be told by the time it takes.
-	dummy hash
+	// hashes are those of all users, in the order of the file.
+	hashes []hash
 }
 
 type entry struct {
@@ -79,7 +80,7 @@ func parsePasswords(data []byte) (*passwordFile, error) {
 	n := 0
 	for line := range bytes.Lines(data) {
 		n++
-		text := strings.TrimRight(string(line), " \t\r\n")
+		text := strings.TrimSpace(string(line))
 		if text == "" || text[0] == '#' {
 			continue
 		}
@@ -94,15 +95,14 @@ func parsePasswords(data []byte) (*passwordFile, error) {
 			continue
 		}
 		f.users[user] = e
-		if f.dummy == nil {
-			f.dummy = e.hash
-		}
+		f.hashes = append(f.hashes, e.hash)
 	}
 	return f, errors.Join(errs...)
 }
 
 func parseLine(text string) (string, entry, error) {
 	user, sum, ok := strings.Cut(text, ":")
+	user, sum = strings.TrimSpace(user), strings.TrimSpace(sum) // as Mosquitto does
 	switch {
 	case !ok:
 		return "", entry{}, errors.New("want user:hash")
@@ -137,7 +137,7 @@ func (p *Passwords) Authenticate(ctx context.Context, c *broker.Credentials) (*b
 	}
 	h := e.hash
 	if !known {
-		h = f.dummy
+		h = p.standIn(f, c.Username)
 	}
 	ok, err := p.verify(ctx, h, c.Password)
 	switch {
@@ -150,6 +150,16 @@ func (p *Passwords) Authenticate(ctx context.Context, c *broker.Credentials) (*b
 	}
 	p.remember(f, sum)
 	return p.identity(c), nil
+}
+
+// standIn is tried for an unknown user, so that the time does not tell: the hash of
+// some user of the file, always the same for one name, for their kinds differ.
+func (p *Passwords) standIn(f *passwordFile, name string) hash {
+	if len(f.hashes) == 0 {
+		return nil
+	}
+	sum := p.digest(&broker.Credentials{Username: name}, "")
+	return f.hashes[binary.BigEndian.Uint64(sum[:])%uint64(len(f.hashes))]
 }
 
 func (p *Passwords) identity(c *broker.Credentials) *broker.Identity {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -150,6 +151,29 @@ func TestPasswordsUnknownUser(t *testing.T) {
 	}
 	if known, unknown := least("u"), least("v"); unknown < known/4 {
 		t.Errorf("a known user takes %s, an unknown one %s", known, unknown)
+	}
+}
+
+// TestPasswordsStandIn: an unknown user costs what some user does, and each time
+// the same, whatever the password; the kinds of hashes differ much.
+func TestPasswordsStandIn(t *testing.T) {
+	file := ""
+	for i, kind := range HashNames() {
+		file += fmt.Sprint("u", i, ":", hashed(t, kind, "x"), "\n")
+	}
+	p := newTestPasswords(t, file)
+	f := p.users.Load()
+	seen := map[string]bool{}
+	for i := range 100 {
+		name := fmt.Sprint("nobody", i)
+		h := p.standIn(f, name)
+		if !reflect.DeepEqual(h, p.standIn(f, name)) {
+			t.Fatalf("%s: not the same", name)
+		}
+		seen[fmt.Sprintf("%T", h)] = true
+	}
+	if len(seen) != len(HashNames()) {
+		t.Errorf("only %v stand in", seen)
 	}
 }
 

@@ -43,12 +43,14 @@ func ReadUserFile(path string, mayBeNew bool) (*UserFile, error) {
 // find returns the line of a user, or -1.
 func (f *UserFile) find(name string) int {
 	for i, line := range f.lines {
-		if user, _, ok := strings.Cut(line, ":"); ok && user == name && !strings.HasPrefix(line, "#") {
+		if user, _, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(user) == name && !isComment(line) {
 			return i
 		}
 	}
 	return -1
 }
+
+func isComment(line string) bool { return strings.HasPrefix(strings.TrimSpace(line), "#") }
 
 // Has tells whether there is a user of this name.
 func (f *UserFile) Has(name string) bool { return f.find(name) >= 0 }
@@ -84,9 +86,10 @@ func (f *UserFile) Users() []User {
 	users := []User{}
 	for _, line := range f.lines {
 		name, hash, ok := strings.Cut(line, ":")
-		if !ok || strings.HasPrefix(line, "#") {
+		if !ok || isComment(line) {
 			continue
 		}
+		name, hash = strings.TrimSpace(name), strings.TrimSpace(hash)
 		kind := HashKind(hash)
 		if kind == "" {
 			kind = "unknown"

@@ -56,6 +56,17 @@ func passwordFileByMosquitto(t *testing.T, passwd, dir string) string {
 			t.Fatalf("mosquitto_passwd %q: %v\n%s", args, err, out)
 		}
 	}
+	// By hand: blanks, comments and line ends as they come.
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, hash, _ := strings.Cut(string(data), "ann:")
+	hash, _, _ = strings.Cut(hash, "\n")
+	data = append(data, "\n# comment\n \t\n blanks : "+hash+" \t\r\ndos:"+hash+"\r\nlast:"+hash...)
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	return file
 }
 
@@ -135,6 +146,7 @@ func TestMosquittoLogins(t *testing.T) {
 			{"ann", "secret"}, {"ann", "Secret"}, {"ann", "secret "}, {"ann", "secre"}, {"ann", ""}, {"ann", "-"},
 			{"Ann", "secret"}, {"ann ", "secret"}, {"bob", "second: ü"}, {"bob", "first"}, {"gone", "x"}, {"plain", "was plain"},
 			{"plain", ""}, {"old", "secret"}, {"old", "secreT"}, {"with blank", "secret"},
+			{"blanks", "secret"}, {" blanks ", "secret"}, {"blanks", "x"}, {"dos", "secret"}, {"last", "secret"},
 			{"nobody", "secret"}, {"nobody", ""}, {"nobody", "-"}, {"", "secret"}, {"", ""}, {"", "-"}, {"-", "-"}, {"-", "secret"},
 			{"ann", strings.Repeat("x", 65535)}, {strings.Repeat("x", 65535), "secret"}, {"ann:secret", "secret"}, {"ann", "secret\x00"},
 		} {
