@@ -63,8 +63,42 @@ func (c *conn) checkCrowd() error {
 	return nil
 }
 
-// failedLogin counts a refusal against its address.
+// login is what came of asking an Authenticator.
+type login int
+
+const (
+	loginAccepted login = iota
+	loginBadCredentials
+	loginNotAuthorized
+	loginBanned
+	loginUnknownMethod
+	loginUnavailable
+	logins
+)
+
+var loginNames = [logins]string{"accepted", "bad_credentials", "not_authorized", "banned", "unknown_method", "unavailable"}
+
+// loginOf is what an Authenticator's error, or its nil, is counted as.
+func loginOf(err error) login {
+	if err == nil {
+		return loginAccepted
+	}
+	switch authCode(err) {
+	case packet.CodeBadUserNameOrPassword:
+		return loginBadCredentials
+	case packet.CodeNotAuthorized:
+		return loginNotAuthorized
+	case packet.CodeBanned:
+		return loginBanned
+	case packet.CodeBadAuthenticationMethod:
+		return loginUnknownMethod
+	}
+	return loginUnavailable
+}
+
+// failedLogin counts a refusal, also against its address.
 func (c *conn) failedLogin(err error) {
+	c.broker.metrics.logins[loginOf(err)].Add(1)
 	if c.broker.logins == nil || !errors.Is(err, ErrBadCredentials) && !errors.Is(err, ErrNotAuthorized) {
 		return
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/shoalmq/shoal/broker/packet"
 )
@@ -50,6 +52,9 @@ func (c *conn) decide(ctx context.Context, q *connect) error {
 
 // admitted goes on when it is known who the client is.
 func (c *conn) admitted(q *connect, who *Identity) error {
+	if who != nil {
+		c.broker.metrics.logins[loginAccepted].Add(1)
+	}
 	if err := c.identify(q, who); err != nil {
 		return err
 	}
@@ -65,13 +70,32 @@ func (c *conn) refusal(err error) error {
 	code := authCode(err)
 	reason := err.Error()
 	if code == packet.CodeServerUnavailable {
-		c.broker.log.Warn("authentication failed", "listener", c.listener.Name, "remote", c.from().Remote, "error", err)
+		if more, ok := c.broker.complaints.may(time.Now()); ok { // a fleet comes back at once
+			c.broker.log.Warn("clients are refused: authentication is not available", "listener", c.listener.Name, "remote", c.from().Remote, "error", err, "others", more)
+		}
 		reason = "authentication is not available"
 	}
 	if c.phase.Load() >= serving && !code.In(packet.TypeDisconnect) && code != packet.CodeServerUnavailable {
 		code = packet.CodeNotAuthorized
 	}
 	return &packet.Error{Code: code, Packet: packet.TypeConnect, Reason: reason}
+}
+
+// complaints lets one through in a while. Safe for concurrent use.
+type complaints struct {
+	last atomic.Int64 // nanoseconds since 1970
+	kept atomic.Uint64
+}
+
+// may reports true when it is time to speak again, and how many have not been let
+// through since.
+func (k *complaints) may(now time.Time) (more uint64, ok bool) {
+	last := k.last.Load()
+	if now.UnixNano()-last < int64(complainEvery) || !k.last.CompareAndSwap(last, now.UnixNano()) {
+		k.kept.Add(1)
+		return 0, false
+	}
+	return k.kept.Swap(0), true
 }
 
 // authenticate asks the Authenticator, unless the client may be anonymous.

@@ -28,6 +28,7 @@ type Broker struct {
 	users   *users
 	// Who comes too often; nil for nobody.
 	addresses, logins, flapping *crowd
+	complaints                  complaints
 	readers                     sync.Pool // *reader
 
 	mu        sync.Mutex

@@ -328,6 +328,14 @@ func TestAuthentication(t *testing.T) {
 				t.Errorf("%+v in %s: CONNACK %s", c, v, ack.Code)
 			}
 		}
+		result := map[packet.Code]string{packet.CodeSuccess: "accepted", packet.CodeBadUserNameOrPassword: "bad_credentials", packet.CodeServerUnavailable: "unavailable", packet.CodeNotAuthorized: "not_authorized"}[c.code]
+		want := 3.0
+		if c.open || c.anonymous && c.code == 0 { // nobody was asked
+			want = 0
+		}
+		if got := n.metric("shoal_authentications_total", result); got != want {
+			t.Errorf("%+v: %v counted as %s", c, got, result)
+		}
 	}
 }
 

@@ -76,6 +76,7 @@ type metrics struct {
 	keepAliveEnded atomic.Uint64
 	proofEnded     atomic.Uint64
 	limits         [limits]atomic.Uint64
+	logins         [logins]atomic.Uint64
 	halfOpenClosed atomic.Uint64
 	memoryPaused   atomic.Uint64
 	memoryClosed   atomic.Uint64
@@ -158,6 +159,7 @@ var descriptions = []description{
 	single("memory_level", "0 enough memory, 1 CONNECT is refused, 2 publishers are paused, 3 QoS 0 is dropped, 4 the slowest clients are closed.", prometheus.GaugeValue, func(m *metrics) float64 { return float64(m.broker.memory.level.Load()) }),
 	total("memory_publishers_paused_total", "Pauses of clients that published while memory was short.", func(m *metrics) *atomic.Uint64 { return &m.memoryPaused }),
 	total("memory_clients_closed_total", "Clients closed because memory was short and they held most.", func(m *metrics) *atomic.Uint64 { return &m.memoryClosed }),
+	vector("authentications_total", "Clients that an authenticator was asked about; unavailable are those it could not find out about, which are refused.", "result", loginNames[:], func(m *metrics) []atomic.Uint64 { return m.logins[:] }),
 	vector("limits_hit_total", "Limits that clients came up against; each time a rate was exceeded, and each packet, subscription or connection that was refused or ended.", "limit", limitNames[:], func(m *metrics) []atomic.Uint64 { return m.limits[:] }),
 	byListener("listener_connections", "Connections that are open, by listener.", prometheus.GaugeValue, func(d *doorCounts) float64 { return float64(d.connections.Load()) }),
 	byListener("listener_connects_accepted_total", "CONNECT packets answered with success, by listener.", prometheus.CounterValue, func(d *doorCounts) float64 { return float64(d.connects.Load()) }),
