@@ -29,11 +29,16 @@
 // connection. So the costs of waking and of system calls are shared by all
 // messages of a chunk.
 //
-// On Linux a TCP connection is a descriptor in an epoll set of the broker
-// (socket_linux.go) and has no goroutine and no buffer unless there is something
-// to read; one-shot arming makes sure that one goroutine at a time reads it.
-// Other connections (TLS, pipes, other systems: stream.go) have a goroutine that
-// waits in Read, and one that waits in Write while there is something to write.
+// A connection with work before MQTT (Accepted: PROXY headers, TLS, WebSocket)
+// does it in a goroutine of its own, held to the same bounds of number and time
+// as one that owes its CONNECT (conn.before).
+//
+// On Linux a connection over TCP or a Unix socket with nothing around it is a
+// descriptor in an epoll set of the broker (socket_linux.go) and has no goroutine
+// and no buffer unless there is something to read; one-shot arming makes sure that
+// one goroutine at a time reads it. Other connections (TLS, WebSocket, pipes, other
+// systems: stream.go) have a goroutine that waits in Read, and one that waits in
+// Write while there is something to write.
 //
 // # Locks
 //
