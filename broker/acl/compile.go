@@ -52,7 +52,7 @@ func (r *Rules) choose(c *broker.Client) (*clauses, bool) {
 			switch {
 			case state == filled && topic.ValidateFilter(f) == nil:
 				out.list = append(out.list, clause{of, f})
-			case state == unsafe && of.deny:
+			case state != missing && of.deny: // unsafe, or too long with the name
 				// What was to be denied cannot be said: nothing below may allow it.
 				out.list = append(out.list, clause{rule: &unsafeName})
 			}
@@ -63,7 +63,7 @@ func (r *Rules) choose(c *broker.Client) (*clauses, bool) {
 }
 
 // unsafeName denies all to clients whose names cannot be in filters.
-var unsafeName = rule{where: "client's name has one of + # /", deny: true, publish: true, receive: true}
+var unsafeName = rule{where: "client's name has one of + # /, or is too long", deny: true, publish: true, receive: true}
 
 // indexFrom is the length from which an index is quicker than to look at all.
 const indexFrom = 32

@@ -74,35 +74,29 @@ func anyName(list []string, name string, c *broker.Client) bool {
 	})
 }
 
-// glob takes a pattern apart: the client's names have no * of their own.
+// glob goes through the name once, piece by piece of the pattern: Client
+// Identifiers are long if a client wants to, and to try all ways of several *
+// would be work for hours. The client's names have no * of their own.
 func glob(pattern, name string, c *broker.Client) bool {
-	for i := 0; i < len(pattern); i++ {
-		switch {
-		case pattern[i] == '*':
-			for skip := 0; skip <= len(name); skip++ {
-				if glob(pattern[i+1:], name[skip:], c) {
-					return true
-				}
-			}
+	if strings.Contains(pattern, "%c") && c.ID == "" || strings.Contains(pattern, "%u") && c.Identity.Username == "" {
+		return false
+	}
+	own := strings.NewReplacer("%c", c.ID, "%u", c.Identity.Username)
+	pieces := strings.Split(pattern, "*")
+	for i := range pieces {
+		pieces[i] = own.Replace(pieces[i])
+	}
+	name, ok := strings.CutPrefix(name, pieces[0])
+	if !ok || len(pieces) == 1 {
+		return ok && name == ""
+	}
+	last := len(pieces) - 1
+	for _, piece := range pieces[1:last] {
+		if _, name, ok = strings.Cut(name, piece); !ok {
 			return false
-		case strings.HasPrefix(pattern[i:], "%u"), strings.HasPrefix(pattern[i:], "%c"):
-			own := c.ID
-			if pattern[i+1] == 'u' {
-				own = c.Identity.Username
-			}
-			rest, ok := strings.CutPrefix(name, own)
-			if !ok || own == "" {
-				return false
-			}
-			name = rest
-			i++
-		case name == "" || name[0] != pattern[i]:
-			return false
-		default:
-			name = name[1:]
 		}
 	}
-	return name == ""
+	return strings.HasSuffix(name, pieces[last])
 }
 
 func (r *rule) from(p *broker.Peer) bool {

@@ -134,7 +134,25 @@ func decodeStrict(node *yaml.Node, out *fileRule) error {
 			return fmt.Errorf("unknown key %q: known are %s", node.Content[i].Value, strings.Join(ruleKeys, ", "))
 		}
 	}
-	return node.Decode(out)
+	if err := node.Decode(out); err != nil {
+		return err
+	}
+	for i := 0; i < len(node.Content); i += 2 {
+		if empty(node.Content[i+1]) {
+			return fmt.Errorf("%s: is empty, or has an empty entry; leave the key out for all", node.Content[i].Value)
+		}
+	}
+	return nil
+}
+
+// empty finds what decodes to nothing: a list that was meant to narrow a rule, and
+// has lost its entries, would widen it. Decode has seen that no alias is part of
+// itself.
+func empty(node *yaml.Node) bool {
+	if node.Kind == yaml.AliasNode {
+		node = node.Alias
+	}
+	return node.Tag == "!!null" || slices.ContainsFunc(node.Content, empty)
 }
 
 var ruleKeys = []string{
@@ -187,6 +205,11 @@ func (r *rule) parseAddresses(list []string) error {
 		}
 		if err != nil {
 			return fmt.Errorf("address %q: want an address, or a network such as 10.0.0.0/8", text)
+		}
+		if ip := net.Addr(); ip.Is4In6() { // clients' addresses are IPv4 then
+			if net, err = ip.Unmap().Prefix(net.Bits() - 96); err != nil {
+				return fmt.Errorf("address %q: want IPv4 networks as such, 10.0.0.0/8", text)
+			}
 		}
 		r.addresses = append(r.addresses, net.Masked())
 	}
