@@ -98,7 +98,13 @@ func loginOf(err error) login {
 
 // failedLogin counts a refusal, also against its address.
 func (c *conn) failedLogin(err error) {
-	c.broker.metrics.logins[loginOf(err)].Add(1)
+	how := loginOf(err)
+	c.broker.metrics.logins[how].Add(1)
+	if how != loginUnavailable {
+		if more, ok := c.broker.refusals.may(time.Now()); ok {
+			c.broker.log.Info("login refused", "remote", c.from().Remote, "listener", c.listener.Name, "reason", err, "others", more)
+		}
+	}
 	if c.broker.logins == nil || !errors.Is(err, ErrBadCredentials) && !errors.Is(err, ErrNotAuthorized) {
 		return
 	}

@@ -28,8 +28,9 @@ type Broker struct {
 	users   *users
 	// Who comes too often; nil for nobody.
 	addresses, logins, flapping *crowd
-	complaints                  complaints
-	readers                     sync.Pool // *reader
+	// What the log tells once in a while only.
+	complaints, refusals complaints
+	readers              sync.Pool // *reader
 
 	mu        sync.Mutex
 	started   bool

@@ -103,7 +103,8 @@ const (
 	leaveTime = 5 * time.Second
 	// keepAliveFactor: one and a half times the Keep Alive ([MQTT-3.1.2-22]).
 	keepAliveFactor = 1.5
-	// complainEvery is how often the log tells that authentication is not available.
+	// complainEvery is how often the log tells that logins are refused, or cannot be
+	// decided: whoever tries passwords must not fill it.
 	complainEvery = time.Second
 	// proofLook is how often a connection is looked at whose proof of identity will
 	// end: the wheel has no room for days.

@@ -16,11 +16,14 @@ type Error struct {
 
 // Error returns type, reason and Reason Code in words.
 func (e *Error) Error() string {
-	kind := "protocol error"
-	if e.Malformed {
-		kind = "malformed packet"
+	kind := ""
+	switch {
+	case e.Malformed:
+		kind = "malformed packet: "
+	case e.Code == CodeProtocolError:
+		kind = "protocol error: "
 	}
-	return fmt.Sprintf("%s: %s: %s (0x%02X)", e.Packet, kind, e.Reason, byte(e.Code))
+	return fmt.Sprintf("%s: %s%s (0x%02X)", e.Packet, kind, e.Reason, byte(e.Code))
 }
 
 func malformed(t Type, reason string) *Error {
