@@ -20,6 +20,12 @@ type goClient struct {
 	lose    func()
 	last    *received // the Will
 	conn    net.Conn
+	door    door
+}
+
+func (x *goClient) through(d door) error {
+	x.door = d
+	return nil
 }
 
 func newGoClient() goClient {
@@ -59,7 +65,12 @@ func (x *pahoV3) connect(addr, name string, clean bool) (bool, error) {
 	})
 	o.SetCustomOpenConnectionFn(func(*url.URL, paho3.ClientOptions) (net.Conn, error) {
 		var err error
-		x.conn, err = net.Dial("tcp", addr)
+		switch x.door.scheme {
+		case "ws", "wss":
+			x.conn, err = paho3.NewWebsocket(x.door.url(addr), x.door.trust(), patience, nil, &paho3.WebsocketOptions{})
+		default:
+			x.conn, err = x.door.dial(addr)
+		}
 		return x.conn, err
 	})
 	if w := x.last; w != nil {
@@ -113,7 +124,7 @@ func bounded() (context.Context, context.CancelFunc) {
 func (x *pahoV5) connect(addr, name string, clean bool) (bool, error) {
 	ctx, cancel := bounded()
 	defer cancel()
-	conn, err := net.Dial("tcp", addr)
+	conn, err := x.door.dial(addr)
 	if err != nil {
 		return false, err
 	}

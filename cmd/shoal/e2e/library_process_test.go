@@ -20,6 +20,7 @@ import (
 // with a line. "message" lines, and "lost" when the connection ends, come in
 // between.
 //
+//	through SCHEME CA              ready, before connect
 //	connect HOST PORT NAME CLEAN   connected PRESENT
 //	subscribe FILTER QOS           subscribed QOS
 //	will TOPIC QOS RETAIN PAYLOAD  ready, before connect
@@ -143,6 +144,11 @@ func flag(b bool) string {
 		return "1"
 	}
 	return "0"
+}
+
+func (x *lineClient) through(d door) error {
+	_, err := x.ask("ready", "through", d.scheme, d.ca)
+	return err
 }
 
 func (x *lineClient) will(m received) error {

@@ -9,6 +9,8 @@ import (
 // library is somebody else's MQTT client, behind the few verbs that these
 // tests need. It does not reconnect by itself.
 type library interface {
+	// through is the transport of connect: TCP if it is not called.
+	through(d door) error
 	// connect connects to host:port; a session that is not clean is durable.
 	connect(addr, name string, clean bool) (present bool, err error)
 	subscribe(filter string, qos byte) (granted byte, err error)
@@ -73,7 +75,7 @@ func TestRealClients(t *testing.T) {
 	t.Run("mosquitto-clients", func(t *testing.T) { mosquitto(t, c) })
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

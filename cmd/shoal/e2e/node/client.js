@@ -2,11 +2,13 @@
 "use strict";
 
 const mqtt = require("mqtt");
+const fs = require("fs");
 const readline = require("readline");
 
 const version = process.argv[2] === "5" ? 5 : 4;
 let client;
 let testament;
+let transport = {};
 
 function say(...words) {
   process.stdout.write(words.join("\t") + "\n");
@@ -16,6 +18,7 @@ const verbs = {
   connect(host, port, name, clean) {
     return new Promise((resolve) => {
       client = mqtt.connect({
+        ...transport,
         host,
         port: Number(port),
         clientId: name,
@@ -37,6 +40,10 @@ const verbs = {
       client.subscribe(filter, { qos: Number(qos) }, (err, granted) =>
         resolve(err ? ["error", err.message] : ["subscribed", granted[0].qos]));
     });
+  },
+  through(protocol, ca) {
+    transport = { protocol, path: "/mqtt", ca: fs.readFileSync(ca) };
+    return ["ready"];
   },
   will(topic, qos, retain, payload) {
     testament = { topic, payload: Buffer.from(payload), qos: Number(qos), retain: retain === "1" };

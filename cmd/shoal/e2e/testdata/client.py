@@ -23,6 +23,7 @@ class Driver:
     def __init__(self, version):
         self.v5 = version == "5"
         self.client = None
+        self.scheme, self.ca = "mqtt", None
         self.testament = None
         self.answer = threading.Event()
         self.result = None
@@ -40,11 +41,17 @@ class Driver:
     def connect(self, host, port, name, clean):
         clean = clean == "1"
         kind = {"protocol": mqtt.MQTTv5 if self.v5 else mqtt.MQTTv311}
+        if self.scheme in ("ws", "wss"):
+            kind["transport"] = "websockets"
         if not self.v5:
             kind["clean_session"] = clean
         if hasattr(mqtt, "CallbackAPIVersion"):
             kind["callback_api_version"] = mqtt.CallbackAPIVersion.VERSION1
         self.client = mqtt.Client(client_id=name, **kind)
+        if self.scheme in ("mqtts", "wss"):
+            self.client.tls_set(ca_certs=self.ca)
+        if self.scheme in ("ws", "wss"):
+            self.client.ws_set_options(path="/mqtt")
         self.client.on_connect = lambda c, u, flags, rc, *_: self.answered(
             "connected", int(flags["session present"])
         ) if rc == 0 else self.answered("error", f"CONNACK {rc}")
@@ -68,6 +75,10 @@ class Driver:
         while client.loop(1) == mqtt.MQTT_ERR_SUCCESS:
             pass
         say("lost")
+
+    def through(self, scheme, ca):
+        self.scheme, self.ca = scheme, ca
+        return ("ready",)
 
     def subscribe(self, topic_filter, qos):
         self.client.subscribe(topic_filter, int(qos))
