@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	paho5 "github.com/eclipse/paho.golang/paho"
 	paho3 "github.com/eclipse/paho.mqtt.golang"
 )
@@ -130,7 +131,7 @@ func (x *pahoV5) connect(addr, name string, clean bool) (bool, error) {
 	}
 	x.conn = conn
 	x.client = paho5.NewClient(paho5.ClientConfig{
-		Conn: conn,
+		Conn: packets.NewThreadSafeConn(conn), // a packet is several writes where there is no writev
 		OnPublishReceived: []func(paho5.PublishReceived) (bool, error){func(p paho5.PublishReceived) (bool, error) {
 			x.arrived <- received{p.Packet.Topic, string(p.Packet.Payload), p.Packet.QoS, p.Packet.Retain}
 			return true, nil

@@ -40,7 +40,7 @@ class Driver:
 
     def connect(self, host, port, name, clean):
         clean = clean == "1"
-        kind = {"protocol": mqtt.MQTTv5 if self.v5 else mqtt.MQTTv311}
+        kind = {"protocol": mqtt.MQTTv5 if self.v5 else mqtt.MQTTv311, "reconnect_on_failure": False}
         if self.scheme in ("ws", "wss"):
             kind["transport"] = "websockets"
         if not self.v5:
@@ -55,6 +55,7 @@ class Driver:
         self.client.on_connect = lambda c, u, flags, rc, *_: self.answered(
             "connected", int(flags["session present"])
         ) if rc == 0 else self.answered("error", f"CONNACK {rc}")
+        self.client.on_disconnect = lambda *_: say("lost")
         self.client.on_message = lambda c, u, m: say("message", m.topic, m.qos, int(m.retain), m.payload.decode())
         self.client.on_subscribe = lambda c, u, mid, granted, *_: self.answered(
             "subscribed", getattr(granted[0], "value", granted[0])
@@ -68,13 +69,9 @@ class Driver:
         if self.testament:
             self.client.will_set(**self.testament)
         self.client.connect(host, int(port), keepalive=30, **options)
-        threading.Thread(target=self.loop, args=[self.client], daemon=True).start()
+        # The library's own thread: it alone may write to a WebSocket or TLS.
+        self.client.loop_start()
         return self.wait()
-
-    def loop(self, client):
-        while client.loop(1) == mqtt.MQTT_ERR_SUCCESS:
-            pass
-        say("lost")
 
     def through(self, scheme, ca):
         self.scheme, self.ca = scheme, ca
@@ -94,6 +91,7 @@ class Driver:
 
     def disconnect(self):
         self.client.disconnect()
+        self.client.loop_stop()
         return ("disconnected",)
 
 
