@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	memory "unsafe"
@@ -307,6 +308,52 @@ func TestUnsayable(t *testing.T) {
 	}
 }
 
+// TestShared: clients that the same rules concern have them once, also after a
+// change, and what nobody has any more goes.
+func TestShared(t *testing.T) {
+	const text = "user a\ntopic read x\nuser b\ntopic read y\npattern write out/%c\npattern read all\n"
+	s := newTestSet(t, ParseMosquitto, text)
+	list := func(p broker.Permissions) *list { return p.(*permissions).chosen.common }
+	first, second := permissionsOf(t, s, client("1", "a")), permissionsOf(t, s, client("2", "a"))
+	other := permissionsOf(t, s, client("3", "b"))
+	check := func() {
+		t.Helper()
+		for want, p := range map[string]broker.Permissions{"x out/1": first, "x out/2": second, "y out/3": other} {
+			got := ""
+			for _, n := range []string{"x", "y", "out/1", "out/2", "out/3"} {
+				if rights(p, n) != "" {
+					got += " " + n
+				}
+			}
+			if got != " "+want || rights(p, "all") != "r" {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		if list(first) != list(second) || list(first) == list(other) {
+			t.Error("not one list for those whom the same rules concern")
+		}
+	}
+	check()
+	if err := s.Load(); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	many := ""
+	for i := range 1000 {
+		many += fmt.Sprintf("user u%d\ntopic %d\n", i, i)
+	}
+	s = newTestSet(t, ParseMosquitto, many)
+	for i := range 1000 {
+		permissionsOf(t, s, client("c", fmt.Sprintf("u%d", i)))
+		if i%100 == 0 {
+			runtime.GC()
+		}
+	}
+	if n := len(s.rules.Load().shared.lists); n > 500 {
+		t.Errorf("%d lists of clients that have gone", n)
+	}
+}
+
 // TestReload: connected clients are held to new rules; bad ones change nothing.
 func TestReload(t *testing.T) {
 	s := newTestSet(t, ParseYAML, "rules:\n- {allow: [publish], topics: [a]}\n")
@@ -394,7 +441,7 @@ func TestReachAround(t *testing.T) {
 		}
 	}
 	filter := rapid.Custom(func(t *rapid.T) string {
-		level := rapid.SampledFrom([]string{"a", "b", "", "$s", "+", "#"})
+		level := rapid.SampledFrom([]string{"a", "b", "", "$s", "+", "#", "%c"})
 		for {
 			f := strings.Join(rapid.SliceOfN(level, 1, 3).Draw(t, "levels"), "/")
 			if topic.ValidateFilter(f) == nil {
@@ -424,13 +471,23 @@ func TestReachAround(t *testing.T) {
 		}
 		s := NewSet("f", ParseYAML, quiet())
 		s.rules.Store(parsed)
-		p, err := s.Permissions(client("c", "u"))
+		for _, id := range []string{"c", "b"} { // whose lists are the next one's too
+			if _, err := s.Permissions(client(id, "u")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		id := rapid.SampledFrom([]string{"a", "b", "$s", "+", "b/a"}).Draw(t, "client")
+		p, err := s.Permissions(client(id, "u"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		may := func(name string, about func(plain) bool) bool {
 			for _, r := range rules {
-				if about(r) && topic.MatchOne(r.filter, name) {
+				unsafe := strings.Contains(r.filter, "%c") && (strings.ContainsAny(id, "+/") || id == "$s" && strings.HasPrefix(r.filter, "%c"))
+				if unsafe && r.deny {
+					return false // whatever it is about
+				}
+				if !unsafe && about(r) && topic.MatchOne(strings.ReplaceAll(r.filter, "%c", id), name) {
 					return !r.deny
 				}
 			}

@@ -9,29 +9,20 @@ import (
 	"github.com/shoalmq/shoal/broker/topic"
 )
 
-// clause is a rule for one filter, for a client that it concerns. Without a
-// filter it is about all topics.
-type clause struct {
-	*rule
-	filter string
-}
-
-func (c *clause) matches(name string) bool {
-	return c.filter == "" || topic.MatchOne(c.filter, name)
-}
-
-// clauses are the rules that concern a client, in order, and an index of them.
+// clauses are the rules that concern a client. Most say the same of many clients,
+// and are compiled once for all of these; those with the client's names in their
+// filters are its own. Immutable.
 type clauses struct {
-	list  []clause
-	index *topic.Trie[[]int32] // of list by filter, nil for a short one
-	all   []int32              // of list, without a filter
-	allow bool
+	common *list
+	own    list
+	allow  bool
 }
 
 // choose returns the rules that concern a client, and whether it may connect.
 func (r *Rules) choose(c *broker.Client) (*clauses, bool) {
 	out := &clauses{allow: r.allow}
 	connect, decided := true, false
+	var common []int32
 	for i := range r.rules {
 		of := &r.rules[i]
 		if !of.concerns(c) {
@@ -41,69 +32,54 @@ func (r *Rules) choose(c *broker.Client) (*clauses, bool) {
 			connect, decided = !of.deny, true
 		}
 		if of.pattern && strings.ContainsAny(c.ID+c.Identity.Username, "+#") {
-			out.list = append(out.list, clause{rule: &unsafeName})
+			out.own.add(clause{rule: &unsafeName, at: int32(i)})
 			break // nothing below can allow anything
 		}
-		for _, f := range of.filters {
-			state := filled
-			if !of.literal {
-				f, state = fill(f, of.pattern, nameOf(c))
-			}
-			switch {
-			case state == filled && topic.ValidateFilter(f) == nil:
-				out.list = append(out.list, clause{of, f})
-			case state != missing && of.deny: // unsafe, or too long with the name
-				// What was to be denied cannot be said: nothing below may allow it.
-				out.list = append(out.list, clause{rule: &unsafeName})
-			}
+		if slices.ContainsFunc(of.filters, of.isCommon) {
+			common = append(common, int32(i))
+		}
+		out.own.fill(of, int32(i), c)
+	}
+	out.own.makeIndex()
+	out.common = r.common(common)
+	return out, connect
+}
+
+// isCommon tells whether a filter of the rule has no names of clients in it.
+func (r *rule) isCommon(filter string) bool { return r.literal || !hasPlaces(filter) }
+
+// fill adds the filters of a rule that have places for names, with the client's.
+func (l *list) fill(of *rule, at int32, c *broker.Client) {
+	for _, f := range of.filters {
+		if of.isCommon(f) {
+			continue
+		}
+		f, state := fill(f, of.pattern, nameOf(c))
+		switch {
+		case state == filled && topic.ValidateFilter(f) == nil:
+			l.add(clause{of, f, at})
+		case state != missing && of.deny: // unsafe, or too long with the name
+			// What was to be denied cannot be said: nothing below may allow it.
+			l.add(clause{rule: &unsafeName, at: at})
 		}
 	}
-	out.makeIndex()
-	return out, connect
 }
 
 // unsafeName denies all to clients whose names cannot be in filters.
 var unsafeName = rule{where: "client's name has one of + # /, or is too long", deny: true, publish: true, receive: true}
 
-// indexFrom is the length from which an index is quicker than to look at all.
-const indexFrom = 32
-
-func (s *clauses) makeIndex() {
-	if len(s.list) < indexFrom {
-		return
-	}
-	s.index = &topic.Trie[[]int32]{}
-	for i, c := range s.list {
-		if c.filter == "" {
-			s.all = append(s.all, int32(i))
-			continue
+// each calls f with all clauses in order, until it returns false.
+func (s *clauses) each(f func(*clause) bool) {
+	own, common := s.own.clauses, s.common.clauses
+	for len(own)+len(common) > 0 {
+		next := &common
+		if len(common) == 0 || len(own) > 0 && own[0].at <= common[0].at {
+			next = &own
 		}
-		at, _ := s.index.Lookup(c.filter)
-		s.index.Set(c.filter, append(at, int32(i)))
-	}
-}
-
-// match calls f with the clauses that match a Topic Name, in order, until it
-// returns false.
-func (s *clauses) match(name string, f func(*clause) bool) {
-	if s.index == nil {
-		for i := range s.list {
-			if s.list[i].matches(name) && !f(&s.list[i]) {
-				return
-			}
-		}
-		return
-	}
-	found := slices.Clone(s.all)
-	s.index.Match(name, func(at []int32) bool {
-		found = append(found, at...)
-		return true
-	})
-	slices.Sort(found)
-	for _, i := range found {
-		if !f(&s.list[i]) {
+		if !f(&(*next)[0]) {
 			return
 		}
+		*next = (*next)[1:]
 	}
 }
 
@@ -118,34 +94,35 @@ func (s *clauses) receive(name string) (bool, *rule) {
 }
 
 func (s *clauses) decide(name string, about func(*rule) bool) (allow bool, by *rule) {
-	allow = s.allow
-	s.match(name, func(c *clause) bool {
-		if !about(c.rule) {
-			return true
-		}
-		allow, by = !c.deny, c.rule
-		return false
-	})
-	return allow, by
+	c := s.common.first(name, about)
+	// Of one rule the own ones come first: unsafeName is among them.
+	if own := s.own.first(name, about); own != nil && (c == nil || own.at <= c.at) {
+		c = own
+	}
+	if c == nil {
+		return s.allow, nil
+	}
+	return !c.deny, c.rule
 }
 
 // subscribe decides about a subscription: to some of what it matches, or, for a
 // shared one, to all of it. It errs on the careful side: that several rules cover
 // a filter together it does not see.
-func (s *clauses) subscribe(filter string, shared bool) (bool, *rule) {
-	for i := range s.list {
-		c := &s.list[i]
+func (s *clauses) subscribe(filter string, shared bool) (allow bool, by *rule) {
+	allow = s.allow
+	s.each(func(c *clause) bool {
 		if !c.receive {
-			continue
+			return true
 		}
 		covers := c.filter == "" || topic.Covers(c.filter, filter)
 		meets := covers || topic.Intersects(c.filter, filter)
 		switch {
 		case c.deny && (covers || shared && meets):
-			return false, c.rule
+			allow, by = false, c.rule
 		case !c.deny && (covers || !shared && meets):
-			return true, c.rule
+			allow, by = true, c.rule
 		}
-	}
-	return s.allow, nil
+		return by == nil
+	})
+	return allow, by
 }

@@ -115,7 +115,7 @@ func (p *permissions) renew() {
 	p.of = rules
 	p.chosen, connect = rules.choose(p.client)
 	if !connect {
-		p.chosen = &clauses{}
+		p.chosen = &clauses{common: &list{}}
 	}
 	p.answers = [answersKept]answer{}
 }

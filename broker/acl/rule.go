@@ -44,7 +44,8 @@ type rule struct {
 type Rules struct {
 	rules []rule
 	// allow is for what no rule applies to.
-	allow bool
+	allow  bool
+	shared shared
 }
 
 // concerns tells whether the rule is about the client.

@@ -56,16 +56,16 @@ func (s *Set) Permissions(c *broker.Client) (broker.Permissions, error) {
 }
 
 // granted are the rules of grants.
-func granted(list []broker.Grant) *clauses {
-	if list == nil {
+func granted(grants []broker.Grant) *clauses {
+	if grants == nil {
 		return nil
 	}
-	out := &clauses{}
-	for i := range list {
-		g := &list[i]
+	out := &clauses{common: &list{}}
+	for i := range grants {
+		g := &grants[i]
 		r := &rule{where: "the identity's own rights", deny: g.Deny, publish: g.Publish, receive: g.Subscribe}
-		out.list = append(out.list, clause{r, g.Filter})
+		out.common.add(clause{r, g.Filter, int32(i)})
 	}
-	out.makeIndex()
+	out.common.makeIndex()
 	return out
 }
