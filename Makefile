@@ -25,7 +25,7 @@ build:
 
 test: setup check
 	$(GO) test $(RACE) -shuffle=on -timeout 15m $(FAST_TESTS)
-	$(GO) test -shuffle=on -timeout 15m $(PROCESS_TESTS)
+	$(GO) test -shuffle=on -parallel 2 -timeout 18m $(PROCESS_TESTS)
 
 setup:
 	.ci/setup

@@ -31,6 +31,7 @@ func (d *disk) ioctl(request uintptr) {
 // The others take over, nothing is lost, and the node comes back with its disk,
 // without having been restarted.
 func TestDiskHangs(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	d := newDisk(t, filepath.Join(dir, "a"))
 	c := newCluster(t, 3, dir)
@@ -81,6 +82,7 @@ func TestDiskHangs(t *testing.T) {
 // TestLowSpace: a disk fills up. Its node says so, leads nothing and refuses
 // before anything fails, and comes back when there is space.
 func TestLowSpace(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	d := newDisk(t, filepath.Join(dir, "a"))
 	c := newCluster(t, 3, dir)

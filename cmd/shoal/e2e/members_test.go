@@ -90,6 +90,7 @@ func (c *cluster) awaitPlaces(want int, used, avoided []string) {
 // TestGrowAndShrink: three nodes become five and three again under load of QoS 1
 // and 2, and nothing acknowledged is lost.
 func TestGrowAndShrink(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c := newCluster(t, 6, dir)
 	c.start()
@@ -154,6 +155,7 @@ func replaceDisk(t *testing.T, harm func(t *testing.T, n *node)) *cluster {
 // TestDataDirectoryDeleted: a node whose disk was wiped is a new server that
 // gets its replicas from the others.
 func TestDataDirectoryDeleted(t *testing.T) {
+	t.Parallel()
 	replaceDisk(t, func(t *testing.T, n *node) {
 		if err := os.RemoveAll(n.dir); err != nil {
 			t.Fatal(err)
@@ -164,6 +166,7 @@ func TestDataDirectoryDeleted(t *testing.T) {
 // TestLogRowFlipped: a node that finds a flipped bit in its log puts its files
 // aside and comes back as a new server; nothing is erased.
 func TestLogRowFlipped(t *testing.T) {
+	t.Parallel()
 	var dir string
 	c := replaceDisk(t, func(t *testing.T, n *node) {
 		dir = n.dir
@@ -224,6 +227,7 @@ func flipRow(t *testing.T, path string) {
 // TestNodeReplacedForGood: a node is gone for ever, removed, and another takes
 // its place.
 func TestNodeReplacedForGood(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c := newCluster(t, 6, dir)
 	c.start()

@@ -214,6 +214,7 @@ func (s *shareRun) checkBalance() {
 // a member, whatever node dies. Messages die with the node of a transient
 // member that had them, so only groups of durable members are under kill -9.
 func TestSharedSubscriptionsWithKills(t *testing.T) {
+	t.Parallel()
 	run := chaosConfig(t, 3, 500)
 	c := startCluster(t, 6)
 	var tasks, publishers sync.WaitGroup

@@ -44,6 +44,7 @@ func (n *node) version() (uint32, error) {
 // one understands is used when the last node has it, and from then on the older
 // one is refused with words.
 func TestRollingUpgrade(t *testing.T) {
+	t.Parallel()
 	next := buildNext(t)
 	c := startCluster(t, 6)
 	r := chaosConfig(t, 0, 0)
