@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	memory "unsafe"
 
@@ -352,6 +353,34 @@ func TestShared(t *testing.T) {
 	if n := len(s.rules.Load().shared.lists); n > 500 {
 		t.Errorf("%d lists of clients that have gone", n)
 	}
+}
+
+// TestTogether: clients ask what they share while the rules are read anew; for the
+// race detector.
+func TestTogether(t *testing.T) {
+	text := "user u\n"
+	for i := range 2 * indexFrom {
+		text += fmt.Sprintf("topic read a/%d\n", i)
+	}
+	s := newTestSet(t, ParseMosquitto, text+"pattern read out/%c\n")
+	var wg sync.WaitGroup
+	for i := range 4 {
+		p := permissionsOf(t, s, client(fmt.Sprint(i), "u"))
+		wg.Go(func() {
+			for n := range 2000 {
+				if !p.Receive(fmt.Sprintf("a/%d", n%(2*indexFrom))) || !p.Receive(fmt.Sprintf("out/%d", i)) || p.Receive(fmt.Sprintf("out/%d", i+1)) {
+					t.Error("another answer while rules are read anew")
+					return
+				}
+			}
+		})
+	}
+	for range 20 {
+		if err := s.Load(); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Wait()
 }
 
 // TestReload: connected clients are held to new rules; bad ones change nothing.
