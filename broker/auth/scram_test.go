@@ -214,7 +214,8 @@ func TestSCRAMUnknownUser(t *testing.T) {
 	if known := challenge(a, "user"); len(known) != len(one) || known[len(known)-6:] != one[len(one)-6:] {
 		t.Errorf("%q is not like %q", one, known)
 	}
-	if empty := newTestSCRAM(t, "# nobody\n"); challenge(empty, "nobody") != challenge(empty, "nobody") {
+	empty := newTestSCRAM(t, "# nobody\n")
+	if first := challenge(empty, "nobody"); first != challenge(empty, "nobody") {
 		t.Error("without users")
 	}
 }
