@@ -36,14 +36,16 @@ type received struct {
 	retain         bool
 }
 
-// libraries are constructors by name. They fail or skip the test when the
-// library is missing.
-var libraries = []struct {
+type libraryKind struct {
 	name string
 	open func(t *testing.T, version string) library
 	// versions that it speaks.
 	versions []string
-}{
+}
+
+// libraries are constructors by name. They fail or skip the test when the
+// library is missing.
+var libraries = []libraryKind{
 	{"python3-paho-mqtt", openPython, []string{"3.1.1", "5"}},
 	{"npm-mqtt", openNode, []string{"3.1.1", "5"}},
 	{"paho.mqtt.golang", func(*testing.T, string) library { return newPahoV3() }, []string{"3.1.1"}},

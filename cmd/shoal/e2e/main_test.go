@@ -28,6 +28,8 @@ func run(m *testing.M) int {
 	if program = os.Getenv("SHOAL_BINARY"); program != "" {
 		return m.Run()
 	}
+	defer pahoC.remove()
+	defer pahoCpp.remove()
 	dir, err := os.MkdirTemp("", "shoal-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
