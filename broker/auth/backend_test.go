@@ -140,6 +140,13 @@ func TestCallback(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) || header.Get("Authorization") != "Bearer abc" || header.Get("X-Site") != "north" {
 		t.Errorf("sent %v with %v", got, header)
 	}
+	// Without the key rules know; with an empty one there are no rights, not all.
+	for answer, restricted := range map[string]bool{`{"result":"allow"}`: false, `{"result":"allow","acl":null}`: true, `{"result":"allow","acl":[]}`: true} {
+		server.behave(say(200, "application/json", answer))
+		if who, err := b.Authenticate(context.Background(), c); err != nil || (who.Grants != nil) != restricted || len(who.Grants) > 0 {
+			t.Errorf("%s: %+v, %v", answer, who, err)
+		}
+	}
 	for answer, want := range map[string]error{
 		`{"result":"deny"}`:   broker.ErrBadCredentials,
 		`{"result":"ignore"}`: ErrNotMine,

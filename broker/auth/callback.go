@@ -94,7 +94,8 @@ type answer struct {
 	Groups   []string `json:"groups"`
 	// ExpireAt is in seconds since 1970, as EMQX has it.
 	ExpireAt *int64 `json:"expire_at"`
-	ACL      any    `json:"acl"`
+	// ACL is nil if there is none. null is one that allows nothing.
+	ACL json.RawMessage `json:"acl"`
 }
 
 // Authenticate is part of broker.Authenticator.
@@ -239,7 +240,11 @@ func (b *Callback) identity(a *answer, c *broker.Credentials) (who *broker.Ident
 		if id == "" {
 			id = c.ClientID
 		}
-		if who.Grants, err = readGrants(a.ACL, id, who.Username); err != nil {
+		var acl any
+		if err = json.Unmarshal(a.ACL, &acl); err == nil {
+			who.Grants, err = readGrants(acl, id, who.Username)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("http: acl of the answer: %w", err)
 		}
 	}

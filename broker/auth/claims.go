@@ -3,6 +3,7 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -23,7 +24,9 @@ func claim(claims map[string]any, name string) any {
 	return claim(inner, rest)
 }
 
-// text is a value that can be written as a word.
+// text is a value that can be written as a word. JSON's numbers are read as
+// floating point, where from 2^53 on several have one value: as the names of users
+// they would make one of two.
 func text(v any) (string, bool) {
 	switch v := v.(type) {
 	case string:
@@ -31,6 +34,9 @@ func text(v any) (string, bool) {
 	case bool:
 		return strconv.FormatBool(v), true
 	case float64:
+		if math.Abs(v) >= 1<<53 {
+			return "", false
+		}
 		return strconv.FormatFloat(v, 'f', -1, 64), true
 	}
 	return "", false

@@ -47,7 +47,7 @@ func (c *conn) Open() (*broker.Peer, error) {
 		c.Conn, peer.TLS = over, &state
 	}
 	if ws := c.listener.config.WebSocket; ws != nil {
-		f, err := ws.accept(c.Conn)
+		f, err := ws.accept(c.Conn, peer.CommonName != "" || peer.TLS != nil && len(peer.TLS.VerifiedChains) > 0)
 		if err != nil {
 			return nil, &broker.OpenError{Kind: kindOf(err, broker.OpenWebSocket), Err: err}
 		}

@@ -62,7 +62,7 @@ func FuzzWebSocket(f *testing.F) {
 		defer near.Close()
 		late := time.AfterFunc(20*time.Second, func() { panic("it hangs") })
 		defer late.Stop()
-		ws, err := (&WebSocket{Path: "/mqtt"}).accept(near)
+		ws, err := (&WebSocket{Path: "/mqtt"}).accept(near, false)
 		if err != nil {
 			return
 		}

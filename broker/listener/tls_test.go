@@ -1,11 +1,16 @@
 package listener_test
 
 import (
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"os"
 	"strings"
@@ -214,6 +219,54 @@ func TestRevocation(t *testing.T) {
 	d.files.write("crl.pem", d.ca.revoke(time.Now().Add(-time.Minute), 4))
 	d.watcher.Look()
 	d.refused(d.client(good), broker.OpenCertificate, "is out of date since")
+}
+
+// TestRevocationByKey: of two authorities of one name, such as one before and
+// after a change of its key, the list of neither undoes that of the other.
+func TestRevocationByKey(t *testing.T) {
+	later := time.Now().Add(time.Hour)
+	var former *authority
+	var bad, good tls.Certificate
+	d := startTLS(t, func(d *tlsDoor) {
+		former = newAuthority(d.t, "ca")
+		bad, good = former.issue("bad"), former.issue("good")
+		d.config.ClientCert = listener.RequireClientCert
+		d.config.ClientCAFile = d.files.write("ca.pem", append(d.ca.pem(), former.pem()...))
+		d.config.CRLFile = d.files.write("crl.pem", append(former.revoke(later, 1, bad), d.ca.revoke(later, 7)...))
+	})
+	d.mustIn(d.client(good), "good")
+	d.mustIn(d.client(d.ca.issue("new")), "new")
+	d.refused(d.client(bad), broker.OpenCertificate, "is revoked")
+	// The serial number of another authority's certificate is nobody's.
+	d.files.write("crl.pem", append(former.revoke(later, 2, bad, good), d.ca.revoke(later, 8)...))
+	d.watcher.Look()
+	d.mustIn(d.client(d.ca.issue("newer")), "newer")
+	d.files.write("crl.pem", d.ca.revoke(later, 9))
+	d.watcher.Look()
+	d.refused(d.client(good), broker.OpenCertificate, "has no revocation list")
+}
+
+// TestPartialRevocation: a list of changes only does not stand for the whole.
+func TestPartialRevocation(t *testing.T) {
+	later := time.Now().Add(time.Hour)
+	var bad tls.Certificate
+	d := startTLS(t, mutual(listener.RequireClientCert), func(d *tlsDoor) {
+		bad = d.ca.issue("bad")
+		d.config.CRLFile = d.files.write("crl.pem", d.ca.revoke(later, 1, bad))
+	})
+	delta, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(2), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: later,
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}}},
+	}, d.ca.cert, d.ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.files.write("crl.pem", append(d.ca.revoke(later, 1, bad), pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: delta})...))
+	d.watcher.Look()
+	d.refused(d.client(bad), broker.OpenCertificate, "is revoked")
+	if log := d.log.String(); !strings.Contains(log, "critical extension") {
+		t.Errorf("the log does not say why the list is not taken:\n%s", log)
+	}
 }
 
 // TestReload: what changes is used for new connections; what cannot be used

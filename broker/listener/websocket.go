@@ -19,8 +19,10 @@ type WebSocket struct {
 	// Path of the URL, /mqtt.
 	Path string
 	// Origins are patterns of hosts whose pages may connect (path.Match), such as
-	// *.example.com; none: those of any. What guards the broker is authentication: a
-	// browser sends no credentials of a user to it by itself.
+	// *.example.com, beside those of the host itself; none: those of any. What guards
+	// the broker is authentication: a browser sends no credentials of a user to it by
+	// itself. Only certificates it does send, so a listener that asks for them takes
+	// none for its own host alone.
 	Origins []string
 }
 
@@ -34,8 +36,9 @@ type frames struct {
 	ws *websocket.Conn
 }
 
-// accept takes the request that a connection begins with.
-func (w *WebSocket) accept(nc net.Conn) (*frames, error) {
+// accept takes the request that a connection begins with; certified tells that the
+// client has shown a certificate.
+func (w *WebSocket) accept(nc net.Conn, certified bool) (*frames, error) {
 	limited := &io.LimitedReader{R: nc, N: maxRequestBytes}
 	in := bufio.NewReaderSize(limited, frameBytes)
 	if first, err := in.Peek(1); err == nil && (first[0] < 'A' || first[0] > 'Z') {
@@ -55,7 +58,7 @@ func (w *WebSocket) accept(nc net.Conn) (*frames, error) {
 	}
 	ws, err := websocket.Accept(a, r, &websocket.AcceptOptions{
 		Subprotocols:       subprotocols,
-		InsecureSkipVerify: len(w.Origins) == 0,
+		InsecureSkipVerify: len(w.Origins) == 0 && !certified,
 		OriginPatterns:     w.Origins,
 		CompressionMode:    websocket.CompressionDisabled,
 	})

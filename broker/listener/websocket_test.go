@@ -241,3 +241,44 @@ func TestCutAnywhere(t *testing.T) {
 		c.Disconnect()
 	}
 }
+
+// TestForeignPages: a browser shows its user's certificate for whatever page asks
+// it to connect, so only pages of the listener's own host, and those that are
+// named, may use it.
+func TestForeignPages(t *testing.T) {
+	for name, tc := range map[string]struct {
+		origin  string
+		origins []string
+		bare    bool // without a certificate
+		status  int
+	}{
+		"a client without pages": {"", nil, false, 101},
+		"own page":               {"https://broker.example", nil, false, 101},
+		"foreign page":           {"https://evil.example", nil, false, 403},
+		"named page":             {"https://app.example", []string{"app.example"}, false, 101},
+		"not named page":         {"https://evil.example", []string{"app.example"}, false, 403},
+		"nothing to borrow":      {"https://evil.example", nil, true, 101},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := startTLS(t, mutual(listener.RequestClientCert))
+			addr := d.listen(listener.Config{Name: "ws", TLS: d.config, WebSocket: &listener.WebSocket{Path: "/mqtt", Origins: tc.origins}})
+			c := d.client(d.ca.issue("ann"))
+			if tc.bare {
+				c = d.client()
+			}
+			nc := tls.Client(dial(t, "tcp", addr), c)
+			header := strings.Replace(hello, "Host: x", "Host: broker.example", 1) + "Sec-WebSocket-Protocol: mqtt\r\n"
+			if tc.origin != "" {
+				header += "Origin: " + tc.origin + "\r\n"
+			}
+			if _, err := nc.Write([]byte("GET /mqtt HTTP/1.1\r\n" + header + "\r\n")); err != nil {
+				t.Fatal(err)
+			}
+			nc.SetReadDeadline(time.Now().Add(mqtttest.Timeout))
+			resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+			if err != nil || resp.StatusCode != tc.status {
+				t.Fatalf("%v, %v; want %d", resp, err, tc.status)
+			}
+		})
+	}
+}
