@@ -78,7 +78,7 @@ func TestFlippedBits(t *testing.T) {
 		must(t, err)
 		used := bytes.TrimRight(good, "\x00")
 		found := 0
-		const flips = 150
+		flips := some(150)
 		for range flips {
 			b := bytes.Clone(good)
 			at := r.IntN(len(used))
@@ -161,7 +161,7 @@ func TestFlippedHeaders(t *testing.T) {
 		for _, page := range live {
 			bits := []int{64, 65, 80, 81, 83, 96, 98, 128, 161, 193, 225}
 			r.Shuffle(len(bits), func(i, j int) { bits[i], bits[j] = bits[j], bits[i] })
-			for _, bit := range bits[:4] {
+			for _, bit := range bits[:some(4)] {
 				b := bytes.Clone(good)
 				b[page*pageBytes+bit/8] ^= 1 << (bit % 8)
 				writeSparse(t, file, b)

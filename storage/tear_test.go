@@ -157,7 +157,7 @@ func TestTornCheckpoint(t *testing.T) {
 		after, err := os.ReadFile(file)
 		must(t, err)
 		v := newTear(before, after)
-		res := tryTears(t, v, v.choices(r, 10), oldDump, dumpState(t, s, "a", "at"), readState)
+		res := tryTears(t, v, v.choices(r, some(10)), oldDump, dumpState(t, s, "a", "at"), readState)
 		total.old += res.old
 		total.new += res.new
 		total.refused += res.refused
@@ -223,7 +223,7 @@ func TestTornLog(t *testing.T) {
 		if v.metas != 1 {
 			continue // freeing space was a second transaction
 		}
-		res := tryTears(t, v, v.choices(r, 10), oldDump, dump(l), readLog)
+		res := tryTears(t, v, v.choices(r, some(10)), oldDump, dump(l), readLog)
 		total.old += res.old
 		total.new += res.new
 		total.refused += res.refused
