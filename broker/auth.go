@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"crypto/tls"
+	"encoding/asn1"
 	"errors"
 	"net"
 	"time"
@@ -70,6 +71,27 @@ type Peer struct {
 	// and told it; empty for none.
 	CommonName string
 }
+
+// CertifiedName is the Common Name of a certificate that has been verified, here or
+// by a trusted proxy; of several the first, as other brokers and proxies have it,
+// where crypto/x509 has the last. Empty for none. p may be nil.
+func (p *Peer) CertifiedName() string {
+	switch {
+	case p == nil:
+		return ""
+	case p.TLS == nil || len(p.TLS.VerifiedChains) == 0:
+		return p.CommonName
+	}
+	for _, n := range p.TLS.VerifiedChains[0][0].Subject.Names {
+		if name, ok := n.Value.(string); ok && n.Type.Equal(commonName) {
+			return name
+		}
+	}
+	return ""
+}
+
+// commonName is id-at-commonName (X.520).
+var commonName = asn1.ObjectIdentifier{2, 5, 4, 3}
 
 // Identity is who a client is, found out by an Authenticator. It is not changed
 // once it has been returned.

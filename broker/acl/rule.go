@@ -57,7 +57,7 @@ func (r *rule) concerns(c *broker.Client) bool {
 	case r.users != nil && !anyName(r.users, who.Username, c):
 	case r.clients != nil && !anyName(r.clients, c.ID, c):
 	case r.groups != nil && !slices.ContainsFunc(who.Groups, func(g string) bool { return anyName(r.groups, g, c) }):
-	case r.certificates != nil && !anyName(r.certificates, commonName(c.Peer), c):
+	case r.certificates != nil && !anyName(r.certificates, c.Peer.CertifiedName(), c):
 	case r.addresses != nil && !r.from(c.Peer):
 	case r.listeners != nil && (c.Peer == nil || !anyName(r.listeners, c.Peer.Listener, c)):
 	case !r.claimed(who):
@@ -119,17 +119,6 @@ func (r *rule) claimed(who *broker.Identity) bool {
 		}
 	}
 	return true
-}
-
-// commonName is that of a certificate that has been verified.
-func commonName(p *broker.Peer) string {
-	switch {
-	case p == nil:
-		return ""
-	case p.TLS != nil && len(p.TLS.VerifiedChains) > 0:
-		return p.TLS.VerifiedChains[0][0].Subject.CommonName
-	}
-	return p.CommonName
 }
 
 // appliesTo tells whether the conditions of a PUBLISH hold.

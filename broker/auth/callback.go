@@ -136,15 +136,12 @@ func ask(c *broker.Credentials) *question {
 	if c.Peer == nil {
 		return q
 	}
-	q.Listener, q.CommonName = c.Peer.Listener, c.Peer.CommonName
+	q.Listener, q.CommonName = c.Peer.Listener, c.Peer.CertifiedName()
 	if c.Peer.Remote != nil {
 		q.PeerHost = c.Peer.Remote.String()
 		if host, _, err := net.SplitHostPort(q.PeerHost); err == nil {
 			q.PeerHost = host
 		}
-	}
-	if t := c.Peer.TLS; t != nil && len(t.VerifiedChains) > 0 {
-		q.CommonName = t.VerifiedChains[0][0].Subject.CommonName
 	}
 	return q
 }

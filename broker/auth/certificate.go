@@ -17,7 +17,7 @@ type Certificates struct{ username, clientID func(*broker.Peer) string }
 
 // certificateNames are the parts of a certificate that can name a client.
 var certificateNames = map[string]func(*x509.Certificate) string{
-	"cn": func(c *x509.Certificate) string { return c.Subject.CommonName },
+	"cn": nil, // is the Peer's: a proxy may have told it
 	// dn is the whole Distinguished Name in the order of RFC 4514: CN=device,O=plant.
 	"dn":        func(c *x509.Certificate) string { return c.Subject.String() },
 	"san-dns":   func(c *x509.Certificate) string { return first(c.DNSNames) },
@@ -41,10 +41,10 @@ func first(list []string) string {
 // not empty, from cn, dn, san-dns, san-email or san-uri: of several names the
 // first. Of a certificate that a trusted proxy has verified only cn is known.
 func NewCertificates(username, clientID string) (*Certificates, error) {
-	if certificateNames[username] == nil {
+	if _, ok := certificateNames[username]; !ok {
 		return nil, fmt.Errorf("certificate: username: %q: want one of %s", username, knownCertificateNames())
 	}
-	if clientID != "" && certificateNames[clientID] == nil {
+	if _, ok := certificateNames[clientID]; clientID != "" && !ok {
 		return nil, fmt.Errorf("certificate: client-id: %q: want one of %s", clientID, knownCertificateNames())
 	}
 	c := &Certificates{username: nameFrom(username)}
@@ -67,10 +67,10 @@ func knownCertificateNames() string {
 func nameFrom(part string) func(*broker.Peer) string {
 	return func(p *broker.Peer) string {
 		switch {
+		case part == "cn":
+			return p.CertifiedName()
 		case p.TLS != nil && len(p.TLS.VerifiedChains) > 0:
 			return certificateNames[part](p.TLS.VerifiedChains[0][0])
-		case part == "cn":
-			return p.CommonName
 		}
 		return ""
 	}
