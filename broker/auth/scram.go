@@ -31,7 +31,8 @@ const scramMethod = "SCRAM-SHA-256"
 //
 // Who does not know the password cannot tell whether there is a user: the
 // exchange with an unknown one goes on to its end, with a salt that is always the
-// same, on all nodes that have the same first user, and is refused there.
+// same, on all nodes that have the same first user, and is refused there. (That
+// user could tell, for it knows what those salts are made of.)
 type SCRAM struct {
 	path  string
 	users atomic.Pointer[scramFile]
@@ -91,7 +92,7 @@ func newSCRAMFile(f *passwordFile) *scramFile {
 		s.secret = []byte(rand.Text())
 		return s
 	}
-	s.secret = s.model.ServerKey // nobody knows it but who has the file
+	s.secret = s.model.ServerKey // nobody knows it but who has the file, and that user
 	return s
 }
 
