@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/shoalmq/shoal/broker/mqtttest"
@@ -21,6 +22,11 @@ type person struct {
 	id      uint16
 }
 
+// present are the persons that are online. The collector would close the
+// connections of those that a test holds no more, while they are still meant to be
+// there.
+var present sync.Map
+
 // errNoNode: no node took the client.
 var errNoNode = errors.New("no node takes the client")
 
@@ -36,6 +42,7 @@ func (p *person) online() error {
 		switch {
 		case err == nil && ack.Code == packet.CodeSuccess:
 			p.conn, p.present = c, ack.SessionPresent
+			present.Store(p, nil)
 			return nil
 		case err == nil:
 			c.Close()
@@ -70,6 +77,7 @@ func (p *person) offline() {
 	if p.conn != nil {
 		p.conn.Close()
 		p.conn = nil
+		present.Delete(p)
 	}
 }
 
