@@ -63,7 +63,7 @@ type pacing struct {
 	timer               *time.Timer
 }
 
-// published meters a PUBLISH before anything comes of it. It returns an error if
+// meterPublish meters a PUBLISH before anything comes of it. It returns an error if
 // the client is to go for it.
 func (c *conn) meterPublish(bytes int) error {
 	if c.pacing == nil && len(c.bounds.meters) == 0 {
