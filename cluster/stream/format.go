@@ -8,9 +8,14 @@ import "fmt"
 // which lets tests upgrade a cluster.
 //
 // An entry of format f may be written when every node of the cluster serves
-// version f: the directory keeps the lowest. Format 2 has the contents of
-// format 1.
+// version f: the directory keeps the lowest. A new kind of command and a new field
+// are used only from the format on that knows them.
 const FirstFormat = 1
+
+// FormatOrder is the first format that knows the fields of takeovers that ask
+// first and of what else was added with them. A field or command of it says so in
+// its .proto file.
+const FormatOrder = 2
 
 // CheckFormat returns an error if this build does not read entries of a format.
 func CheckFormat(format uint32) error {

@@ -4,4 +4,4 @@ package stream
 
 // LastFormat is the newest format of log entries that this build reads and
 // writes, and the highest cluster version that it serves.
-const LastFormat = 1
+const LastFormat = 2

@@ -8,10 +8,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	formats "github.com/shoalmq/shoal/cluster/stream"
 )
 
-// buildNext builds the program as a later version of itself: it serves cluster
-// version 2, and writes a format of log entries that this one does not read when
+// buildNext builds the program as a later version of itself: it serves the next
+// cluster version, and writes a format of log entries that this one does not read when
 // all nodes do.
 func buildNext(t *testing.T) string {
 	t.Helper()
@@ -51,7 +53,7 @@ func TestRollingUpgrade(t *testing.T) {
 	l := startLoad(t, c, r.load())
 	awaitAcked(l, 500)
 	for i, n := range c.nodes {
-		if v, err := c.nodes[0].version(); err != nil || v != 1 {
+		if v, err := c.nodes[0].version(); err != nil || v != formats.LastFormat {
 			t.Errorf("cluster version %d with %d nodes of the next build (%v)", v, i, err)
 		}
 		begin := time.Now()
@@ -61,9 +63,9 @@ func TestRollingUpgrade(t *testing.T) {
 		awaitAcked(l, l.ackedNow()+500)
 	}
 	for _, n := range c.nodes {
-		eventually(t, "cluster version 2", func() error {
+		eventually(t, "the next cluster version", func() error {
 			v, err := n.version()
-			if err == nil && v != 2 {
+			if err == nil && v != formats.LastFormat+1 {
 				err = fmt.Errorf("node %s: %d", n.name, v)
 			}
 			return err
@@ -80,7 +82,7 @@ func TestRollingUpgrade(t *testing.T) {
 			t.Error("the old build ended without an error")
 		}
 	case <-time.After(patience):
-		t.Fatal("the old build goes on in a cluster of version 2")
+		t.Fatal("the old build goes on in a cluster of the next version")
 	}
 	tail := old.tail(16 << 10)
 	i := strings.LastIndex(tail, "shoal: ")
