@@ -20,8 +20,8 @@ type leaseClient struct {
 	n *Node
 	// until is when the lease ends, on bootTime's clock.
 	until atomic.Int64
-	// lapses counts calls of lapse.
-	lapses atomic.Uint64
+	// copy is holder.Copy, for claims.
+	copy atomic.Uint64
 	// held is whether the lease was valid a short time ago: good enough for
 	// QoS 0.
 	held atomic.Bool
@@ -31,15 +31,16 @@ type leaseClient struct {
 	applied signal
 
 	mu     sync.Mutex
-	boot   uint64        // whose lease it is; 0 for nobody's
-	asked  time.Duration // grants of renewals sent before count for nothing
+	boot   uint64 // whose lease it is; 0 for nobody's
 	holder lease.Holder
 	last   struct{ index, term uint64 } // entry applied
 	reason string                       // why the last renewal failed
 }
 
 func newLeaseClient(n *Node) *leaseClient {
-	return &leaseClient{n: n, granted: newSignal(), applied: newSignal(), reason: "no lease asked for yet"}
+	c := &leaseClient{n: n, granted: newSignal(), applied: newSignal(), reason: "no lease asked for yet"}
+	c.copy.Store(c.holder.Copy())
+	return c
 }
 
 // expiry is the end of the lease.
@@ -49,16 +50,16 @@ func (c *leaseClient) expiry() time.Duration { return time.Duration(c.until.Load
 // still holds by it when the work is done, it held all the time, and for a copy
 // that was not set back meanwhile.
 type claim struct {
-	lapses uint64
-	until  time.Duration
+	copy  uint64
+	until time.Duration
 }
 
 func (c *leaseClient) claim() claim {
-	lapses := c.lapses.Load() // first: see lapse
-	return claim{lapses, c.expiry()}
+	number := c.copy.Load() // first: see setBack
+	return claim{number, c.expiry()}
 }
 
-func (c *leaseClient) holds(l claim) bool { return bootTime() < l.until && c.lapses.Load() == l.lapses }
+func (c *leaseClient) holds(l claim) bool { return bootTime() < l.until && c.copy.Load() == l.copy }
 
 func (c *leaseClient) valid() bool { return bootTime() < c.expiry() }
 
@@ -83,20 +84,34 @@ func (c *leaseClient) begin(boot uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.boot = boot
-	c.holder = lease.Holder{}
+	c.holder.Begin(bootTime())
 	c.holder.Applied(c.last.index, c.last.term)
 	c.until.Store(0)
 	c.held.Store(false)
 }
 
-// lapse ends the lease, and what was claimed by it: it has to be asked for anew.
-func (c *leaseClient) lapse() {
+// setBack tells that the own directory copy has been replaced by one that has
+// forgotten entries. The lease ends, and with it what was claimed by it: it has to
+// be asked for anew. Called with the group's lock held, so before anyone can read
+// the new copy.
+func (c *leaseClient) setBack() {
 	c.mu.Lock()
-	boot := c.boot
-	c.asked = bootTime()
+	defer c.mu.Unlock()
+	c.holder.SetBack(bootTime())
+	c.holder.Applied(c.last.index, c.last.term)
+	c.until.Store(int64(c.holder.Expiry()))
+	c.held.Store(false)
+	c.copy.Store(c.holder.Copy()) // last: who sees it sees that the lease has ended
+}
+
+// request builds what process boot tells the directory's leader.
+func (c *leaseClient) request(boot uint64, renew bool) *shoalpb.LeaseRequest {
+	r := &shoalpb.LeaseRequest{Node: c.n.config.NodeID, Boot: boot, Renew: renew, Sent: uint64(bootTime())}
+	c.mu.Lock() // after Sent: a copy that ends later takes the grant with it
+	r.Copy = c.holder.Copy()
 	c.mu.Unlock()
-	c.begin(boot)
-	c.lapses.Add(1) // last: who sees it sees that the lease has ended
+	r.Applied = c.n.directoryIndex() // of this copy, or of a later one that forgot entries
+	return r
 }
 
 // entry tells that the own directory copy has applied an entry. Called with
@@ -132,7 +147,7 @@ func (c *leaseClient) closeClients() bool {
 
 func (c *leaseClient) grant(boot uint64, sentAt time.Duration) {
 	c.mu.Lock()
-	if boot != c.boot || sentAt < c.asked {
+	if boot != c.boot {
 		c.mu.Unlock()
 		return
 	}
@@ -210,10 +225,7 @@ func (c *leaseClient) talk(ctx context.Context, cancel context.CancelFunc, strea
 			c.fail(errDiskHangs.Error())
 		}
 		if p != nil {
-			req := &shoalpb.LeaseRequest{
-				Node: c.n.config.NodeID, Boot: p.boot, Sent: uint64(bootTime()), Renew: renew, Applied: c.n.directoryIndex(),
-			}
-			if err := stream.Send(req); err != nil {
+			if err := stream.Send(c.request(p.boot, renew)); err != nil {
 				return err
 			}
 		}

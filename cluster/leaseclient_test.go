@@ -15,7 +15,7 @@ func TestClaimEndsWithLapse(t *testing.T) {
 		t.Fatal("a lease that was granted now does not hold")
 	}
 	late := bootTime()
-	c.lapse()
+	c.setBack()
 	if c.holds(before) || c.valid() {
 		t.Fatal("the lease holds after its lapse")
 	}

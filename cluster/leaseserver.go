@@ -46,6 +46,10 @@ type renewal struct {
 	s *seat
 }
 
+func reportOf(r *shoalpb.LeaseRequest) lease.Report {
+	return lease.Report{Node: r.Node, Boot: r.Boot, Copy: r.Copy, Applied: r.Applied}
+}
+
 func newLeaseServer(n *Node, g *group, term uint64) *leaseServer {
 	s := &leaseServer{
 		n: n, g: g, term: term, over: make(chan struct{}),
@@ -83,7 +87,7 @@ func (s *leaseServer) take(r *shoalpb.LeaseRequest, from *seat) {
 	s.mu.Lock()
 	s.seats[from] = struct{}{}
 	s.table.Led(bootTime(), s.g.applied())
-	s.table.Applied(bootTime(), r.Node, r.Boot, r.Applied)
+	s.table.Applied(bootTime(), reportOf(r))
 	if r.Renew {
 		s.asked = append(s.asked, renewal{r, from})
 		s.renewed(r.Node, bootTime())
@@ -126,7 +130,7 @@ func (s *leaseServer) run(ctx context.Context) {
 func (s *leaseServer) answer(a renewal, err error) {
 	reply := &shoalpb.LeaseReply{Sent: a.r.Sent, Boot: a.r.Boot, Term: s.term}
 	s.mu.Lock()
-	reply.Granted, reply.Reason = s.table.Renew(bootTime(), a.r.Node, a.r.Boot, a.r.Applied, err == nil)
+	reply.Granted, reply.Reason = s.table.Renew(bootTime(), reportOf(a.r), err == nil)
 	reply.Visible = s.visible
 	s.mu.Unlock()
 	if err != nil {

@@ -264,7 +264,7 @@ func (n *Node) openGroup(id uint32, founders []raft.Server, clock *shardClock, f
 	g.lead = lead(g)
 	g.setBack = func() {
 		if id == 0 {
-			n.lease.lapse() // it was granted for a copy that knew more
+			n.lease.setBack() // it was granted for a copy that knew more
 		}
 	}
 	if err := openGroup(g, founders, fresh); err != nil {

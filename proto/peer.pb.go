@@ -963,7 +963,10 @@ type LeaseRequest struct {
 	// renew asks for a lease.
 	Renew bool `protobuf:"varint,4,opt,name=renew,proto3" json:"renew,omitempty"`
 	// applied is the directory index that the node has applied.
-	Applied       uint64 `protobuf:"varint,5,opt,name=applied,proto3" json:"applied,omitempty"`
+	Applied uint64 `protobuf:"varint,5,opt,name=applied,proto3" json:"applied,omitempty"`
+	// copy numbers the copies of the directory that the node has had, from 1: an
+	// install may have replaced a copy by an older one. 0 from older builds.
+	Copy          uint64 `protobuf:"varint,6,opt,name=copy,proto3" json:"copy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1029,6 +1032,13 @@ func (x *LeaseRequest) GetRenew() bool {
 func (x *LeaseRequest) GetApplied() uint64 {
 	if x != nil {
 		return x.Applied
+	}
+	return 0
+}
+
+func (x *LeaseRequest) GetCopy() uint64 {
+	if x != nil {
+		return x.Copy
 	}
 	return 0
 }
@@ -2303,13 +2313,14 @@ const file_peer_proto_rawDesc = "" +
 	"\x0evolatile_picks\x18\f \x03(\v2\x15.shoal.v1.MessagePickR\rvolatilePicks\"O\n" +
 	"\fForwardReply\x12+\n" +
 	"\arefusal\x18\x01 \x01(\x0e2\x11.shoal.v1.RefusalR\arefusal\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\x04R\x04last\"z\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\"\x8e\x01\n" +
 	"\fLeaseRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\x04R\x04boot\x12\x12\n" +
 	"\x04sent\x18\x03 \x01(\x04R\x04sent\x12\x14\n" +
 	"\x05renew\x18\x04 \x01(\bR\x05renew\x12\x18\n" +
-	"\aapplied\x18\x05 \x01(\x04R\aapplied\"\xe3\x01\n" +
+	"\aapplied\x18\x05 \x01(\x04R\aapplied\x12\x12\n" +
+	"\x04copy\x18\x06 \x01(\x04R\x04copy\"\xe3\x01\n" +
 	"\n" +
 	"LeaseReply\x12\x1d\n" +
 	"\n" +

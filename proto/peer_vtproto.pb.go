@@ -864,6 +864,11 @@ func (m *LeaseRequest) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Copy != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Copy))
+		i--
+		dAtA[i] = 0x30
+	}
 	if m.Applied != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Applied))
 		i--
@@ -2338,6 +2343,9 @@ func (m *LeaseRequest) SizeVT() (n int) {
 	}
 	if m.Applied != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Applied))
+	}
+	if m.Copy != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Copy))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -5016,6 +5024,25 @@ func (m *LeaseRequest) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Applied |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 6:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Copy", wireType)
+			}
+			m.Copy = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Copy |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -10112,6 +10139,25 @@ func (m *LeaseRequest) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Applied |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 6:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Copy", wireType)
+			}
+			m.Copy = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Copy |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -49,7 +49,9 @@
 //
 // A copy that an install sets back has forgotten entries. From then on the lease
 // that it had is void, and so is an E that was loaded before; the check looks for
-// that, too.
+// that, too. Copies are numbered (Holder.Copy), and every report names the copy
+// that it is about: what a process reported of an earlier copy says nothing of the
+// one for which it is granted the next lease, however late the report arrives.
 //
 // # Death
 //

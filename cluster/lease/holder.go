@@ -7,16 +7,43 @@ import "time"
 // that takes a new boot begins with a new Holder.
 type Holder struct {
 	expiry  time.Duration
+	from    time.Duration // renewals that were sent earlier count for nothing
+	copies  uint64        // copies of the directory that SetBack has ended
 	ran     time.Duration // the last call of CloseClients
 	woke    time.Duration // the last one after a stall
 	term    uint64
 	visible uint64
 }
 
+// Begin makes h the holder of a process that takes a new boot at now: what
+// another boot was granted and told is gone.
+func (h *Holder) Begin(now time.Duration) {
+	*h = Holder{copies: h.copies, from: now + 1}
+}
+
+// SetBack tells that the node's copy of the directory has forgotten entries, and
+// that from now on nobody can read the copy that had them. The lease is over, a
+// renewal that was sent before is not taken, and what was told has to be told
+// again. The node goes on with another copy: see Copy.
+func (h *Holder) SetBack(now time.Duration) {
+	*h = Holder{
+		copies: h.copies + 1, from: now + 1, expiry: min(h.expiry, now), ran: h.ran, woke: h.woke,
+	}
+}
+
+// Copy numbers the node's copies of the directory, from 1: it grows whenever
+// entries are forgotten, also across boots. Every report and every renewal names
+// the copy whose applied index it carries; the index must be read after the
+// number.
+func (h *Holder) Copy() uint64 { return h.copies + 1 }
+
 // Granted takes the grant of a renewal that was sent at sentAt. A late one is
-// worth what is left of it; one out of order changes nothing.
+// worth what is left of it; one out of order changes nothing, nor does one that
+// was sent before the copy was set back.
 func (h *Holder) Granted(sentAt, now time.Duration) {
-	h.expiry = max(h.expiry, sentAt+Duration)
+	if sentAt >= h.from {
+		h.expiry = max(h.expiry, sentAt+Duration)
+	}
 }
 
 // Expiry returns when the lease ends, 0 if there never was one. See the package

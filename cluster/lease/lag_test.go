@@ -14,8 +14,8 @@ func TestLaggingCopyIsExcluded(t *testing.T) {
 	x.Led(at, 10)
 	step := func(b uint64) (a, lag bool) {
 		at += Renew
-		a, _ = x.Renew(at, "a", 1, x.led, true)
-		lag, _ = x.Renew(at, "b", 1, b, true)
+		a, _ = x.Renew(at, Report{"a", 1, 1, x.led}, true)
+		lag, _ = x.Renew(at, Report{"b", 1, 1, b}, true)
 		return a, lag
 	}
 	if a, b := step(10); !a || !b {
@@ -63,9 +63,39 @@ func TestSteadyLagIsFine(t *testing.T) {
 	for i := range uint64(100) {
 		at += Renew
 		x.Led(at, 10+i)
-		x.Renew(at, "a", 1, 10+i, true)
-		if ok, why := x.Renew(at, "b", 1, 10+i-min(i, 2), true); !ok {
+		x.Renew(at, Report{"a", 1, 1, 10 + i}, true)
+		if ok, why := x.Renew(at, Report{"b", 1, 1, 10 + i - min(i, 2)}, true); !ok {
 			t.Fatalf("round %d: %s", i, why)
 		}
+	}
+}
+
+// A process whose copy was set back is given LagLimit again to catch up.
+func TestSetBackIsNoLag(t *testing.T) {
+	x := NewTable(0, 1, 0, []Member{{"a", 1}, {"b", 1}})
+	x.Led(0, 20)
+	at := time.Duration(0)
+	step := func(copy, b uint64) (ok bool, why string) {
+		at += Renew
+		x.Renew(at, Report{"a", 1, 1, 20}, true)
+		return x.Renew(at, Report{"b", 1, copy, b}, true)
+	}
+	for range 20 {
+		if ok, why := step(1, 20); !ok {
+			t.Fatal(why)
+		}
+	}
+	set := at
+	for at-set < LagLimit {
+		if ok, why := step(2, 10); !ok && at-set < LagLimit {
+			t.Fatalf("refused %v after the install: %s", at-set, why)
+		}
+	}
+	step(2, 10)
+	if ok, _ := step(2, 10); ok {
+		t.Fatal("still granted, though it does not catch up")
+	}
+	if ok, why := step(2, 20); !ok {
+		t.Fatal(why)
 	}
 }

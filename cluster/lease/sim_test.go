@@ -42,6 +42,7 @@ type simNode struct {
 
 // simPublish is a publish between loading E and comparing it with the clock.
 type simPublish struct {
+	copy    uint64
 	expiry  time.Duration
 	needs   uint64 // what was acknowledged before
 	matched bool
@@ -68,9 +69,19 @@ type simMessage struct {
 	leader  *simLeader
 	node    *simNode
 	boot    uint64
+	copy    uint64
 	sent    time.Duration
 	applied uint64
 	visible uint64
+}
+
+func (m simMessage) report() Report { return Report{m.node.name, m.boot, m.copy, m.applied} }
+
+// says is a message of n about itself.
+func (s *sim) says(kind string, n *simNode, l *simLeader) simMessage {
+	return simMessage{
+		kind: kind, leader: l, node: n, boot: n.boot, sent: n.clock(s.now), copy: n.holder.Copy(), applied: n.applied,
+	}
 }
 
 func (n *simNode) clock(now time.Duration) time.Duration {
@@ -148,7 +159,7 @@ func (s *sim) receive(m simMessage) {
 	switch m.kind {
 	case "renew", "report":
 		if l := m.leader; l.runs() && l.table != nil {
-			l.table.Applied(l.on.clock(s.now), m.node.name, m.boot, m.applied)
+			l.table.Applied(l.on.clock(s.now), m.report())
 			if m.kind == "renew" {
 				// Whether a quorum will confirm is decided no earlier than now.
 				l.asked = append(l.asked, simAsked{m, s.leads(l)})
@@ -172,7 +183,7 @@ func (s *sim) answer(l *simLeader) {
 	}
 	a := l.asked[0]
 	l.asked = l.asked[1:]
-	if ok, _ := l.table.Renew(l.on.clock(s.now), a.node.name, a.boot, a.applied, a.confirmed); ok {
+	if ok, _ := l.table.Renew(l.on.clock(s.now), a.report(), a.confirmed); ok {
 		a.kind = "grant"
 		s.net = append(s.net, a.simMessage)
 	}
@@ -190,7 +201,7 @@ func (s *sim) tell(l *simLeader) {
 
 func (s *sim) send(kind string, n *simNode, l *simLeader) {
 	if !n.frozen {
-		s.net = append(s.net, simMessage{kind: kind, leader: l, node: n, boot: n.boot, sent: n.clock(s.now), applied: n.applied})
+		s.net = append(s.net, s.says(kind, n, l))
 	}
 }
 
@@ -214,13 +225,32 @@ func (s *sim) commitDowns(l *simLeader) {
 
 func (s *sim) restart(n *simNode) {
 	n.boot++
-	n.frozen, n.holder, n.publish = false, Holder{}, nil
-	n.applied = rapid.Uint64Range(0, n.applied).Draw(s.t, "restarted at")
+	n.frozen, n.publish = false, nil
+	if rapid.Bool().Draw(s.t, "fenced") { // the process goes on with another boot
+		n.holder.Begin(n.clock(s.now))
+	} else {
+		n.holder = Holder{}
+		n.applied = rapid.Uint64Range(0, n.applied).Draw(s.t, "restarted at")
+	}
 	for i := range n.applied {
 		n.holder.Applied(i+1, s.log[i].term)
 	}
 	if s.leader().table != nil {
 		s.log = append(s.log, simEntry{term: s.term, up: &Member{n.name, n.boot}})
+	}
+}
+
+// install replaces the copy of n by an older one. One that leads is sent nothing.
+func (s *sim) install(n *simNode) {
+	for _, l := range s.leaders {
+		if l.on == n && l.runs() && s.leads(l) {
+			return
+		}
+	}
+	n.applied = rapid.Uint64Range(0, n.applied).Draw(s.t, "installed")
+	n.holder.SetBack(n.clock(s.now))
+	for i := range n.applied {
+		n.holder.Applied(i+1, s.log[i].term)
 	}
 }
 
@@ -230,12 +260,12 @@ func (s *sim) stepPublish(n *simNode) {
 	switch {
 	case n.frozen:
 	case p == nil:
-		n.publish = &simPublish{expiry: n.holder.Expiry(), needs: s.acked}
+		n.publish = &simPublish{copy: n.holder.Copy(), expiry: n.holder.Expiry(), needs: s.acked}
 	case !p.matched:
 		p.matched, p.at = true, n.applied
 	default:
 		n.publish = nil
-		if n.clock(s.now) < p.expiry && p.at < p.needs {
+		if n.clock(s.now) < p.expiry && n.holder.Copy() == p.copy && p.at < p.needs {
 			s.t.Fatalf("a publish on %s was matched at %d, index %d was acknowledged before", n.name, p.at, p.needs)
 		}
 	}
@@ -293,7 +323,7 @@ func (s *sim) step() {
 		s.now += time.Duration(rapid.SampledFrom([]int{1, 100, 300, 1000, 2900, 3000, 3100}).Draw(t, "ms")) * time.Millisecond
 	case "beat": // the usual: renewals that nothing hinders
 		for _, n := range s.some() {
-			s.receive(simMessage{kind: "renew", leader: l, node: n, boot: n.boot, sent: n.clock(s.now), applied: n.applied})
+			s.receive(s.says("renew", n, l))
 			s.answer(l)
 			s.flush()
 		}
@@ -302,7 +332,7 @@ func (s *sim) step() {
 		some := s.some()
 		for _, n := range some {
 			s.apply(n, uint64(len(s.log)))
-			s.receive(simMessage{kind: "report", leader: l, node: n, boot: n.boot, applied: n.applied})
+			s.receive(s.says("report", n, l))
 		}
 		s.tell(l)
 		s.flush()
@@ -351,6 +381,10 @@ func (s *sim) step() {
 		if rapid.IntRange(0, 5).Draw(t, "rare") == 0 {
 			s.restart(n)
 		}
+	case "install":
+		if !n.frozen {
+			s.install(n)
+		}
 	case "publish":
 		s.stepPublish(n)
 	}
@@ -359,7 +393,7 @@ func (s *sim) step() {
 
 var simSteps = []string{
 	"time", "time", "time", "beat", "beat", "beat", "spread", "spread", "attempt", "attempt", "renew", "report", "arrive", "arrive", "flush", "lose", "answer", "answer",
-	"tell", "tell", "expire", "expire", "down", "down", "commit", "commit", "apply", "freeze", "elect", "begin", "begin", "restart", "publish", "publish", "publish",
+	"tell", "tell", "expire", "expire", "down", "down", "commit", "commit", "apply", "install", "freeze", "elect", "begin", "begin", "restart", "publish", "publish", "publish",
 }
 
 func TestLeasesHold(t *testing.T) {

@@ -27,8 +27,9 @@ type Table struct {
 
 // process is what the leader knows of one process.
 type process struct {
-	boot    uint64
-	applied uint64 // 0: not known
+	boot uint64
+	// applied is what copy number copy of the directory has applied; 0: not known.
+	copy, applied uint64
 	// until is when the count ends, of a process that was ever granted a lease
 	// or is counted since the leader began.
 	until   time.Duration
@@ -75,11 +76,22 @@ func (t *Table) SetNodes(now time.Duration, nodes []Member) {
 	}
 }
 
-// Applied takes a process's report of the directory index that it has applied.
-func (t *Table) Applied(now time.Duration, node string, boot, index uint64) {
+// Report is what a process says of its copy of the directory.
+type Report struct {
+	Node string
+	Boot uint64
+	// Copy numbers the copies that the process has had: Holder.Copy. 0 is that of
+	// a build that does not number them.
+	Copy uint64
+	// Applied is the index that this copy has applied.
+	Applied uint64
+}
+
+// Applied takes a report.
+func (t *Table) Applied(now time.Duration, r Report) {
 	t.tick(now)
-	if p := t.nodes[node]; p != nil && p.boot == boot {
-		p.report(now, index, t.led)
+	if p := t.nodes[r.Node]; p != nil && p.boot == r.Boot {
+		p.report(now, r, t.led)
 	}
 }
 
@@ -93,13 +105,26 @@ func (t *Table) Led(now time.Duration, index uint64) {
 	}
 	t.led = index
 	for _, p := range t.nodes {
-		p.report(now, p.applied, t.led)
+		p.owe(now, t.led)
 	}
 }
 
-// report notes what the process has applied, and since when it owes more.
-func (p *process) report(now time.Duration, index, led uint64) {
-	p.applied = max(p.applied, index)
+// report notes what the process has applied. What an earlier copy had applied,
+// one that an install has replaced since, counts no more.
+func (p *process) report(now time.Duration, r Report, led uint64) {
+	switch {
+	case r.Copy < p.copy:
+		return
+	case r.Copy > p.copy:
+		p.copy, p.applied, p.owed = r.Copy, r.Applied, 0
+	default:
+		p.applied = max(p.applied, r.Applied)
+	}
+	p.owe(now, led)
+}
+
+// owe notes since when the process has lacked an entry that the leader's copy has.
+func (p *process) owe(now time.Duration, led uint64) {
 	switch {
 	case p.applied >= led:
 		p.owed = 0
@@ -108,29 +133,34 @@ func (p *process) report(now time.Duration, index, led uint64) {
 	}
 }
 
-// Renew answers a request of a process for a lease, which carries the directory
-// index that it has applied. confirmed says that a quorum confirmed, by answers
-// to questions asked after the request came in, that this term still leads. If
-// nothing is granted, reason says why, in words.
-func (t *Table) Renew(now time.Duration, node string, boot, applied uint64, confirmed bool) (granted bool, reason string) {
+// Renew answers a request of a process for a lease, which carries a report.
+// confirmed says that a quorum confirmed, by answers to questions asked after the
+// request came in, that this term still leads. If nothing is granted, reason says
+// why, in words.
+func (t *Table) Renew(now time.Duration, r Report, confirmed bool) (granted bool, reason string) {
 	t.tick(now)
-	p := t.nodes[node]
-	if p == nil || p.boot != boot {
+	p := t.nodes[r.Node]
+	if p == nil || p.boot != r.Boot {
 		return false, "the directory does not have this process as up"
 	}
 	p.heard = now
-	p.report(now, applied, t.led)
+	p.report(now, r, t.led)
 	switch needed := max(t.first, t.visible); {
 	case p.dead:
 		return false, "the process is being declared dead"
 	case !confirmed:
 		return false, "leadership of the directory is not confirmed"
-	case applied < needed: // what it has now: an install may have set it back
-		return false, fmt.Sprintf("the directory is applied up to %d of %d", applied, needed)
+	case r.Copy < p.copy:
+		return false, "the copy of the directory has been replaced since"
+	case r.Applied < needed: // not p.applied: a copy without a number may have been set back
+		return false, fmt.Sprintf("the directory is applied up to %d of %d", r.Applied, needed)
 	case p.owed != 0 && now-max(p.owedSince, t.woke) > LagLimit:
 		return false, fmt.Sprintf("the directory is applied up to %d, and %d has been there for %v", p.applied, p.owed, now-p.owedSince)
 	}
 	p.counted, p.until = true, now+Count
+	if r.Copy == 0 { // it may have been set back since it reported more
+		p.applied = r.Applied
+	}
 	return true, ""
 }
 

@@ -10,14 +10,14 @@ const second = time.Second
 
 func renew(t *testing.T, l *Table, now time.Duration, node string, boot, applied uint64) {
 	t.Helper()
-	if ok, reason := l.Renew(now, node, boot, applied, true); !ok {
+	if ok, reason := l.Renew(now, Report{node, boot, 1, applied}, true); !ok {
 		t.Fatalf("at %v: %s is refused: %s", now, node, reason)
 	}
 }
 
 func refused(t *testing.T, l *Table, now time.Duration, node string, boot, applied uint64, confirmed bool) {
 	t.Helper()
-	if ok, reason := l.Renew(now, node, boot, applied, confirmed); ok || reason == "" {
+	if ok, reason := l.Renew(now, Report{node, boot, 1, applied}, confirmed); ok || reason == "" {
 		t.Fatalf("at %v: %s is granted a lease, reason %q", now, node, reason)
 	}
 }
@@ -55,7 +55,7 @@ func TestTable(t *testing.T) {
 	renew(t, l, 10*second, "a", 1, 100)
 	renew(t, l, 10*second, "b", 1, 107)
 	visible(t, l, 10*second, 0)
-	l.Applied(10*second, "c", 1, 90)
+	l.Applied(10*second, Report{"c", 1, 1, 90})
 	visible(t, l, 10*second, 90)
 	refused(t, l, 10*second, "c", 1, 99, true) // below the first index of the term
 	refused(t, l, 10*second, "c", 2, 200, true)
@@ -69,7 +69,7 @@ func TestTable(t *testing.T) {
 	visible(t, l, 13150*time.Millisecond, 105) // c is not counted any more
 	refused(t, l, 13200*time.Millisecond, "c", 1, 104, true)
 	// Reports do not fall, and nor does what is visible.
-	l.Applied(13200*time.Millisecond, "a", 1, 1)
+	l.Applied(13200*time.Millisecond, Report{"a", 1, 1, 1})
 	visible(t, l, 13200*time.Millisecond, 105)
 	beats(t, l, 13*second, 14200*time.Millisecond, 106, "a", "b")
 	expired(t, l, 14299*time.Millisecond)
@@ -110,8 +110,8 @@ func TestNewBoot(t *testing.T) {
 	refused(t, l, 2*second, "c", 2, 8, true)
 	beats(t, l, 2*second, 3*second, 9, "a", "b")
 	renew(t, l, 3*second, "c", 2, 9)
-	l.Applied(3*second, "a", 1, 12)
-	l.Applied(3*second, "b", 1, 12)
+	l.Applied(3*second, Report{"a", 1, 1, 12})
+	l.Applied(3*second, Report{"b", 1, 1, 12})
 	visible(t, l, 3*second, 9)
 }
 
@@ -159,7 +159,7 @@ func TestDeposedLeader(t *testing.T) {
 	beats(t, d1, 3*second, 3300*time.Millisecond, 9, "b")
 	// Elsewhere D2 begins at index 10. b follows it and tells D1; those that
 	// would hold D1 back lapse.
-	d1.Applied(6*second, "b", 1, 15)
+	d1.Applied(6*second, Report{"b", 1, 1, 15})
 	stale := d1.Visible(6200 * time.Millisecond)
 	if stale != 15 {
 		t.Fatalf("the deposed leader tells %d: this test tests nothing", stale)
@@ -237,4 +237,41 @@ func TestHolder(t *testing.T) {
 	if h.CloseClients(15*second) || !h.Valid(15*second) {
 		t.Fatal("renewed, and yet closed")
 	}
+}
+
+// TestSetBack is scenario 52: what a process reported of a copy that an install
+// has replaced since counts no more, however late it arrives.
+func TestSetBack(t *testing.T) {
+	l := NewTable(0, 1, 50, []Member{{"b", 1}, {"c", 1}})
+	l.Applied(0, Report{"b", 1, 1, 100})
+	l.Applied(0, Report{"c", 1, 1, 80})
+	visible(t, l, 0, 80)
+	// An install sets b back to 60; it catches up to 80.
+	l.Applied(second, Report{"b", 1, 2, 60})
+	if ok, reason := l.Renew(second, Report{"b", 1, 2, 80}, true); !ok {
+		t.Fatalf("b is refused: %s", reason)
+	}
+	l.Applied(second, Report{"b", 1, 1, 100}) // of the former copy
+	l.Applied(second, Report{"c", 1, 1, 100})
+	visible(t, l, second, 80)
+	if ok, _ := l.Renew(second, Report{"b", 1, 1, 100}, true); ok {
+		t.Fatal("a renewal for the former copy is granted")
+	}
+	visible(t, l, second, 80)
+	l.Applied(second, Report{"b", 1, 2, 100})
+	visible(t, l, second, 100)
+}
+
+// TestSetBackUnnumbered: the same of a build that does not number its copies. Its
+// renewal tells what it has.
+func TestSetBackUnnumbered(t *testing.T) {
+	l := NewTable(0, 1, 50, []Member{{"b", 1}, {"c", 1}})
+	l.Applied(0, Report{"b", 1, 0, 100})
+	l.Applied(0, Report{"c", 1, 1, 80})
+	visible(t, l, 0, 80)
+	if ok, reason := l.Renew(second, Report{"b", 1, 0, 80}, true); !ok {
+		t.Fatalf("b is refused: %s", reason)
+	}
+	l.Applied(second, Report{"c", 1, 1, 100})
+	visible(t, l, second, 80)
 }
