@@ -2,11 +2,14 @@ package directory
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/shoalmq/shoal/broker/topic"
 	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
+
+var errIncomplete = errors.New("incomplete proposal")
 
 // Result is what became of one proposal.
 type Result struct {
@@ -40,24 +43,41 @@ func Check(e *shoalpb.Entry) error {
 	if err := stream.CheckKnown(e); err != nil {
 		return err
 	}
-	for _, p := range e.Proposals {
-		kinds := 0
-		for _, set := range []bool{
-			p.Batch != nil, p.Birth != nil, p.NodeUp != nil && p.NodeUp.Node != nil, p.NodeDown != nil,
-			p.Place != nil, p.SetNode != nil, p.RemoveNode != nil, p.Recover != nil && p.Recover.Server != nil,
-		} {
-			if set {
-				kinds++
-			}
+	for i, p := range e.Proposals {
+		if err := checkProposal(p); err != nil {
+			return fmt.Errorf("proposal %d: %w", i, err)
 		}
-		if kinds != 1 || p.Fence != nil || p.OutboxAnswered != nil || p.Tick != nil || p.Page != nil || p.Dispatch != nil {
-			return errors.New("not a proposal of the directory")
+	}
+	return nil
+}
+
+func checkProposal(p *shoalpb.Proposal) error {
+	kind, err := proposalKinds.Of(p)
+	if err != nil {
+		return err
+	}
+	return kind.Check(p)
+}
+
+func checkBatch(b *shoalpb.Batch) error {
+	for i, c := range b.Commands {
+		if _, err := commandKinds.Of(c); err != nil {
+			return fmt.Errorf("command %d: %w", i, err)
 		}
-		for _, c := range p.Batch.GetCommands() {
-			if c.Route == nil || c.SizeVT() != (&shoalpb.Command{Route: c.Route}).SizeVT() {
-				return errors.New("not a command of the directory")
-			}
-		}
+	}
+	return nil
+}
+
+func checkNodeUp(up *shoalpb.NodeUp) error {
+	if up.Node == nil {
+		return errIncomplete
+	}
+	return nil
+}
+
+func checkRecover(r *shoalpb.Recover) error {
+	if r.Server == nil {
+		return errIncomplete
 	}
 	return nil
 }
@@ -78,43 +98,26 @@ func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result,
 	}
 	results := make([]Result, len(e.Proposals))
 	for i, p := range e.Proposals {
-		switch {
-		case p.Batch != nil:
-			results[i].Batch = m.applyBatch(p.Batch, eff)
-		case p.Birth != nil:
-			results[i].Err = m.applyBirth(p.Birth, eff)
-		case p.NodeUp != nil:
-			results[i].Err = m.applyNodeUp(p.NodeUp.Node, eff)
-		case p.NodeDown != nil:
-			m.applyNodeDown(p.NodeDown, eff)
-		case p.Place != nil:
-			results[i].Err = m.applyPlace(p.Place, eff)
-		case p.SetNode != nil:
-			results[i].Err = m.applySetNode(p.SetNode, eff)
-		case p.Recover != nil:
-			results[i].Err = m.applyRecover(p.Recover, eff)
-		case p.RemoveNode != nil:
-			results[i].Err = m.applyRemoveNode(p.RemoveNode, eff)
-		}
+		results[i] = proposalKinds.Apply(p)(m, p, eff)
 	}
 	m.routes.sweep(m.sweepPage)
 	m.applied = index
 	return results, nil
 }
 
-func (m *Machine) applyBatch(b *shoalpb.Batch, eff *Effects) *shoalpb.BatchAnswer {
+func (m *Machine) applyBatch(b *shoalpb.Batch, eff *Effects) Result {
 	source := Source{Group: b.Group, Node: b.Node, Boot: b.Boot}
 	if b.Node == "" {
 		source.Boot = 0
 	}
 	before := m.in.Last(b.Node, b.Boot, b.Group)
 	answer := m.in.Apply(b, func(_ uint64, c *shoalpb.Command) *shoalpb.Answer {
-		return m.applyRoute(source, c.Route)
+		return commandKinds.Apply(c)(m, source, c)
 	})
 	if answer.Refusal == shoalpb.Refusal_REFUSAL_NONE && answer.Last != before {
 		eff.Routed = append(eff.Routed, source)
 	}
-	return answer
+	return Result{Batch: answer}
 }
 
 // applyRoute makes or removes one route. A filter that is none is answered with

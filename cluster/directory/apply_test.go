@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -55,7 +56,7 @@ func TestUnknownStops(t *testing.T) {
 		}
 	}
 	m := New()
-	for _, format := range []uint32{0, 2} {
+	for _, format := range []uint32{0, stream.LastFormat + 1} {
 		if _, err := m.Apply(1, &shoalpb.Entry{Format: format}, nil); err == nil {
 			t.Errorf("format %d applied", format)
 		}

@@ -50,7 +50,8 @@ func checkNames(node, disk string) string {
 
 // applyNodeUp lets a process in and fences all lower boots of its node. It
 // returns why not.
-func (m *Machine) applyNodeUp(info *shoalpb.NodeInfo, eff *Effects) string {
+func (m *Machine) applyNodeUp(up *shoalpb.NodeUp, eff *Effects) string {
+	info := up.Node
 	if refused := m.Refuse(info); refused.Reason != "" {
 		return refused.Reason
 	}
@@ -173,13 +174,14 @@ func (m *Machine) applyRemoveNode(r *shoalpb.RemoveNode, eff *Effects) string {
 }
 
 // applyNodeDown fences a process, if the node has no other by now.
-func (m *Machine) applyNodeDown(down *shoalpb.NodeDown, eff *Effects) {
+func (m *Machine) applyNodeDown(down *shoalpb.NodeDown, eff *Effects) string {
 	n := m.nodes[down.Node]
 	if n == nil || !n.Up || n.Info.Boot != down.Boot {
-		return
+		return ""
 	}
 	n.Up = false
 	n.Fence = m.fence(down.Node, down.Boot+1, eff)
+	return ""
 }
 
 // fence fences all boots of node below boot and returns the new fence number.

@@ -44,31 +44,11 @@ func checkProposal(p *shoalpb.Proposal) error {
 	if err := known(p); err != nil {
 		return err
 	}
-	if p.Birth != nil || p.NodeUp != nil || p.NodeDown != nil {
-		return errNotForShard
+	kind, err := proposalKinds.Of(p)
+	if err != nil {
+		return err
 	}
-	switch set := isSet(p.Batch != nil) + isSet(p.Fence != nil) + isSet(p.OutboxAnswered != nil) +
-		isSet(p.Tick != nil) + isSet(p.Dispatch != nil) + isSet(p.Page != nil) + isSet(p.Recover != nil) +
-		isSet(p.Relieve != nil); {
-	case set != 1:
-		return fmt.Errorf("%d kinds at once: %w", set, errIncomplete)
-	case p.Batch != nil:
-		return checkBatch(p.Batch)
-	case p.Fence != nil:
-		return checkFence(p.Fence)
-	case p.Tick != nil:
-		return known(p.Tick)
-	case p.Dispatch != nil:
-		return checkDispatch(p.Dispatch)
-	case p.Page != nil:
-		return checkPage(p.Page)
-	case p.Recover != nil:
-		return checkRecover(p.Recover)
-	case p.Relieve != nil:
-		return known(p.Relieve)
-	default:
-		return checkOutboxAnswered(p.OutboxAnswered)
-	}
+	return kind.Check(p)
 }
 
 func checkBatch(b *shoalpb.Batch) error {
@@ -124,64 +104,38 @@ func checkOutboxAnswered(o *shoalpb.OutboxAnswered) error {
 	return known(o.Target)
 }
 
-// checkCommand checks one command. A node may send all kinds, another shard's
-// outbox only Append and Retain.
+// checkCommand checks one command, from a node or from another shard's outbox.
 func checkCommand(c *shoalpb.Command, fromNode bool) error {
 	if err := known(c); err != nil {
 		return err
 	}
-	set := isSet(c.Append != nil) + isSet(c.Open != nil) + isSet(c.Close != nil) + isSet(c.Drained != nil) +
-		isSet(c.Subscribe != nil) + isSet(c.Unsubscribe != nil) + isSet(c.Received != nil) +
-		isSet(c.Released != nil) + isSet(c.Release != nil) + isSet(c.Ack != nil) + isSet(c.Route != nil) +
-		isSet(c.Retain != nil)
+	kind, err := commandKinds.Of(c)
 	switch {
-	case set != 1:
-		return fmt.Errorf("%d kinds at once: %w", set, errIncomplete)
-	case c.Route != nil:
-		return errNotForShard
-	case c.Append != nil:
-		if err := known(c.Append); err != nil {
-			return err
-		}
-		for _, p := range c.Append.Picks {
-			if err := known(p); err != nil {
-				return err
-			}
-		}
-		return checkMessage(c.Append.Message)
-	case c.Retain != nil:
-		if err := known(c.Retain); err != nil {
-			return err
-		}
-		return checkMessage(c.Retain.Message)
-	case !fromNode:
-		return fmt.Errorf("from an outbox: %w", errNotForShard)
-	case c.Received != nil:
-		return checkReceived(c.Received)
-	case c.Subscribe != nil:
-		return checkSubscribe(c.Subscribe)
-	case c.Open != nil:
-		return checkOpen(c.Open)
+	case err != nil:
+		return err
+	case !fromNode && !kind.Apply.relayed:
+		return fmt.Errorf("%s from an outbox: %w", kind.Name, errNotForShard)
 	}
-	return checkPlain(c)
+	return kind.Check(c)
 }
 
-// checkPlain checks the commands that hold no other messages.
-func checkPlain(c *shoalpb.Command) error {
-	switch {
-	case c.Close != nil:
-		return known(c.Close)
-	case c.Drained != nil:
-		return known(c.Drained)
-	case c.Unsubscribe != nil:
-		return known(c.Unsubscribe)
-	case c.Released != nil:
-		return known(c.Released)
-	case c.Release != nil:
-		return known(c.Release)
-	default:
-		return known(c.Ack)
+func checkAppend(a *shoalpb.Append) error {
+	if err := known(a); err != nil {
+		return err
 	}
+	for _, p := range a.Picks {
+		if err := known(p); err != nil {
+			return err
+		}
+	}
+	return checkMessage(a.Message)
+}
+
+func checkRetain(r *shoalpb.Retain) error {
+	if err := known(r); err != nil {
+		return err
+	}
+	return checkMessage(r.Message)
 }
 
 func checkMessage(m *shoalpb.Message) error {
@@ -294,7 +248,7 @@ func checkTargets(targets []*shoalpb.Target, picks []*shoalpb.TargetPick) error 
 
 // known refuses a message with fields of a later build. It looks at this
 // message alone, not at those inside.
-func known(m interface{ ProtoReflect() protoreflect.Message }) error {
+func known[M interface{ ProtoReflect() protoreflect.Message }](m M) error {
 	if len(m.ProtoReflect().GetUnknown()) > 0 {
 		return fmt.Errorf("%s: %w", m.ProtoReflect().Descriptor().Name(), errUnknownField)
 	}

@@ -34,6 +34,7 @@ func fullEntry() *shoalpb.Entry {
 		{Fence: &shoalpb.Fence{Number: 1, Nodes: []*shoalpb.NodeBoot{{Node: "X", Boot: 1}}}},
 		{Tick: &shoalpb.Tick{WallMs: 1}},
 		{Relieve: &shoalpb.Relieve{}},
+		{Recover: &shoalpb.Recover{Server: &shoalpb.NodeDisk{Node: "X", Disk: "d"}}},
 		{Page: &shoalpb.Page{Client: "c", Replay: 1, Group: 1, Messages: []*shoalpb.Message{message()}}},
 		{Dispatch: &shoalpb.Dispatch{Due: 1, Targets: []*shoalpb.Target{{Group: 1}}, Picks: picks()}},
 		{OutboxAnswered: &shoalpb.OutboxAnswered{Target: &shoalpb.Target{Group: 2}, UpTo: 1, Refused: []*shoalpb.Answer{{N: 1}}}},
@@ -64,7 +65,7 @@ func TestFullEntryIsFull(t *testing.T) {
 	each(fullEntry().ProtoReflect(), func(m protoreflect.Message) { have[m.Descriptor().FullName()] = true })
 	refused := map[protoreflect.FullName]bool{}
 	for _, m := range []proto.Message{
-		&shoalpb.Birth{}, &shoalpb.NodeUp{}, &shoalpb.NodeDown{}, &shoalpb.Place{}, &shoalpb.SetNode{}, &shoalpb.RemoveNode{}, &shoalpb.Recover{},
+		&shoalpb.Birth{}, &shoalpb.NodeUp{}, &shoalpb.NodeDown{}, &shoalpb.Place{}, &shoalpb.SetNode{}, &shoalpb.RemoveNode{},
 		&shoalpb.RouteChange{}, &shoalpb.OpenAnswer{}, &shoalpb.SubscribeAnswer{}, &shoalpb.UnsubscribeAnswer{},
 	} {
 		refused[m.ProtoReflect().Descriptor().FullName()] = true
@@ -147,7 +148,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	if err := Check(&shoalpb.Entry{Format: 2}); err == nil {
+	if err := Check(&shoalpb.Entry{Format: stream.LastFormat + 1}); err == nil {
 		t.Error("unknown format: taken")
 	}
 	if err := Check(proto.Clone(fullEntry()).(*shoalpb.Entry)); err != nil {

@@ -83,8 +83,8 @@ type now struct {
 	eff   *Effects
 	batch *shoalpb.Batch
 	// conn is the number of a connection opened by the command at place 0 of
-	// batch.
-	conn uint64
+	// batch; place is that of the running command.
+	conn, place uint64
 }
 
 // Result is what became of one proposal.
@@ -153,65 +153,27 @@ func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result,
 	m.passTime()
 	results := make([]Result, len(e.Proposals))
 	for i, p := range e.Proposals {
-		switch {
-		case p.Batch != nil:
-			results[i].Batch = m.applyBatch(p.Batch)
-			m.now.conn += uint64(len(p.Batch.Commands))
-		case p.Fence != nil:
-			m.fence(p.Fence)
-		case p.OutboxAnswered != nil:
-			m.outboxAnswered(p.OutboxAnswered)
-		case p.Tick != nil:
-			m.tick(p.Tick)
-		case p.Dispatch != nil:
-			m.dispatch(p.Dispatch)
-		case p.Page != nil:
-			m.page(p.Page)
-		case p.Recover != nil:
-			m.recover(p.Recover)
-		case p.Relieve != nil:
-			m.relieve(p.Relieve)
-		}
+		results[i] = proposalKinds.Apply(p)(m, p)
 	}
 	m.tellMoved()
 	m.now = now{}
 	return results, nil
 }
 
-func (m *Machine) applyBatch(b *shoalpb.Batch) *shoalpb.BatchAnswer {
+func (m *Machine) applyBatch(b *shoalpb.Batch) Result {
 	m.now.batch = b
-	a := m.in.Apply(b, m.command)
+	a := m.in.Apply(b, func(n uint64, c *shoalpb.Command) *shoalpb.Answer {
+		m.now.place = n - b.First
+		return commandKinds.Apply(c).do(m, c)
+	})
 	a.Full = m.full()
-	return a
+	m.now.conn += uint64(len(b.Commands))
+	return Result{Batch: a}
 }
 
-// command applies the command numbered n of the current batch. It returns nil
-// for "done".
-func (m *Machine) command(n uint64, c *shoalpb.Command) *shoalpb.Answer {
-	switch {
-	case c.Append != nil:
-		return m.appendCommand(c.Append)
-	case c.Retain != nil:
-		return m.retainCommand(c.Retain)
-	case c.Ack != nil:
-		return m.ack(c.Ack)
-	case c.Release != nil:
-		return m.release(c.Release)
-	case c.Received != nil:
-		return m.receive(c.Received)
-	case c.Released != nil:
-		return m.released(c.Released)
-	case c.Subscribe != nil:
-		return m.subscribe(c.Subscribe)
-	case c.Unsubscribe != nil:
-		return m.unsubscribe(c.Unsubscribe)
-	case c.Open != nil:
-		return m.open(c.Open, m.now.conn+(n-m.now.batch.First))
-	case c.Close != nil:
-		return m.close(c.Close)
-	default: // Check lets nothing else through.
-		return m.drained(c.Drained)
-	}
+// openCommand opens a connection. Its number is unlike that of all others.
+func (m *Machine) openCommand(c *shoalpb.Open) *shoalpb.Answer {
+	return m.open(c, m.now.conn+m.now.place)
 }
 
 // refuse is the answer of a number that was consumed with an exception.
