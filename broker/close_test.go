@@ -38,3 +38,42 @@ func TestCloseLetsClientsGo(t *testing.T) {
 		}
 	}
 }
+
+// slowRules is an Authorizer that says when it is asked, and answers when it is
+// told to.
+type slowRules struct {
+	asked  chan struct{}
+	answer chan struct{}
+}
+
+func (r *slowRules) Permissions(*broker.Client) (broker.Permissions, error) {
+	r.asked <- struct{}{}
+	<-r.answer
+	return nil, nil
+}
+
+// TestCloseWhileConnectIsDecided: what CONNECT sets belongs to those who decide
+// about it, while the connection is ended by somebody else. The race detector
+// tells.
+func TestCloseWhileConnectIsDecided(t *testing.T) {
+	const clients = 20
+	rules := &slowRules{asked: make(chan struct{}, clients), answer: make(chan struct{})}
+	n := start(t, func(c *broker.Config) {
+		c.Authorizer = rules
+		c.LetGoRate = 1000
+	})
+	for i := range clients {
+		n.dial(packet.V5).Write(&packet.Connect{Version: packet.V5, CleanStart: true, ClientID: fmt.Sprint("c", i)})
+		<-rules.asked
+	}
+	closed := make(chan error)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		closed <- n.broker.Close(ctx)
+	}()
+	close(rules.answer)
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+}

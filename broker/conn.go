@@ -30,7 +30,8 @@ type conn struct {
 	// phase changes under mu and only grows.
 	phase atomic.Int32
 
-	// Set by CONNECT, before the phase is serving.
+	// Set by CONNECT. Until the phase is serving they belong to the goroutine that
+	// decides about CONNECT, and nobody else reads them, whoever ends the connection.
 	client    string
 	keepAlive time.Duration // with its factor; 0 for none
 	// may is nil for a client that may do everything.
@@ -351,7 +352,11 @@ func (c *conn) endLocked(e ending) {
 	if c.stopAdmission != nil {
 		c.stopAdmission()
 	}
-	c.broker.log.Debug("connection ends", "client", c.client, "reason", e.why, "code", e.code)
+	client := ""
+	if phase >= serving { // before, it belongs to whoever decides about CONNECT
+		client = c.client
+	}
+	c.broker.log.Debug("connection ends", "client", client, "reason", e.why, "code", e.code)
 	c.spawn(c.cleanup)
 	if !e.farewell && c.pending == 0 || c.paused&pauseBefore != 0 {
 		c.closeLocked()
