@@ -56,7 +56,7 @@ func appends(first uint64, clients int) *shoalpb.Entry {
 			Topic: fmt.Sprintf("site/7/c%d/command", (int(first)+i)%clients), Payload: payload, Qos: 1,
 		}}})
 	}
-	return &shoalpb.Entry{Format: stream.FirstFormat, Proposals: []*shoalpb.Proposal{{Batch: b}}}
+	return &shoalpb.Entry{Format: stream.LastFormat, Proposals: []*shoalpb.Proposal{{Batch: b}}}
 }
 
 // BenchmarkAppend measures one message to one attached session, with its
@@ -92,7 +92,7 @@ func BenchmarkAppend(b *testing.B) {
 			b.Fatal(err)
 		}
 		f.index++
-		acked := &shoalpb.Entry{Format: stream.FirstFormat, Proposals: []*shoalpb.Proposal{{Batch: acks}}}
+		acked := &shoalpb.Entry{Format: stream.LastFormat, Proposals: []*shoalpb.Proposal{{Batch: acks}}}
 		if _, err := f.m.Apply(f.index, acked, f.eff); err != nil {
 			b.Fatal(err)
 		}
@@ -124,7 +124,7 @@ func BenchmarkFanOut(b *testing.B) {
 	for b.Loop() {
 		n++
 		f.index++
-		if _, err := f.m.Apply(f.index, &shoalpb.Entry{Format: stream.FirstFormat, Proposals: []*shoalpb.Proposal{{Batch: &shoalpb.Batch{
+		if _, err := f.m.Apply(f.index, &shoalpb.Entry{Format: stream.LastFormat, Proposals: []*shoalpb.Proposal{{Batch: &shoalpb.Batch{
 			Node: "Y", Boot: 1, Target: 1, TargetLife: 1, First: n, Answered: n - 1,
 			Commands: []*shoalpb.Command{{Append: &shoalpb.Append{Message: message}}},
 		}}}}, nil); err != nil {

@@ -29,18 +29,18 @@ func (d deadlines) Less(i, j int) bool {
 
 func (d deadlines) Swap(i, j int) {
 	d[i], d[j] = d[j], d[i]
-	d[i].session.deadlineAt, d[j].session.deadlineAt = uint32(i+1), uint32(j+1)
+	d[i].session.place, d[j].session.place = uint32(i+1), uint32(j+1)
 }
 
 func (d *deadlines) Push(x any) {
 	*d = append(*d, x.(deadline))
-	(*d)[len(*d)-1].session.deadlineAt = uint32(len(*d))
+	(*d)[len(*d)-1].session.place = uint32(len(*d))
 }
 
 func (d *deadlines) Pop() any {
 	last := len(*d) - 1
 	x := (*d)[last]
-	x.session.deadlineAt = 0
+	x.session.place = 0
 	(*d)[last] = deadline{}
 	*d = (*d)[:last]
 	return x
@@ -74,8 +74,11 @@ func (s *session) nextDeadline() (uint64, bool) {
 // schedule puts s where it belongs among the deadlines, after any change that
 // may move its own.
 func (m *Machine) schedule(s *session) {
+	if s.owner != nil {
+		return // see unschedule
+	}
 	at, ok := s.nextDeadline()
-	i := int(s.deadlineAt) - 1
+	i := int(s.place) - 1
 	switch {
 	case ok && i < 0:
 		heap.Push(&m.deadlines, deadline{at, s})
@@ -85,15 +88,25 @@ func (m *Machine) schedule(s *session) {
 	case !ok && i >= 0:
 		heap.Remove(&m.deadlines, i)
 	}
-	if ok && s.deadlineAt == 1 && m.now.eff != nil {
+	if ok && s.place == 1 && m.now.eff != nil {
 		m.now.eff.DeadlineMoved = true
+	}
+}
+
+// unschedule takes a session that is about to get an owner off the deadlines.
+func (m *Machine) unschedule(s *session) {
+	if s.place > 0 {
+		heap.Remove(&m.deadlines, int(s.place)-1)
 	}
 }
 
 // NextDeadline is when, by the shard's clock, time alone changes something; ok
 // is false if it never does. It may be in the past: an entry does a bounded
-// part of what is due.
+// part of what is due, and of what a fence has left to do.
 func (m *Machine) NextDeadline() (clockMs uint64, ok bool) {
+	if len(m.unswept) > 0 {
+		return 0, true
+	}
 	clockMs = never
 	if len(m.deadlines) > 0 {
 		clockMs = m.deadlines[0].at

@@ -12,7 +12,7 @@ func (m *Machine) distribute(b **body, message *shoalpb.Message, targets []*shoa
 		switch own := picksOf(t, picks); {
 		case t.Node == "" && t.Group == m.cfg.Group:
 			m.deliver(b, message, own)
-		case t.Node != "" && t.Boot < m.in.MinBoot(t.Node):
+		case m.isDead(t):
 			m.missProcess(b, message, own)
 		default:
 			m.pushMessage(t, outboxEntry{body: m.use(b, message), picks: own, waiter: waiter})

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"cmp"
 	"fmt"
 	"testing"
 
@@ -15,6 +16,8 @@ type fixture struct {
 	eff   *Effects
 	index uint64
 	n     uint64
+	// format of the entries, the newest if 0.
+	format uint32
 }
 
 func newFixture(t testing.TB, m *Machine) *fixture {
@@ -24,7 +27,7 @@ func newFixture(t testing.TB, m *Machine) *fixture {
 func (f *fixture) propose(p *shoalpb.Proposal) Result {
 	f.t.Helper()
 	f.index++
-	e := &shoalpb.Entry{Format: stream.FirstFormat, Proposals: []*shoalpb.Proposal{p}}
+	e := &shoalpb.Entry{Format: cmp.Or(f.format, stream.LastFormat), Proposals: []*shoalpb.Proposal{p}}
 	results, err := f.m.Apply(f.index, e, f.eff)
 	if err != nil {
 		f.t.Fatal(err)

@@ -57,6 +57,15 @@ const (
 	deadlinePage = 1000
 	deadlineRefs = 100_000
 
+	// sweepPage bounds the sessions, and the outbox entries, that one entry sweeps
+	// after a fence: a few milliseconds of apply. The leader proposes Ticks for the
+	// next pages, so 100,000 sessions take some fifty commits.
+	sweepPage = 2000
+
+	// minGone is how many connections that have gone are left among those of a
+	// process before the others close up.
+	minGone = 64
+
 	// defaultRetained bounds the retained messages of one shard: what is beyond
 	// is answered with 0x97.
 	defaultRetained = 1_000_000

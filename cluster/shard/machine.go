@@ -30,6 +30,9 @@ type Config struct {
 	RestoreBytes int
 	// Retained bounds the retained messages.
 	Retained int
+
+	// sweepPage is what an entry sweeps after a fence; tests have it lower.
+	sweepPage int
 }
 
 // Machine is the state of one shard. See the package comment for who may call
@@ -42,13 +45,19 @@ type Machine struct {
 	clock           uint64
 	wall, wallClock uint64
 	bodySeq         uint64
-	in              *stream.In
+	// format is the highest of the entries so far, up to FormatOrder: from then on
+	// all nodes know it.
+	format uint32
+	in     *stream.In
 
 	sessions  map[string]*session
 	filters   topic.Trie[*filter]
 	shares    map[string]*share // Shared Subscriptions
 	outboxes  []*outbox         // ascending by target
 	processes map[processKey]*process
+	// unswept are dead processes that may have something here still, in order of
+	// (node, boot).
+	unswept []*process
 	// stranded are detached sessions that may have unsent entries of Shared
 	// Subscriptions: what there is to look at, and no part of the state.
 	stranded map[*session]struct{}
@@ -85,6 +94,9 @@ type now struct {
 	// conn is the number of a connection opened by the command at place 0 of
 	// batch; place is that of the running command.
 	conn, place uint64
+	// page is what the entry may sweep still; sweeps: it does so just now.
+	page   int
+	sweeps bool
 }
 
 // Result is what became of one proposal.
@@ -103,8 +115,10 @@ func New(c Config) *Machine {
 	setDefault(&c.OutboxBytes, defaultOutboxBytes)
 	setDefault(&c.RestoreBytes, defaultRestoreBytes)
 	setDefault(&c.Retained, defaultRetained)
+	setDefault(&c.sweepPage, sweepPage)
 	return &Machine{
 		cfg:       c,
+		format:    stream.FirstFormat,
 		in:        stream.NewIn(c.Group, c.Life),
 		sessions:  map[string]*session{},
 		processes: map[processKey]*process{},
@@ -149,7 +163,9 @@ func (m *Machine) Apply(index uint64, e *shoalpb.Entry, eff *Effects) ([]Result,
 	}
 	m.applied = index
 	m.clock = max(m.clock, e.ClockMs)
-	m.now = now{eff: eff, conn: index << positionBits}
+	m.format = max(m.format, min(e.Format, stream.FormatOrder))
+	m.now = now{eff: eff, conn: index << positionBits, page: m.cfg.sweepPage}
+	m.sweep()
 	m.passTime()
 	results := make([]Result, len(e.Proposals))
 	for i, p := range e.Proposals {

@@ -1,7 +1,6 @@
 package shard
 
 import (
-	"maps"
 	"slices"
 
 	shoalpb "github.com/shoalmq/shoal/proto"
@@ -98,37 +97,6 @@ func (m *model) pop(b *modelBox, n uint64) {
 			}
 			if x.released && len(x.waits) == 0 {
 				s.remove(x)
-			}
-		}
-	}
-}
-
-func (m *model) fence(f *shoalpb.Fence) {
-	m.fenceNo = max(m.fenceNo, f.Number)
-	for _, n := range f.Nodes {
-		if n.Boot <= m.minBoot[n.Node] {
-			continue
-		}
-		m.minBoot[n.Node] = n.Boot
-		dead := func(o *shoalpb.Owner) bool { return o != nil && o.Node == n.Node && o.Boot < n.Boot }
-		for _, client := range slices.Sorted(maps.Keys(m.sessions)) {
-			s := m.sessions[client]
-			if dead(s.owner) {
-				m.detach(s, false)
-			}
-			s.former = slices.DeleteFunc(s.former, dead)
-			m.settle(s)
-		}
-		boxes := slices.SortedFunc(maps.Values(m.boxes), func(a, b *modelBox) int { return compareTargets(a.target, b.target) })
-		for _, b := range boxes {
-			if b.target.Node == n.Node && b.target.Boot < n.Boot {
-				for _, k := range slices.Sorted(maps.Keys(b.list)) {
-					if a := b.list[k].Append; a.Message.Qos == 1 {
-						m.missProcess(a.Message, b.until[k], a.Picks)
-					}
-					m.pop(b, k)
-				}
-				delete(m.boxes, targetText(b.target))
 			}
 		}
 	}

@@ -42,7 +42,7 @@ func (m *model) enqueue(s *modelSession, e *modelEntry) (rejected bool) {
 	s.seq++
 	e.seq = s.seq
 	s.queue = append(s.queue, e)
-	s.advance()
+	m.advance(s)
 	return false
 }
 

@@ -59,10 +59,11 @@ func (m *model) routeShare(share string) {
 
 // pick gives a message to a member.
 func (m *model) pick(p *shoalpb.Pick, msg *shoalpb.Message, until uint64) (rejected bool) {
-	able := func(s *modelSession) bool { return s.owner != nil || min(s.subs[p.Share].Qos, msg.Qos) > 0 }
+	able := m.attached
 	list := m.members(p.Share, true)
-	if len(list) == 0 && msg.Qos > 0 {
+	if !slices.ContainsFunc(list, able) && msg.Qos > 0 {
 		list = m.members(p.Share, false)
+		able = func(s *modelSession) bool { return min(s.subs[p.Share].Qos, msg.Qos) > 0 }
 	}
 	var chosen *modelSession
 	if p.Hint != 0 && len(list) > 0 {
@@ -151,7 +152,7 @@ func (m *model) passUnsent(s *modelSession, share string, limit int) {
 
 // relieve passes unsent messages of a detached session on.
 func (m *model) relieve(c *shoalpb.Relieve) {
-	if s := m.sessions[c.Client]; s != nil && s.owner == nil {
+	if s := m.sessions[c.Client]; s != nil && !m.attached(s) {
 		m.passUnsent(s, c.Share, int(c.Limit))
 	}
 }

@@ -26,6 +26,8 @@ type model struct {
 	moved    []string // shares whose members came or went in this entry
 	retained map[string]*modelRetained
 	replays  uint64 // begun
+	format   uint32 // highest of the entries
+	left     int    // what the entry may sweep still
 }
 
 type modelSession struct {
@@ -86,7 +88,9 @@ func newModel(c Config) *model {
 
 func (m *model) apply(index uint64, e *shoalpb.Entry) (results []*shoalpb.BatchAnswer) {
 	place := uint64(0)
-	m.clock = max(m.clock, e.ClockMs)
+	m.clock, m.format = max(m.clock, e.ClockMs), max(m.format, e.Format)
+	m.left = m.config.sweepPage
+	m.sweep()
 	m.pass()
 	m.passRetained()
 	for _, p := range e.Proposals {
@@ -223,7 +227,7 @@ func (m *model) command(b *shoalpb.Batch, c *shoalpb.Command, conn uint64) *shoa
 func (m *model) sendable() map[uint64]uint64 {
 	all := map[uint64]uint64{}
 	for _, s := range m.sessions {
-		if s.owner == nil {
+		if !m.attached(s) {
 			continue
 		}
 		all[s.owner.Conn] = 0
@@ -242,7 +246,7 @@ func (m *model) ownerOf(c *shoalpb.Command) *modelSession {
 		GetClient() string
 		GetConn() uint64
 	}{c.Close, c.Subscribe, c.Unsubscribe, c.Received, c.Released, c.Release, c.Ack} {
-		if s := m.sessions[of.GetClient()]; s != nil && s.owner != nil && s.owner.Conn == of.GetConn() {
+		if s := m.sessions[of.GetClient()]; s != nil && m.attached(s) && s.owner.Conn == of.GetConn() {
 			return s
 		}
 	}
@@ -250,6 +254,10 @@ func (m *model) ownerOf(c *shoalpb.Command) *modelSession {
 }
 
 func (m *model) open(o *shoalpb.Open, owner *shoalpb.Owner) *shoalpb.Answer {
+	if s := m.sessions[o.Client]; s != nil && (m.dead(s.owner) || slices.ContainsFunc(s.former, m.dead)) {
+		m.fenceSession(s)
+		m.pass()
+	}
 	s := m.sessions[o.Client]
 	if s == nil {
 		s = &modelSession{client: o.Client}
@@ -272,7 +280,7 @@ func (m *model) open(o *shoalpb.Open, owner *shoalpb.Owner) *shoalpb.Answer {
 	s.will = o.Will
 	s.queue = slices.DeleteFunc(s.queue, func(e *modelEntry) bool { return e.qos == 0 && e.seq <= s.sentHi })
 	s.openHi = s.sentHi
-	s.advance()
+	m.advance(s)
 	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
 		Present: present, Conn: owner.Conn, SentHi: s.openHi, Former: slices.Clone(s.former), Durable: s.durable,
 	}}
@@ -412,7 +420,7 @@ func (m *model) appendUntil(msg *shoalpb.Message, until uint64, picks []*shoalpb
 			continue
 		}
 		if e.qos == 0 {
-			if s.owner != nil {
+			if m.attached(s) {
 				s.live(msg)
 			}
 			continue
@@ -432,8 +440,8 @@ func (m *model) appendUntil(msg *shoalpb.Message, until uint64, picks []*shoalpb
 }
 
 // advance lets the first unfinished entries be sent.
-func (s *modelSession) advance() {
-	if s.owner == nil {
+func (m *model) advance(s *modelSession) {
+	if !m.attached(s) {
 		return
 	}
 	for i, e := range s.queue {
@@ -448,5 +456,5 @@ func (m *model) ack(s *modelSession, c *shoalpb.Ack) {
 		return slices.Contains(c.Seqs, e.seq) && e.seq <= s.sentHi ||
 			slices.Contains(c.Expired, e.seq) && e.seq > s.openHi && !e.released
 	})
-	s.advance()
+	m.advance(s)
 }

@@ -91,13 +91,12 @@ func stateLines(t failer, m *Machine, rows memRows) (lines []string) {
 		lines = append(lines, fmt.Sprintf("filter %s q%d n%d %v", f.name, f.qos(), f.route, turn))
 		return true
 	})
-	m.OutboxTargets(func(target *shoalpb.Target) bool {
-		first, list := rows.outbox(t, m, target, 0, 0)
+	for _, o := range m.outboxes {
+		first, list := rows.outbox(t, m, o.target, 0, 0)
 		for i, c := range list {
-			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(target), first+uint64(i), commandText(c)))
+			lines = append(lines, fmt.Sprintf("outbox %s %d %s", targetText(o.target), first+uint64(i), commandText(c)))
 		}
-		return true
-	})
+	}
 	lines = append(lines, retainedLines(t, m, rows)...)
 	sort.Strings(lines)
 	return lines

@@ -143,23 +143,25 @@ func (m *Machine) full() (full []*shoalpb.Target) {
 	return full
 }
 
-// dropOutboxes removes the outboxes to fenced processes of a node. Their entries
+// dropOutboxEntry removes the oldest entry of the outbox to a dead process, and
+// the outbox when it is empty. It reports false when there is none. The entries
 // are lost with the process, and counted; nobody waits for them any more.
-func (m *Machine) dropOutboxes(node string, minBoot uint64) {
-	dead := func(o *outbox) bool { return o.target.Node == node && o.target.Boot < minBoot }
-	for _, o := range m.outboxes {
-		if !dead(o) {
-			continue
-		}
-		for len(o.entries) > 0 {
-			if e := o.entries[0]; e.body.qos == 1 { // with QoS 2 a member may have it
-				m.missProcess(&e.body, nil, e.picks)
-			} else {
-				m.counters.OutboxFenced++
-			}
-			m.pop(o)
-		}
-		m.file.deadOutboxes = append(m.file.deadOutboxes, o)
+func (m *Machine) dropOutboxEntry(p *process) bool {
+	i, ok := m.findOutbox(&shoalpb.Target{Node: p.node, Boot: p.boot})
+	if !ok {
+		return false
 	}
-	m.outboxes = slices.DeleteFunc(m.outboxes, dead)
+	o := m.outboxes[i]
+	if len(o.entries) == 0 {
+		m.outboxes = slices.Delete(m.outboxes, i, i+1)
+		m.file.deadOutboxes = append(m.file.deadOutboxes, o)
+		return true
+	}
+	if e := o.entries[0]; e.body.qos == 1 { // with QoS 2 a member may have it
+		m.missProcess(&e.body, nil, e.picks)
+	} else {
+		m.counters.OutboxFenced++
+	}
+	m.pop(o)
+	return true
 }

@@ -11,21 +11,28 @@ import (
 type former struct {
 	process *process
 	conn    uint64
+	place   uint32 // in process.conns
 }
 
 func (s *session) hasFormer() bool { return s.extra != nil && len(s.extra.former) > 0 }
 
+// isFormer tells whether conn is among the former owners.
+func (s *session) isFormer(conn uint64) bool {
+	return s.hasFormer() && slices.ContainsFunc(s.extra.former, func(f former) bool { return f.conn == conn })
+}
+
 // addFormer puts the owner on the list of former owners.
 func (m *Machine) addFormer(s *session) {
 	x := s.more()
-	x.former = append(x.former, former{s.owner, s.conn})
+	x.former = append(x.former, former{s.owner, s.conn, s.place})
 	m.held[s] = struct{}{}
 }
 
-// FormerOwners visits the former owners of all sessions that have some, in no order.
+// FormerOwners visits the former owners of all sessions that have some, in no
+// order. Those of dead processes count as none.
 func (m *Machine) FormerOwners(yield func(client string, former *shoalpb.Owner) bool) {
 	for s := range m.held {
-		for _, o := range s.formerOwners() {
+		for _, o := range s.livingFormer() {
 			if !yield(s.client, o) {
 				return
 			}
@@ -41,6 +48,17 @@ func (s *session) formerOwners() []*shoalpb.Owner {
 	owners := make([]*shoalpb.Owner, len(s.extra.former))
 	for i, f := range s.extra.former {
 		owners[i] = &shoalpb.Owner{Node: f.process.node, Boot: f.process.boot, Conn: f.conn}
+	}
+	return owners
+}
+
+// livingFormer is formerOwners without those of dead processes, which the sweep
+// of a fence has not come to yet.
+func (s *session) livingFormer() (owners []*shoalpb.Owner) {
+	for i, o := range s.formerOwners() {
+		if !s.extra.former[i].process.fenced {
+			owners = append(owners, o)
+		}
 	}
 	return owners
 }
@@ -79,6 +97,7 @@ func (m *Machine) removeFormer(s *session, gone func(former) bool) {
 		if !gone(f) {
 			return false
 		}
+		f.process.leave(f.place)
 		if m.due.wills[f.conn] != nil { // nothing holds it any more
 			m.dueGrew()
 		}

@@ -64,7 +64,7 @@ func (m *Machine) give(b **body, message *shoalpb.Message, f *match) (rejected b
 // sendVolatile hands a delivery of QoS 0 to the leader, who may lose it.
 func (m *Machine) sendVolatile(f *match, message *shoalpb.Message) {
 	s := f.session
-	if s.owner == nil {
+	if !s.attached() {
 		return
 	}
 	if message == nil { // of a Shared Subscription: see give

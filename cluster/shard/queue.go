@@ -124,7 +124,7 @@ func (m *Machine) newQueue(base uint64) *queue {
 // became deliverable.
 func (s *session) advance() bool {
 	q := s.queue
-	if s.owner == nil || q == nil {
+	if !s.attached() || q == nil {
 		return false
 	}
 	before := q.sent

@@ -76,6 +76,7 @@ func TestRandom(t *testing.T) {
 		config.RestoreBytes = rapid.SampledFrom([]int{1, 1000, 1 << 20}).Draw(t, "restored")
 		config.Retained = rapid.SampledFrom([]int{1, 2, 100}).Draw(t, "retained")
 		config.QueueBytes = rapid.SampledFrom([]int{20, 500, 1 << 20}).Draw(t, "queue bytes")
+		config.sweepPage = rapid.SampledFrom([]int{1, 2, 1000}).Draw(t, "page")
 		w := newWorld(t)
 		m, plain := New(config), newModel(config)
 		w.replays = plain.pages
@@ -99,6 +100,10 @@ func TestRandom(t *testing.T) {
 			}
 			checkEffects(t, before, plain.sendable(), eff)
 			checkCounts(t, m)
+			checkConns(t, m)
+			if _, due := m.NextDeadline(); plain.unswept() && !due {
+				t.Fatalf("nobody goes on with the sweep")
+			}
 			if got, want := plain.checkDue(m); !slices.Equal(got, want) {
 				t.Fatalf("may be dispatched: %v, not %v", got, want)
 			}
@@ -123,6 +128,7 @@ func TestRandom(t *testing.T) {
 				t.Fatalf("after entry %d\nreplica: %q\n  model: %q", w.index, got, plain.lines())
 			}
 			checkCounts(t, r.m)
+			checkConns(t, r.m)
 			if m.Digest() != r.m.Digest() {
 				t.Fatalf("digests differ after entry %d\nmachine: %q\nreplica: %q", w.index, stateLines(t, m, nil), stateLines(t, r.m, r.rows))
 			}
@@ -227,6 +233,41 @@ func checkCounts(t *rapid.T, m *Machine) {
 	}
 }
 
+// checkConns checks the index of connections by process.
+func checkConns(t *rapid.T, m *Machine) {
+	conns, attached := 0, 0
+	for _, s := range m.sessions {
+		if s.owner != nil {
+			conns++
+			attached += isSet(s.attached())
+			if s.owner.conns[s.place] != s {
+				t.Fatalf("%s is not at its place", s.client)
+			}
+		}
+		if s.hasFormer() {
+			for _, f := range s.extra.former {
+				conns++
+				if f.process.conns[f.place] != s {
+					t.Fatalf("former connection %d of %s is not at its place", f.conn, s.client)
+				}
+			}
+		}
+	}
+	for _, p := range m.processes {
+		for _, s := range p.conns {
+			conns -= isSet(s != nil)
+		}
+	}
+	if got := m.Stats().Attached; conns != 0 || got != attached {
+		t.Fatalf("%d connections too few; %d sessions are attached, counted %d", conns, attached, got)
+	}
+	for i, d := range m.deadlines {
+		if int(d.session.place) != i+1 || d.session.owner != nil {
+			t.Fatalf("%s is not at its place among the deadlines", d.session.client)
+		}
+	}
+}
+
 // checkQueue checks what a queue counts.
 func checkQueue(t *rapid.T, s *session) {
 	if s.queue == nil {
@@ -256,6 +297,9 @@ func checkQueue(t *rapid.T, s *session) {
 // repeat applies an entry again: as old, and under a new index. Nothing may
 // change.
 func repeat(t *rapid.T, m *Machine, l logged) {
+	if len(m.unswept) > 0 {
+		return // any entry goes on with the sweep
+	}
 	before := m.Digest()
 	e := &shoalpb.Entry{}
 	if err := e.UnmarshalVT(l.entry); err != nil {

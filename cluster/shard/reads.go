@@ -45,7 +45,7 @@ func (m *Machine) Entries(client string, conn, after uint64, limit int, now uint
 // Attached visits the owner of each session that has one, in no order.
 func (m *Machine) Attached(yield func(client, node string, boot, conn uint64) bool) {
 	for _, s := range m.sessions {
-		if s.owner != nil && !yield(s.client, s.owner.node, s.owner.boot, s.conn) {
+		if s.attached() && !yield(s.client, s.owner.node, s.owner.boot, s.conn) {
 			return
 		}
 	}
@@ -57,7 +57,7 @@ func (m *Machine) Former(client string, conn uint64) (former []*shoalpb.Owner, o
 	if s == nil {
 		return nil, false
 	}
-	return s.formerOwners(), true
+	return s.livingFormer(), true
 }
 
 // OpenIndex is the index of the entry that opened a connection.
@@ -66,7 +66,7 @@ func OpenIndex(conn uint64) uint64 { return conn >> positionBits }
 // Conn returns the number of the connection that owns the session, 0 if none
 // does.
 func (m *Machine) Conn(client string) uint64 {
-	if s := m.sessions[client]; s != nil && s.owner != nil {
+	if s := m.sessions[client]; s != nil && s.attached() {
 		return s.conn
 	}
 	return 0
@@ -91,7 +91,7 @@ func (m *Machine) MatchVolatile(message *shoalpb.Message, picks []*shoalpb.Pick,
 	defer mt.clear()
 	found := mt.match(m, message)
 	for i := range found {
-		if found[i].session.owner != nil && !yield(found[i].volatile(message)) {
+		if found[i].session.attached() && !yield(found[i].volatile(message)) {
 			return missed
 		}
 	}
@@ -110,11 +110,11 @@ func (m *Machine) MatchVolatile(message *shoalpb.Message, picks []*shoalpb.Pick,
 	return missed
 }
 
-// OutboxTargets visits the targets that have unanswered entries, in order of
-// (group, node, boot). A target is shared: read only.
+// OutboxTargets visits the targets that have unanswered entries and live, in
+// order of (group, node, boot). A target is shared: read only.
 func (m *Machine) OutboxTargets(yield func(*shoalpb.Target) bool) {
 	for _, o := range m.outboxes {
-		if len(o.entries) > 0 && !yield(o.target) {
+		if len(o.entries) > 0 && !m.isDead(o.target) && !yield(o.target) {
 			return
 		}
 	}

@@ -134,7 +134,7 @@ func (m *Machine) answered(r *received, o *outbox, n uint64) {
 		return
 	}
 	m.endExchange(r)
-	if eff := m.now.eff; eff != nil && s.owner != nil && s.conn == r.conn {
+	if eff := m.now.eff; eff != nil && s.attached() && s.conn == r.conn {
 		eff.Completed = append(eff.Completed, Completed{
 			Node: s.owner.node, Boot: s.owner.boot, Client: s.client, Conn: s.conn, ID: r.id,
 		})
@@ -144,7 +144,7 @@ func (m *Machine) answered(r *received, o *outbox, n uint64) {
 // recorded tells that the PUBREC of an exchange may be sent.
 func (m *Machine) recorded(r *received) {
 	s := r.session
-	if eff := m.now.eff; eff != nil && s.owner != nil && s.conn == r.conn {
+	if eff := m.now.eff; eff != nil && s.attached() && s.conn == r.conn {
 		eff.Recorded = append(eff.Recorded, Completed{
 			Node: s.owner.node, Boot: s.owner.boot, Client: s.client, Conn: s.conn, ID: r.id,
 		})

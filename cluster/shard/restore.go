@@ -23,6 +23,8 @@ type restorer struct {
 	pinned map[uint64]bool
 	// registers are the bodies of retained messages.
 	registers map[uint64]bool
+	// conns are the connections that own or owned sessions.
+	conns []restoredConn
 }
 
 // Restore fills a fresh Machine from the rows of a state file; scan visits all
@@ -53,6 +55,7 @@ func (m *Machine) Restore(scan func(bucket string, fn func(k, v []byte) error) e
 	if err := r.check(); err != nil {
 		return fmt.Errorf("restore shard %d: %w", m.cfg.Group, err)
 	}
+	r.enterConns()
 	m.file = file{generation: 1}
 	return nil
 }
@@ -73,12 +76,13 @@ func (r *restorer) metaRow(_, v []byte) error {
 	if err := decode(v, row); err != nil {
 		return err
 	}
-	if row.Format != rowFormat {
+	if row.Format < stream.FirstFormat || row.Format > stream.FormatOrder {
 		return fmt.Errorf("unknown format %d", row.Format)
 	}
 	if row.Group != m.cfg.Group {
 		return fmt.Errorf("state of shard %d", row.Group)
 	}
+	m.format = row.Format
 	m.applied, m.clock, m.bodySeq = row.Applied, row.ClockMs, row.BodySeq
 	m.wall, m.wallClock = row.WallMs, row.WallClockMs
 	m.due.next = row.NextDue

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -33,7 +34,9 @@ func (r *restorer) sessionRow(k, v []byte) error {
 	m.gauges.durable += isSet(s.durable)
 	if row.Conn != 0 {
 		s.owner = m.process(row.Node, row.Boot)
-		m.gauges.attached++
+		s.owner.owned++
+		m.gauges.attached += isSet(!s.owner.fenced)
+		r.conns = append(r.conns, restoredConn{s.owner, s.conn, s})
 	}
 	if err := r.subscriptions(s, row.Subscriptions); err != nil {
 		return fmt.Errorf("session %q: %w", client, err)
@@ -74,7 +77,9 @@ func (r *restorer) extra(s *session, row *shoalpb.SessionRow) error {
 	x.limits = r.m.limits(row.Limits)
 	x.will, x.willConn, x.dropped = row.Will, row.WillConn, row.Dropped
 	for _, o := range row.Former {
-		x.former = append(x.former, former{r.m.process(o.Node, o.Boot), o.Conn})
+		p := r.m.process(o.Node, o.Boot)
+		x.former = append(x.former, former{process: p, conn: o.Conn})
+		r.conns = append(r.conns, restoredConn{p, o.Conn, s})
 		r.m.held[s] = struct{}{}
 	}
 	for _, e := range row.Received {
@@ -93,6 +98,43 @@ func (r *restorer) extra(s *session, row *shoalpb.SessionRow) error {
 		}
 	}
 	return r.replays(s, row.Replays)
+}
+
+// restoredConn is a connection that owns or owned a session.
+type restoredConn struct {
+	process *process
+	conn    uint64
+	session *session
+}
+
+// enterConns gives all connections their places, in their order, and finds what
+// fences have left to sweep.
+func (r *restorer) enterConns() {
+	m := r.m
+	slices.SortFunc(r.conns, func(a, b restoredConn) int { return cmp.Compare(a.conn, b.conn) })
+	for _, c := range r.conns {
+		place := c.process.enter(c.session)
+		if c.session.conn == c.conn {
+			c.session.place = place
+			continue
+		}
+		for i := range c.session.extra.former {
+			if f := &c.session.extra.former[i]; f.conn == c.conn {
+				f.place = place
+			}
+		}
+	}
+	for _, o := range m.outboxes {
+		if m.isDead(o.target) {
+			m.process(o.target.Node, o.target.Boot)
+		}
+	}
+	for _, p := range m.processes {
+		if p.fenced {
+			m.unswept = append(m.unswept, p)
+		}
+	}
+	slices.SortFunc(m.unswept, compareProcesses)
 }
 
 // wait makes an exchange wait for an outbox entry again.

@@ -28,9 +28,6 @@ const (
 	bucketDue      = "shard.due"
 )
 
-// rowFormat is the version of all rows.
-const rowFormat = 1
-
 var metaKey = []byte("meta")
 
 // The first byte of a nameKey tells what follows.
@@ -106,7 +103,7 @@ func encode(row interface{ MarshalVT() ([]byte, error) }) []byte {
 // metaRow encodes everything small.
 func (m *Machine) metaRow() []byte {
 	row := &shoalpb.ShardMeta{
-		Format:   rowFormat,
+		Format:   m.format,
 		Group:    m.cfg.Group,
 		Applied:  m.applied,
 		ClockMs:  m.clock,

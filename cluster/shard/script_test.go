@@ -255,7 +255,7 @@ func (s *script) flush() []string {
 // apply applies a proposal as one entry.
 func (s *script) apply(p *shoalpb.Proposal) Result {
 	s.index++
-	results, err := s.m.Apply(s.index, &shoalpb.Entry{Format: stream.FirstFormat, ClockMs: s.clock, Proposals: []*shoalpb.Proposal{p}}, &s.eff)
+	results, err := s.m.Apply(s.index, &shoalpb.Entry{Format: stream.LastFormat, ClockMs: s.clock, Proposals: []*shoalpb.Proposal{p}}, &s.eff)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -32,8 +32,10 @@ type session struct {
 	// has no state: the row is there for its former owners.
 	durable bool
 
-	readyAt    uint32 // place in Effects.Ready, if that place names this session
-	deadlineAt uint32 // place in Machine.deadlines, from 1; 0 if not there
+	readyAt uint32 // place in Effects.Ready, if that place names this session
+	// place of a session with an owner is that of its connection in owner.conns;
+	// of one without, that in Machine.deadlines, from 1, or 0 if it is not there.
+	place uint32
 	tracked
 }
 
@@ -48,27 +50,6 @@ type extra struct {
 	limits   *limits // of the queue; nil for the shard's own
 }
 
-// process is a node's process that has or had connections here.
-type process struct {
-	node string
-	boot uint64
-}
-
-type processKey struct {
-	node string
-	boot uint64
-}
-
-// process returns the one record of (node, boot).
-func (m *Machine) process(node string, boot uint64) *process {
-	if p := m.processes[processKey{node, boot}]; p != nil {
-		return p
-	}
-	p := &process{node: strings.Clone(node), boot: boot}
-	m.processes[processKey{p.node, boot}] = p
-	return p
-}
-
 // more returns the session's extra, made if missing.
 func (s *session) more() *extra {
 	if s.extra == nil {
@@ -79,11 +60,15 @@ func (s *session) more() *extra {
 
 // owned returns the session if conn owns it, else nil.
 func (m *Machine) owned(client string, conn uint64) *session {
-	if s := m.sessions[client]; s != nil && s.owner != nil && s.conn == conn {
+	if s := m.sessions[client]; s != nil && s.attached() && s.conn == conn {
 		return s
 	}
 	return nil
 }
+
+// attached tells whether the session has an owner that lives. The sweep of a
+// fence may not have come yet to a session whose owner is dead.
+func (s *session) attached() bool { return s.owner != nil && !s.owner.fenced }
 
 // ownedDurable is owned for commands that only durable sessions have; what a
 // node sends for its transient ones never comes here.
@@ -97,7 +82,7 @@ func (m *Machine) ownedDurable(client string, conn uint64) *session {
 // open makes conn the owner of the session.
 func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 	if s := m.sessions[c.Client]; s != nil {
-		m.expire(s) // if time has not come to it yet
+		m.catchUp(s)
 	}
 	s := m.sessions[c.Client]
 	if s == nil {
@@ -113,8 +98,7 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 		s.durable = c.ExpiryS > 0
 		m.gauges.durable += isSet(s.durable)
 	}
-	s.owner, s.conn = m.process(m.now.batch.Node, m.now.batch.Boot), conn
-	m.gauges.attached++
+	m.attach(s, m.process(m.now.batch.Node, m.now.batch.Boot), conn)
 	delete(m.stranded, s)
 	m.attendShares(s)
 	s.expiry = c.ExpiryS
@@ -135,6 +119,17 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 		Former:  s.formerOwners(),
 		Durable: s.durable,
 	}}
+}
+
+// catchUp does for one session what a fence, or time, has not come to yet. The
+// session may be gone then.
+func (m *Machine) catchUp(s *session) {
+	if s.isFenced() {
+		m.fenceSession(s)
+	}
+	if m.sessions[s.client] == s {
+		m.expire(s)
+	}
 }
 
 // endsNow tells that the session ends with its present connection, which a
@@ -170,16 +165,31 @@ func (m *Machine) close(c *shoalpb.Close) *shoalpb.Answer {
 	return nil
 }
 
-// detach leaves the session without an owner.
+// attach makes conn of p the owner of a session without one.
+func (m *Machine) attach(s *session, p *process, conn uint64) {
+	m.unschedule(s)
+	s.owner, s.conn = p, conn
+	s.place = p.enter(s)
+	p.owned++
+	m.gauges.attached += isSet(!p.fenced)
+}
+
+// detach leaves the session without an owner, whose connection is among the
+// former owners if it is to stay one.
 func (m *Machine) detach(s *session) {
 	if s.hasWill() {
 		s.extra.willConn = s.conn
 	}
-	s.owner, s.conn = nil, 0
+	p := s.owner
+	if !s.isFormer(s.conn) {
+		p.leave(s.place)
+	}
+	p.owned--
+	m.gauges.attached -= isSet(!p.fenced)
+	s.owner, s.conn, s.place = nil, 0, 0
 	s.openSentHi = 0
 	s.window = 0
 	s.detachedAt = m.clock
-	m.gauges.attached--
 	m.attendShares(s)
 	m.strand(s)
 }

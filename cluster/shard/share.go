@@ -12,8 +12,10 @@ import (
 type share struct {
 	*filter
 	// attached are the members that are connected. They and filter.subs are
-	// ascending by client, so that all replicas pick alike.
+	// ascending by client, so that all replicas pick alike. left of them are not
+	// connected any more, while a fence is swept: see clear.
 	attached []*subscription
+	left     int
 	// turn is where the members' turn begins.
 	turn uint64
 	// told is what the directory was told last.
@@ -32,7 +34,15 @@ type seats struct {
 // checked.
 func isShared(filter string) bool { return strings.HasPrefix(filter, "$share/") }
 
-func (sh *share) seats() seats { return seats{sh.qos(), len(sh.subs), len(sh.attached)} }
+func (sh *share) seats() seats { return seats{sh.qos(), len(sh.subs), len(sh.attached) - sh.left} }
+
+// clear takes those out of attached that a sweep has detached, all at once.
+func (sh *share) clear() {
+	if sh.left > 0 {
+		sh.left = 0
+		sh.attached = slices.DeleteFunc(sh.attached, func(sub *subscription) bool { return sub.session.owner == nil })
+	}
+}
 
 func (sh *share) row(func(*body)) []byte {
 	return encode(&shoalpb.FilterRow{Route: sh.route, Filter: nameInside(sh.name), Turn: sh.turn})
@@ -47,7 +57,7 @@ func (m *Machine) enterShare(sub *subscription) {
 }
 
 func (m *Machine) leaveShare(sub *subscription) {
-	if sh := m.shares[sub.filter.name]; sh != nil {
+	if sh := m.shares[sub.filter.name]; sh != nil && !m.now.sweeps {
 		sh.attached = leave(sh.attached, sub)
 	}
 }
@@ -87,9 +97,12 @@ func (s *session) sharesOf() []*subscription {
 func (m *Machine) attendShares(s *session) {
 	for _, sub := range s.sharesOf() {
 		sh := m.shares[sub.filter.name]
-		if s.owner != nil {
+		switch {
+		case s.owner != nil:
 			sh.attached = enter(sh.attached, sub)
-		} else {
+		case m.now.sweeps:
+			sh.left++
+		default:
 			sh.attached = leave(sh.attached, sub)
 		}
 		if !sh.moved {
@@ -138,36 +151,31 @@ func (m *Machine) choose(sh *share, hint uint64, qos uint8, size int) (list []*s
 	if sh == nil {
 		return nil, 0
 	}
-	list = sh.attached
-	if len(list) == 0 && qos > 0 {
-		list = sh.subs
-	}
-	if hint != 0 && len(list) > 0 {
-		if place = int(hint % uint64(len(list))); list[place].canTake(qos) {
-			return list, place
-		}
-	}
-	best := crowd{full: true, queued: maxLimit}
-	found := false
-	for i := range min(len(list), pickScan) {
-		at := int((sh.turn + uint64(i)) % uint64(len(list)))
-		if !list[at].canTake(qos) {
-			continue
-		}
-		if c := m.crowd(list[at].session, size); !found || c.less(best) {
-			best, place, found = c, at, true
-		}
-	}
-	if !found {
-		return nil, 0
+	list, place = m.chooseOf(sh, sh.attached, hint, size, func(sub *subscription) bool { return sub.session.attached() })
+	if list == nil && qos > 0 {
+		list, place = m.chooseOf(sh, sh.subs, hint, size, func(sub *subscription) bool { return min(qos, sub.options.qos()) > 0 })
 	}
 	return list, place
 }
 
-// canTake tells whether a member can have a message published with qos: one that
-// is QoS 0 in effect only while it is connected.
-func (sub *subscription) canTake(qos uint8) bool {
-	return sub.session.owner != nil || min(qos, sub.options.qos()) > 0
+// chooseOf chooses among those members that can take the message.
+func (m *Machine) chooseOf(sh *share, among []*subscription, hint uint64, size int, canTake func(*subscription) bool) (list []*subscription, place int) {
+	if hint != 0 && len(among) > 0 {
+		if place = int(hint % uint64(len(among))); canTake(among[place]) {
+			return among, place
+		}
+	}
+	best := crowd{full: true, queued: maxLimit}
+	for i := range min(len(among), pickScan) {
+		at := int((sh.turn + uint64(i)) % uint64(len(among)))
+		if !canTake(among[at]) {
+			continue
+		}
+		if c := m.crowd(among[at].session, size); list == nil || c.less(best) {
+			best, place, list = c, at, among
+		}
+	}
+	return list, place
 }
 
 // crowd is how many wait in front of a message in a queue.
@@ -283,7 +291,7 @@ func (m *Machine) passUnsent(s *session, share string, limit int) (rest bool) {
 // member's to deliver.
 func (m *Machine) strand(s *session) {
 	q := s.queue
-	if s.owner != nil || !s.durable || q == nil || q.unfinished == q.sent || len(s.sharesOf()) == 0 {
+	if s.attached() || !s.durable || q == nil || q.unfinished == q.sent || len(s.sharesOf()) == 0 {
 		return
 	}
 	m.stranded[s] = struct{}{}
@@ -295,7 +303,7 @@ func (m *Machine) strand(s *session) {
 // relieve passes unsent messages of a detached member on.
 func (m *Machine) relieve(c *shoalpb.Relieve) {
 	s := m.sessions[c.Client]
-	if s == nil || s.owner != nil {
+	if s == nil || s.attached() {
 		return
 	}
 	if rest := m.passUnsent(s, c.Share, int(c.Limit)); !rest {

@@ -20,6 +20,7 @@ type world struct {
 	last    map[string]*shoalpb.Batch
 	conns   []scriptConn
 	fence   uint64
+	format  uint32
 	text    int
 	clock   uint64
 	// replays are those under way.
@@ -42,7 +43,10 @@ func (w *world) flip(label string) bool { return rapid.Bool().Draw(w.t, label) }
 // entry makes the next entry.
 func (w *world) entry() *shoalpb.Entry {
 	w.index += 1 + uint64(w.choose(2, "skip"))
-	e := &shoalpb.Entry{Format: stream.FirstFormat, ClockMs: w.time()}
+	if w.choose(4, "upgrade") == 0 {
+		w.format = stream.LastFormat
+	}
+	e := &shoalpb.Entry{Format: max(w.format, stream.FirstFormat), ClockMs: w.time()}
 	for n := 1 + w.choose(3, "proposals"); n > 0; n-- {
 		e.Proposals = append(e.Proposals, w.proposal())
 	}
