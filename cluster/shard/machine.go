@@ -71,8 +71,9 @@ type Machine struct {
 	deadlines deadlines
 	retained  topic.Trie[*retained]
 	fading    fading
-	// replaying are the sessions with replays; nextReplay numbers them.
-	replaying  map[*session]struct{}
+	// roomy are the sessions with replays whose queues have room for a page: no
+	// part of the state. nextReplay numbers replays.
+	roomy      map[*session]struct{}
 	nextReplay uint64
 
 	counters *shoalpb.ShardCounters
@@ -128,7 +129,7 @@ func New(c Config) *Machine {
 		known:     map[limits]*limits{},
 		pinned:    map[*body]int{},
 		due:       newDueList(),
-		replaying: map[*session]struct{}{},
+		roomy:     map[*session]struct{}{},
 		counters:  &shoalpb.ShardCounters{},
 		file:      file{generation: 1},
 		matcher:   newMatcher(),

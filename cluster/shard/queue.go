@@ -106,6 +106,7 @@ func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, from *
 	if from.isShared() {
 		m.strand(s)
 	}
+	m.weighReplay(s)
 	return false
 }
 
@@ -158,6 +159,7 @@ func (m *Machine) finish(s *session, seq uint64) {
 	if !q.trim() {
 		m.recycle(s)
 	}
+	m.weighReplay(s)
 }
 
 // recycle takes the emptied queue off a session.
@@ -218,9 +220,6 @@ func (m *Machine) ack(c *shoalpb.Ack) *shoalpb.Answer {
 	}
 	if finished && s.advance() {
 		m.ready(s)
-	}
-	if finished && s.replays() {
-		m.replayMoved()
 	}
 	return nil
 }

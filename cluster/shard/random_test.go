@@ -101,6 +101,7 @@ func TestRandom(t *testing.T) {
 			checkEffects(t, before, plain.sendable(), eff)
 			checkCounts(t, m)
 			checkConns(t, m)
+			checkRoomy(t, m)
 			if _, due := m.NextDeadline(); plain.unswept() && !due {
 				t.Fatalf("nobody goes on with the sweep")
 			}
@@ -129,6 +130,7 @@ func TestRandom(t *testing.T) {
 			}
 			checkCounts(t, r.m)
 			checkConns(t, r.m)
+			checkRoomy(t, r.m)
 			if m.Digest() != r.m.Digest() {
 				t.Fatalf("digests differ after entry %d\nmachine: %q\nreplica: %q", w.index, stateLines(t, m, nil), stateLines(t, r.m, r.rows))
 			}
@@ -265,6 +267,26 @@ func checkConns(t *rapid.T, m *Machine) {
 		if int(d.session.place) != i+1 || d.session.owner != nil {
 			t.Fatalf("%s is not at its place among the deadlines", d.session.client)
 		}
+	}
+}
+
+// checkRoomy checks which replays may go on.
+func checkRoomy(t *rapid.T, m *Machine) {
+	replaying := 0
+	for _, s := range m.sessions {
+		_, roomy := m.roomy[s]
+		want := false
+		if s.replays() {
+			replaying++
+			room, bytes := m.replayRoom(s)
+			want = room > 0 && bytes > 0
+		}
+		if roomy != want {
+			t.Fatalf("a page has room in the queue of %s: %v, noted %v", s.client, want, roomy)
+		}
+	}
+	if got := m.Stats().Replays; got != replaying || len(m.roomy) > replaying {
+		t.Fatalf("%d sessions with replays, counted %d, %d with room", replaying, got, len(m.roomy))
 	}
 }
 

@@ -65,16 +65,25 @@ func (m *Machine) startReplay(s *session, sub *subscription, group uint32) {
 	m.endReplay(s, sub)
 	m.nextReplay++
 	x := s.more()
+	m.gauges.replaying += isSet(len(x.replays) == 0)
 	x.replays = append(x.replays, &replay{id: m.nextReplay, sub: sub, group: group})
-	m.replaying[s] = struct{}{}
-	m.replayMoved()
+	m.weighReplay(s)
 }
 
 // replays tells whether s is owed any.
 func (s *session) replays() bool { return s.extra != nil && len(s.extra.replays) > 0 }
 
-// replayMoved tells the leader that there is something to replay.
-func (m *Machine) replayMoved() {
+// weighReplay notes whether the session's queue has room for a page of what it is
+// owed, after any change to either. It tells the leader of one that has.
+func (m *Machine) weighReplay(s *session) {
+	if !s.replays() {
+		return
+	}
+	if room, bytes := m.replayRoom(s); room <= 0 || bytes <= 0 {
+		delete(m.roomy, s)
+		return
+	}
+	m.roomy[s] = struct{}{}
 	if m.now.eff != nil {
 		m.now.eff.ReplayMoved = true
 	}
@@ -89,8 +98,10 @@ func (m *Machine) endReplay(s *session, sub *subscription) {
 	s.extra.replays = slices.DeleteFunc(s.extra.replays, func(r *replay) bool { return r.sub == sub })
 	if len(s.extra.replays) == 0 {
 		s.extra.replays = nil
-		delete(m.replaying, s)
+		m.gauges.replaying--
+		delete(m.roomy, s)
 	}
+	m.weighReplay(s)
 }
 
 // seenLive notes that a message with RETAIN was queued for s: replays leave its
@@ -131,6 +142,7 @@ func (m *Machine) page(c *shoalpb.Page) {
 		return
 	}
 	if !m.fits(s, r, c.Messages) {
+		m.weighReplay(s)
 		return
 	}
 	m.touch(s)
@@ -149,7 +161,7 @@ func (m *Machine) page(c *shoalpb.Page) {
 		m.endReplay(s, r.sub)
 		return
 	}
-	m.replayMoved()
+	m.weighReplay(s)
 }
 
 // fits tells whether a queue has room for what a replay takes of a page: live
@@ -199,13 +211,10 @@ type Replay struct {
 }
 
 // Replays visits one replay of each session whose queue is short enough for a
-// page, in no order.
+// page, in no order. It looks at no others.
 func (m *Machine) Replays(yield func(Replay) bool) {
-	for s := range m.replaying {
+	for s := range m.roomy {
 		room, bytes := m.replayRoom(s)
-		if room <= 0 || bytes <= 0 {
-			continue
-		}
 		r := s.extra.replays[0]
 		if !yield(Replay{s.client, r.id, r.sub.filter.name, r.group, r.after, room, bytes}) {
 			return
@@ -259,8 +268,9 @@ func (r *restorer) replays(s *session, rows []*shoalpb.ReplayRow) error {
 		x := &replay{id: row.Id, sub: s.subs[i], group: row.Group, after: row.After}
 		x.live = liveTopics{setOf(row.Live), setOf(row.Older)}
 		s.more().replays = append(s.more().replays, x)
-		r.m.replaying[s] = struct{}{}
 	}
+	r.m.gauges.replaying += isSet(len(rows) > 0)
+	r.m.weighReplay(s)
 	return nil
 }
 

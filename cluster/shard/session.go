@@ -106,9 +106,7 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 	s.setLimits(m.limits(c.Limits))
 	s.setWill(c.Will)
 	m.forgetVolatile(s)
-	if s.replays() { // there may be room now
-		m.replayMoved()
-	}
+	m.weighReplay(s) // the limits may be others
 	s.openSentHi = s.sentHi
 	s.advance()
 	m.schedule(s)

@@ -12,6 +12,7 @@ type gauges struct {
 	bodyBytes     int
 	memory        int
 	retainedBytes int
+	replaying     int
 }
 
 // Stats are a shard's figures for metrics: gauges first, then counters, which
@@ -68,7 +69,7 @@ func (m *Machine) Stats() Stats {
 		MemoryBytes:   m.gauges.memory,
 		Retained:      m.retained.Len(),
 		RetainedBytes: m.gauges.retainedBytes,
-		Replays:       len(m.replaying),
+		Replays:       m.gauges.replaying,
 
 		Appended:         m.counters.Appended,
 		Enqueued:         m.counters.Enqueued,
