@@ -1739,10 +1739,14 @@ func (x *OperateReply) GetText() string {
 }
 
 type TakeoverRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
-	Conn          uint64                 `protobuf:"varint,2,opt,name=conn,proto3" json:"conn,omitempty"`
-	Boot          uint64                 `protobuf:"varint,3,opt,name=boot,proto3" json:"boot,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// client, conn and boot name one connection for a node that does not know
+	// list.
+	Client string `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Conn   uint64 `protobuf:"varint,2,opt,name=conn,proto3" json:"conn,omitempty"`
+	Boot   uint64 `protobuf:"varint,3,opt,name=boot,proto3" json:"boot,omitempty"`
+	// list are connections of the process boot.
+	List          []*Connection `protobuf:"bytes,4,rep,name=list,proto3" json:"list,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1798,15 +1802,76 @@ func (x *TakeoverRequest) GetBoot() uint64 {
 	return 0
 }
 
-type TakeoverReply struct {
+func (x *TakeoverRequest) GetList() []*Connection {
+	if x != nil {
+		return x.List
+	}
+	return nil
+}
+
+type Connection struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Conn          uint64                 `protobuf:"varint,2,opt,name=conn,proto3" json:"conn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Connection) Reset() {
+	*x = Connection{}
+	mi := &file_peer_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Connection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Connection) ProtoMessage() {}
+
+func (x *Connection) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Connection.ProtoReflect.Descriptor instead.
+func (*Connection) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Connection) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Connection) GetConn() uint64 {
+	if x != nil {
+		return x.Conn
+	}
+	return 0
+}
+
+type TakeoverReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// listed: the list was taken. A node that does not know lists leaves it unset.
+	Listed        bool `protobuf:"varint,1,opt,name=listed,proto3" json:"listed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TakeoverReply) Reset() {
 	*x = TakeoverReply{}
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +1883,7 @@ func (x *TakeoverReply) String() string {
 func (*TakeoverReply) ProtoMessage() {}
 
 func (x *TakeoverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,24 +1896,33 @@ func (x *TakeoverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeoverReply.ProtoReflect.Descriptor instead.
 func (*TakeoverReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{22}
+	return file_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *TakeoverReply) GetListed() bool {
+	if x != nil {
+		return x.Listed
+	}
+	return false
 }
 
 type AwaitRequest struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Group  uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
-	Client string                 `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
-	Conn   uint64                 `protobuf:"varint,3,opt,name=conn,proto3" json:"conn,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Group uint32                 `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
+	// client and conn are one question for a node that does not know list.
+	Client string `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	Conn   uint64 `protobuf:"varint,3,opt,name=conn,proto3" json:"conn,omitempty"`
 	// id, if not 0, awaits completion of this Packet Identifier's Released;
 	// else the end of the former owners.
-	Id            uint32 `protobuf:"varint,4,opt,name=id,proto3" json:"id,omitempty"`
+	Id            uint32           `protobuf:"varint,4,opt,name=id,proto3" json:"id,omitempty"`
+	List          []*AwaitQuestion `protobuf:"bytes,5,rep,name=list,proto3" json:"list,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AwaitRequest) Reset() {
 	*x = AwaitRequest{}
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +1934,7 @@ func (x *AwaitRequest) String() string {
 func (*AwaitRequest) ProtoMessage() {}
 
 func (x *AwaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +1947,7 @@ func (x *AwaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRequest.ProtoReflect.Descriptor instead.
 func (*AwaitRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{23}
+	return file_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AwaitRequest) GetGroup() uint32 {
@@ -1904,6 +1978,76 @@ func (x *AwaitRequest) GetId() uint32 {
 	return 0
 }
 
+func (x *AwaitRequest) GetList() []*AwaitQuestion {
+	if x != nil {
+		return x.List
+	}
+	return nil
+}
+
+// AwaitQuestion asks whether a session is free of other connections than conn,
+// or, if conn is 0, of all.
+type AwaitQuestion struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Client string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Conn   uint64                 `protobuf:"varint,2,opt,name=conn,proto3" json:"conn,omitempty"`
+	// index of the shard's log that the answer must know.
+	Index         uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitQuestion) Reset() {
+	*x = AwaitQuestion{}
+	mi := &file_peer_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitQuestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitQuestion) ProtoMessage() {}
+
+func (x *AwaitQuestion) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitQuestion.ProtoReflect.Descriptor instead.
+func (*AwaitQuestion) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *AwaitQuestion) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *AwaitQuestion) GetConn() uint64 {
+	if x != nil {
+		return x.Conn
+	}
+	return 0
+}
+
+func (x *AwaitQuestion) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type AwaitReply struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	NotLeader bool                   `protobuf:"varint,1,opt,name=not_leader,json=notLeader,proto3" json:"not_leader,omitempty"`
@@ -1914,14 +2058,18 @@ type AwaitReply struct {
 	Former []*Owner `protobuf:"bytes,5,rep,name=former,proto3" json:"former,omitempty"`
 	// fence is the shard's fence number: what the asker sends from now on must
 	// not reach a target before the fences that freed it.
-	Fence         uint64 `protobuf:"varint,6,opt,name=fence,proto3" json:"fence,omitempty"`
+	Fence uint64 `protobuf:"varint,6,opt,name=fence,proto3" json:"fence,omitempty"`
+	// listed: answers are those of list. A node that does not know lists leaves
+	// it unset.
+	Listed        bool           `protobuf:"varint,7,opt,name=listed,proto3" json:"listed,omitempty"`
+	Answers       []*AwaitAnswer `protobuf:"bytes,8,rep,name=answers,proto3" json:"answers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AwaitReply) Reset() {
 	*x = AwaitReply{}
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2081,7 @@ func (x *AwaitReply) String() string {
 func (*AwaitReply) ProtoMessage() {}
 
 func (x *AwaitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2094,7 @@ func (x *AwaitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitReply.ProtoReflect.Descriptor instead.
 func (*AwaitReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{24}
+	return file_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AwaitReply) GetNotLeader() bool {
@@ -1991,6 +2139,90 @@ func (x *AwaitReply) GetFence() uint64 {
 	return 0
 }
 
+func (x *AwaitReply) GetListed() bool {
+	if x != nil {
+		return x.Listed
+	}
+	return false
+}
+
+func (x *AwaitReply) GetAnswers() []*AwaitAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+// AwaitAnswer answers the question at a place in the list: done, owner and
+// former as in AwaitReply.
+type AwaitAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Done          bool                   `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	Owner         bool                   `protobuf:"varint,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Former        []*Owner               `protobuf:"bytes,4,rep,name=former,proto3" json:"former,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitAnswer) Reset() {
+	*x = AwaitAnswer{}
+	mi := &file_peer_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitAnswer) ProtoMessage() {}
+
+func (x *AwaitAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitAnswer.ProtoReflect.Descriptor instead.
+func (*AwaitAnswer) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AwaitAnswer) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *AwaitAnswer) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *AwaitAnswer) GetOwner() bool {
+	if x != nil {
+		return x.Owner
+	}
+	return false
+}
+
+func (x *AwaitAnswer) GetFormer() []*Owner {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
 type HelloRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -2002,7 +2234,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2014,7 +2246,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2027,7 +2259,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{25}
+	return file_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HelloRequest) GetClusterId() string {
@@ -2069,7 +2301,7 @@ type HelloReply struct {
 
 func (x *HelloReply) Reset() {
 	*x = HelloReply{}
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +2313,7 @@ func (x *HelloReply) String() string {
 func (*HelloReply) ProtoMessage() {}
 
 func (x *HelloReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +2326,7 @@ func (x *HelloReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloReply.ProtoReflect.Descriptor instead.
 func (*HelloReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{26}
+	return file_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HelloReply) GetNode() string {
@@ -2194,7 +2426,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2438,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2451,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{27}
+	return file_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Promise) GetMembers() []string {
@@ -2387,17 +2619,28 @@ const file_peer_proto_rawDesc = "" +
 	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\tR\x04text\"Q\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"{\n" +
 	"\x0fTakeoverRequest\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x12\n" +
-	"\x04boot\x18\x03 \x01(\x04R\x04boot\"\x0f\n" +
-	"\rTakeoverReply\"`\n" +
+	"\x04boot\x18\x03 \x01(\x04R\x04boot\x12(\n" +
+	"\x04list\x18\x04 \x03(\v2\x14.shoal.v1.ConnectionR\x04list\"8\n" +
+	"\n" +
+	"Connection\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
+	"\x04conn\x18\x02 \x01(\x04R\x04conn\"'\n" +
+	"\rTakeoverReply\x12\x16\n" +
+	"\x06listed\x18\x01 \x01(\bR\x06listed\"\x8d\x01\n" +
 	"\fAwaitRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x03 \x01(\x04R\x04conn\x12\x0e\n" +
-	"\x02id\x18\x04 \x01(\rR\x02id\"\xac\x01\n" +
+	"\x02id\x18\x04 \x01(\rR\x02id\x12+\n" +
+	"\x04list\x18\x05 \x03(\v2\x17.shoal.v1.AwaitQuestionR\x04list\"Q\n" +
+	"\rAwaitQuestion\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
+	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"\xf5\x01\n" +
 	"\n" +
 	"AwaitReply\x12\x1d\n" +
 	"\n" +
@@ -2406,7 +2649,14 @@ const file_peer_proto_rawDesc = "" +
 	"\x04done\x18\x03 \x01(\bR\x04done\x12\x14\n" +
 	"\x05owner\x18\x04 \x01(\bR\x05owner\x12'\n" +
 	"\x06former\x18\x05 \x03(\v2\x0f.shoal.v1.OwnerR\x06former\x12\x14\n" +
-	"\x05fence\x18\x06 \x01(\x04R\x05fence\"Z\n" +
+	"\x05fence\x18\x06 \x01(\x04R\x05fence\x12\x16\n" +
+	"\x06listed\x18\a \x01(\bR\x06listed\x12/\n" +
+	"\aanswers\x18\b \x03(\v2\x15.shoal.v1.AwaitAnswerR\aanswers\"v\n" +
+	"\vAwaitAnswer\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\bR\x05owner\x12'\n" +
+	"\x06former\x18\x04 \x03(\v2\x0f.shoal.v1.OwnerR\x06former\"Z\n" +
 	"\fHelloRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12+\n" +
@@ -2456,7 +2706,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_peer_proto_goTypes = []any{
 	(ReconfigureRequest_Change)(0), // 0: shoal.v1.ReconfigureRequest.Change
 	(*AppendRequest)(nil),          // 1: shoal.v1.AppendRequest
@@ -2481,65 +2731,72 @@ var file_peer_proto_goTypes = []any{
 	(*OperateRequest)(nil),         // 20: shoal.v1.OperateRequest
 	(*OperateReply)(nil),           // 21: shoal.v1.OperateReply
 	(*TakeoverRequest)(nil),        // 22: shoal.v1.TakeoverRequest
-	(*TakeoverReply)(nil),          // 23: shoal.v1.TakeoverReply
-	(*AwaitRequest)(nil),           // 24: shoal.v1.AwaitRequest
-	(*AwaitReply)(nil),             // 25: shoal.v1.AwaitReply
-	(*HelloRequest)(nil),           // 26: shoal.v1.HelloRequest
-	(*HelloReply)(nil),             // 27: shoal.v1.HelloReply
-	(*Promise)(nil),                // 28: shoal.v1.Promise
-	(*BatchAnswer)(nil),            // 29: shoal.v1.BatchAnswer
-	(*Message)(nil),                // 30: shoal.v1.Message
-	(*Pick)(nil),                   // 31: shoal.v1.Pick
-	(Refusal)(0),                   // 32: shoal.v1.Refusal
-	(*Owner)(nil),                  // 33: shoal.v1.Owner
+	(*Connection)(nil),             // 23: shoal.v1.Connection
+	(*TakeoverReply)(nil),          // 24: shoal.v1.TakeoverReply
+	(*AwaitRequest)(nil),           // 25: shoal.v1.AwaitRequest
+	(*AwaitQuestion)(nil),          // 26: shoal.v1.AwaitQuestion
+	(*AwaitReply)(nil),             // 27: shoal.v1.AwaitReply
+	(*AwaitAnswer)(nil),            // 28: shoal.v1.AwaitAnswer
+	(*HelloRequest)(nil),           // 29: shoal.v1.HelloRequest
+	(*HelloReply)(nil),             // 30: shoal.v1.HelloReply
+	(*Promise)(nil),                // 31: shoal.v1.Promise
+	(*BatchAnswer)(nil),            // 32: shoal.v1.BatchAnswer
+	(*Message)(nil),                // 33: shoal.v1.Message
+	(*Pick)(nil),                   // 34: shoal.v1.Pick
+	(Refusal)(0),                   // 35: shoal.v1.Refusal
+	(*Owner)(nil),                  // 36: shoal.v1.Owner
 }
 var file_peer_proto_depIdxs = []int32{
-	29, // 0: shoal.v1.AppendReply.answer:type_name -> shoal.v1.BatchAnswer
+	32, // 0: shoal.v1.AppendReply.answer:type_name -> shoal.v1.BatchAnswer
 	5,  // 1: shoal.v1.FeedRequest.fetches:type_name -> shoal.v1.Fetch
-	30, // 2: shoal.v1.FeedRequest.volatiles:type_name -> shoal.v1.Message
+	33, // 2: shoal.v1.FeedRequest.volatiles:type_name -> shoal.v1.Message
 	4,  // 3: shoal.v1.FeedRequest.picks:type_name -> shoal.v1.MessagePick
-	31, // 4: shoal.v1.MessagePick.pick:type_name -> shoal.v1.Pick
+	34, // 4: shoal.v1.MessagePick.pick:type_name -> shoal.v1.Pick
 	7,  // 5: shoal.v1.FeedReply.sessions:type_name -> shoal.v1.FeedEntries
 	9,  // 6: shoal.v1.FeedReply.notices:type_name -> shoal.v1.Notice
 	8,  // 7: shoal.v1.FeedEntries.entries:type_name -> shoal.v1.FeedEntry
-	30, // 8: shoal.v1.FeedEntry.message:type_name -> shoal.v1.Message
-	30, // 9: shoal.v1.ForwardRequest.messages:type_name -> shoal.v1.Message
-	30, // 10: shoal.v1.ForwardRequest.volatiles:type_name -> shoal.v1.Message
+	33, // 8: shoal.v1.FeedEntry.message:type_name -> shoal.v1.Message
+	33, // 9: shoal.v1.ForwardRequest.messages:type_name -> shoal.v1.Message
+	33, // 10: shoal.v1.ForwardRequest.volatiles:type_name -> shoal.v1.Message
 	4,  // 11: shoal.v1.ForwardRequest.picks:type_name -> shoal.v1.MessagePick
 	4,  // 12: shoal.v1.ForwardRequest.volatile_picks:type_name -> shoal.v1.MessagePick
-	32, // 13: shoal.v1.ForwardReply.refusal:type_name -> shoal.v1.Refusal
-	30, // 14: shoal.v1.RetainedReply.messages:type_name -> shoal.v1.Message
+	35, // 13: shoal.v1.ForwardReply.refusal:type_name -> shoal.v1.Refusal
+	33, // 14: shoal.v1.RetainedReply.messages:type_name -> shoal.v1.Message
 	0,  // 15: shoal.v1.ReconfigureRequest.change:type_name -> shoal.v1.ReconfigureRequest.Change
-	33, // 16: shoal.v1.AwaitReply.former:type_name -> shoal.v1.Owner
-	28, // 17: shoal.v1.HelloRequest.promise:type_name -> shoal.v1.Promise
-	28, // 18: shoal.v1.HelloReply.promise:type_name -> shoal.v1.Promise
-	1,  // 19: shoal.v1.Peer.Append:input_type -> shoal.v1.AppendRequest
-	3,  // 20: shoal.v1.Peer.Feed:input_type -> shoal.v1.FeedRequest
-	10, // 21: shoal.v1.Peer.Forward:input_type -> shoal.v1.ForwardRequest
-	12, // 22: shoal.v1.Peer.Lease:input_type -> shoal.v1.LeaseRequest
-	14, // 23: shoal.v1.Peer.Announce:input_type -> shoal.v1.AnnounceRequest
-	22, // 24: shoal.v1.Peer.Takeover:input_type -> shoal.v1.TakeoverRequest
-	24, // 25: shoal.v1.Peer.Await:input_type -> shoal.v1.AwaitRequest
-	16, // 26: shoal.v1.Peer.Retained:input_type -> shoal.v1.RetainedRequest
-	18, // 27: shoal.v1.Peer.Reconfigure:input_type -> shoal.v1.ReconfigureRequest
-	20, // 28: shoal.v1.Peer.Operate:input_type -> shoal.v1.OperateRequest
-	26, // 29: shoal.v1.Peer.Hello:input_type -> shoal.v1.HelloRequest
-	2,  // 30: shoal.v1.Peer.Append:output_type -> shoal.v1.AppendReply
-	6,  // 31: shoal.v1.Peer.Feed:output_type -> shoal.v1.FeedReply
-	11, // 32: shoal.v1.Peer.Forward:output_type -> shoal.v1.ForwardReply
-	13, // 33: shoal.v1.Peer.Lease:output_type -> shoal.v1.LeaseReply
-	15, // 34: shoal.v1.Peer.Announce:output_type -> shoal.v1.AnnounceReply
-	23, // 35: shoal.v1.Peer.Takeover:output_type -> shoal.v1.TakeoverReply
-	25, // 36: shoal.v1.Peer.Await:output_type -> shoal.v1.AwaitReply
-	17, // 37: shoal.v1.Peer.Retained:output_type -> shoal.v1.RetainedReply
-	19, // 38: shoal.v1.Peer.Reconfigure:output_type -> shoal.v1.ReconfigureReply
-	21, // 39: shoal.v1.Peer.Operate:output_type -> shoal.v1.OperateReply
-	27, // 40: shoal.v1.Peer.Hello:output_type -> shoal.v1.HelloReply
-	30, // [30:41] is the sub-list for method output_type
-	19, // [19:30] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	23, // 16: shoal.v1.TakeoverRequest.list:type_name -> shoal.v1.Connection
+	26, // 17: shoal.v1.AwaitRequest.list:type_name -> shoal.v1.AwaitQuestion
+	36, // 18: shoal.v1.AwaitReply.former:type_name -> shoal.v1.Owner
+	28, // 19: shoal.v1.AwaitReply.answers:type_name -> shoal.v1.AwaitAnswer
+	36, // 20: shoal.v1.AwaitAnswer.former:type_name -> shoal.v1.Owner
+	31, // 21: shoal.v1.HelloRequest.promise:type_name -> shoal.v1.Promise
+	31, // 22: shoal.v1.HelloReply.promise:type_name -> shoal.v1.Promise
+	1,  // 23: shoal.v1.Peer.Append:input_type -> shoal.v1.AppendRequest
+	3,  // 24: shoal.v1.Peer.Feed:input_type -> shoal.v1.FeedRequest
+	10, // 25: shoal.v1.Peer.Forward:input_type -> shoal.v1.ForwardRequest
+	12, // 26: shoal.v1.Peer.Lease:input_type -> shoal.v1.LeaseRequest
+	14, // 27: shoal.v1.Peer.Announce:input_type -> shoal.v1.AnnounceRequest
+	22, // 28: shoal.v1.Peer.Takeover:input_type -> shoal.v1.TakeoverRequest
+	25, // 29: shoal.v1.Peer.Await:input_type -> shoal.v1.AwaitRequest
+	16, // 30: shoal.v1.Peer.Retained:input_type -> shoal.v1.RetainedRequest
+	18, // 31: shoal.v1.Peer.Reconfigure:input_type -> shoal.v1.ReconfigureRequest
+	20, // 32: shoal.v1.Peer.Operate:input_type -> shoal.v1.OperateRequest
+	29, // 33: shoal.v1.Peer.Hello:input_type -> shoal.v1.HelloRequest
+	2,  // 34: shoal.v1.Peer.Append:output_type -> shoal.v1.AppendReply
+	6,  // 35: shoal.v1.Peer.Feed:output_type -> shoal.v1.FeedReply
+	11, // 36: shoal.v1.Peer.Forward:output_type -> shoal.v1.ForwardReply
+	13, // 37: shoal.v1.Peer.Lease:output_type -> shoal.v1.LeaseReply
+	15, // 38: shoal.v1.Peer.Announce:output_type -> shoal.v1.AnnounceReply
+	24, // 39: shoal.v1.Peer.Takeover:output_type -> shoal.v1.TakeoverReply
+	27, // 40: shoal.v1.Peer.Await:output_type -> shoal.v1.AwaitReply
+	17, // 41: shoal.v1.Peer.Retained:output_type -> shoal.v1.RetainedReply
+	19, // 42: shoal.v1.Peer.Reconfigure:output_type -> shoal.v1.ReconfigureReply
+	21, // 43: shoal.v1.Peer.Operate:output_type -> shoal.v1.OperateReply
+	30, // 44: shoal.v1.Peer.Hello:output_type -> shoal.v1.HelloReply
+	34, // [34:45] is the sub-list for method output_type
+	23, // [23:34] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -2555,7 +2812,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -52,9 +52,11 @@ type PeerClient interface {
 	Lease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LeaseRequest, LeaseReply], error)
 	// NodeUp asks the directory's leader to announce a process.
 	Announce(ctx context.Context, in *AnnounceRequest, opts ...grpc.CallOption) (*AnnounceReply, error)
-	// Takeover asks a former owner's node to close a connection and drain it.
+	// Takeover asks the node of connections that another takes over to close and
+	// drain them.
 	Takeover(ctx context.Context, in *TakeoverRequest, opts ...grpc.CallOption) (*TakeoverReply, error)
-	// Await answers when a session has no former owners, or when the time is up.
+	// Await answers when the first of some sessions is free of other connections,
+	// or when the time is up.
 	Await(ctx context.Context, in *AwaitRequest, opts ...grpc.CallOption) (*AwaitReply, error)
 	// Retained reads a page of a shard's retained messages at its leader.
 	Retained(ctx context.Context, in *RetainedRequest, opts ...grpc.CallOption) (*RetainedReply, error)
@@ -214,9 +216,11 @@ type PeerServer interface {
 	Lease(grpc.BidiStreamingServer[LeaseRequest, LeaseReply]) error
 	// NodeUp asks the directory's leader to announce a process.
 	Announce(context.Context, *AnnounceRequest) (*AnnounceReply, error)
-	// Takeover asks a former owner's node to close a connection and drain it.
+	// Takeover asks the node of connections that another takes over to close and
+	// drain them.
 	Takeover(context.Context, *TakeoverRequest) (*TakeoverReply, error)
-	// Await answers when a session has no former owners, or when the time is up.
+	// Await answers when the first of some sessions is free of other connections,
+	// or when the time is up.
 	Await(context.Context, *AwaitRequest) (*AwaitReply, error)
 	// Retained reads a page of a shard's retained messages at its leader.
 	Retained(context.Context, *RetainedRequest) (*RetainedReply, error)

@@ -754,7 +754,13 @@ type SessionRow struct {
 	WillConn uint64 `protobuf:"varint,20,opt,name=will_conn,json=willConn,proto3" json:"will_conn,omitempty"`
 	// shares are the Shared Subscriptions that entries of queue came through; the
 	// queue names them by place.
-	Shares        []string `protobuf:"bytes,21,rep,name=shares,proto3" json:"shares,omitempty"`
+	Shares []string `protobuf:"bytes,21,rep,name=shares,proto3" json:"shares,omitempty"`
+	// last_conn, of format 2, is the last owner of a session that is detached.
+	LastConn uint64 `protobuf:"varint,22,opt,name=last_conn,json=lastConn,proto3" json:"last_conn,omitempty"`
+	// bid, of format 2, is an Open that its node has not confirmed yet.
+	Bid *BidRow `protobuf:"bytes,23,opt,name=bid,proto3" json:"bid,omitempty"`
+	// wills, of format 2, are those of former whose Will is on its way.
+	Wills         []*WillRow `protobuf:"bytes,24,rep,name=wills,proto3" json:"wills,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -936,6 +942,159 @@ func (x *SessionRow) GetShares() []string {
 	return nil
 }
 
+func (x *SessionRow) GetLastConn() uint64 {
+	if x != nil {
+		return x.LastConn
+	}
+	return 0
+}
+
+func (x *SessionRow) GetBid() *BidRow {
+	if x != nil {
+		return x.Bid
+	}
+	return nil
+}
+
+func (x *SessionRow) GetWills() []*WillRow {
+	if x != nil {
+		return x.Wills
+	}
+	return nil
+}
+
+// BidRow is an Open that changes the session when it is confirmed.
+type BidRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Boot  uint64                 `protobuf:"varint,2,opt,name=boot,proto3" json:"boot,omitempty"`
+	Conn  uint64                 `protobuf:"varint,3,opt,name=conn,proto3" json:"conn,omitempty"`
+	// present is the Session Present flag that it was answered.
+	Present       bool  `protobuf:"varint,4,opt,name=present,proto3" json:"present,omitempty"`
+	Open          *Open `protobuf:"bytes,5,opt,name=open,proto3" json:"open,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BidRow) Reset() {
+	*x = BidRow{}
+	mi := &file_shard_rows_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BidRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BidRow) ProtoMessage() {}
+
+func (x *BidRow) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_rows_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BidRow.ProtoReflect.Descriptor instead.
+func (*BidRow) Descriptor() ([]byte, []int) {
+	return file_shard_rows_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BidRow) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *BidRow) GetBoot() uint64 {
+	if x != nil {
+		return x.Boot
+	}
+	return 0
+}
+
+func (x *BidRow) GetConn() uint64 {
+	if x != nil {
+		return x.Conn
+	}
+	return 0
+}
+
+func (x *BidRow) GetPresent() bool {
+	if x != nil {
+		return x.Present
+	}
+	return false
+}
+
+func (x *BidRow) GetOpen() *Open {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+// WillRow is the Will of a former connection that its targets have not all
+// answered.
+type WillRow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conn          uint64                 `protobuf:"varint,1,opt,name=conn,proto3" json:"conn,omitempty"`
+	Pending       []*PendingRow          `protobuf:"bytes,2,rep,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WillRow) Reset() {
+	*x = WillRow{}
+	mi := &file_shard_rows_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WillRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WillRow) ProtoMessage() {}
+
+func (x *WillRow) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_rows_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WillRow.ProtoReflect.Descriptor instead.
+func (*WillRow) Descriptor() ([]byte, []int) {
+	return file_shard_rows_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *WillRow) GetConn() uint64 {
+	if x != nil {
+		return x.Conn
+	}
+	return 0
+}
+
+func (x *WillRow) GetPending() []*PendingRow {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
 // ReplayRow is a replay of retained messages to one session.
 type ReplayRow struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -955,7 +1114,7 @@ type ReplayRow struct {
 
 func (x *ReplayRow) Reset() {
 	*x = ReplayRow{}
-	mi := &file_shard_rows_proto_msgTypes[9]
+	mi := &file_shard_rows_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1126,7 @@ func (x *ReplayRow) String() string {
 func (*ReplayRow) ProtoMessage() {}
 
 func (x *ReplayRow) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_rows_proto_msgTypes[9]
+	mi := &file_shard_rows_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1139,7 @@ func (x *ReplayRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRow.ProtoReflect.Descriptor instead.
 func (*ReplayRow) Descriptor() ([]byte, []int) {
-	return file_shard_rows_proto_rawDescGZIP(), []int{9}
+	return file_shard_rows_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReplayRow) GetId() uint64 {
@@ -1044,7 +1203,7 @@ type ReceivedRow struct {
 
 func (x *ReceivedRow) Reset() {
 	*x = ReceivedRow{}
-	mi := &file_shard_rows_proto_msgTypes[10]
+	mi := &file_shard_rows_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1215,7 @@ func (x *ReceivedRow) String() string {
 func (*ReceivedRow) ProtoMessage() {}
 
 func (x *ReceivedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_rows_proto_msgTypes[10]
+	mi := &file_shard_rows_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1228,7 @@ func (x *ReceivedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceivedRow.ProtoReflect.Descriptor instead.
 func (*ReceivedRow) Descriptor() ([]byte, []int) {
-	return file_shard_rows_proto_rawDescGZIP(), []int{10}
+	return file_shard_rows_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReceivedRow) GetId() uint32 {
@@ -1124,7 +1283,7 @@ type PendingRow struct {
 
 func (x *PendingRow) Reset() {
 	*x = PendingRow{}
-	mi := &file_shard_rows_proto_msgTypes[11]
+	mi := &file_shard_rows_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1295,7 @@ func (x *PendingRow) String() string {
 func (*PendingRow) ProtoMessage() {}
 
 func (x *PendingRow) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_rows_proto_msgTypes[11]
+	mi := &file_shard_rows_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1308,7 @@ func (x *PendingRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingRow.ProtoReflect.Descriptor instead.
 func (*PendingRow) Descriptor() ([]byte, []int) {
-	return file_shard_rows_proto_rawDescGZIP(), []int{11}
+	return file_shard_rows_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PendingRow) GetTarget() *Target {
@@ -1228,7 +1387,7 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\x04body\x18\x01 \x01(\x04R\x04body\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x03 \x01(\x04R\x04conn\x12\"\n" +
-	"\x04pick\x18\x04 \x01(\v2\x0e.shoal.v1.PickR\x04pick\"\xa5\x05\n" +
+	"\x04pick\x18\x04 \x01(\v2\x0e.shoal.v1.PickR\x04pick\"\x8f\x06\n" +
 	"\n" +
 	"SessionRow\x12\x18\n" +
 	"\adurable\x18\x01 \x01(\bR\adurable\x12\x12\n" +
@@ -1254,7 +1413,19 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\x06limits\x18\x12 \x01(\v2\x15.shoal.v1.QueueLimitsR\x06limits\x12-\n" +
 	"\areplays\x18\x13 \x03(\v2\x13.shoal.v1.ReplayRowR\areplays\x12\x1b\n" +
 	"\twill_conn\x18\x14 \x01(\x04R\bwillConn\x12\x16\n" +
-	"\x06shares\x18\x15 \x03(\tR\x06shares\"\xad\x01\n" +
+	"\x06shares\x18\x15 \x03(\tR\x06shares\x12\x1b\n" +
+	"\tlast_conn\x18\x16 \x01(\x04R\blastConn\x12\"\n" +
+	"\x03bid\x18\x17 \x01(\v2\x10.shoal.v1.BidRowR\x03bid\x12'\n" +
+	"\x05wills\x18\x18 \x03(\v2\x11.shoal.v1.WillRowR\x05wills\"\x82\x01\n" +
+	"\x06BidRow\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04boot\x18\x02 \x01(\x04R\x04boot\x12\x12\n" +
+	"\x04conn\x18\x03 \x01(\x04R\x04conn\x12\x18\n" +
+	"\apresent\x18\x04 \x01(\bR\apresent\x12\"\n" +
+	"\x04open\x18\x05 \x01(\v2\x0e.shoal.v1.OpenR\x04open\"M\n" +
+	"\aWillRow\x12\x12\n" +
+	"\x04conn\x18\x01 \x01(\x04R\x04conn\x12.\n" +
+	"\apending\x18\x02 \x03(\v2\x14.shoal.v1.PendingRowR\apending\"\xad\x01\n" +
 	"\tReplayRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12:\n" +
 	"\fsubscription\x18\x02 \x01(\v2\x16.shoal.v1.SubscriptionR\fsubscription\x12\x14\n" +
@@ -1286,7 +1457,7 @@ func file_shard_rows_proto_rawDescGZIP() []byte {
 	return file_shard_rows_proto_rawDescData
 }
 
-var file_shard_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_shard_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_shard_rows_proto_goTypes = []any{
 	(*ShardMeta)(nil),     // 0: shoal.v1.ShardMeta
 	(*OutboxMeta)(nil),    // 1: shoal.v1.OutboxMeta
@@ -1297,41 +1468,48 @@ var file_shard_rows_proto_goTypes = []any{
 	(*RetainedRow)(nil),   // 6: shoal.v1.RetainedRow
 	(*DueRow)(nil),        // 7: shoal.v1.DueRow
 	(*SessionRow)(nil),    // 8: shoal.v1.SessionRow
-	(*ReplayRow)(nil),     // 9: shoal.v1.ReplayRow
-	(*ReceivedRow)(nil),   // 10: shoal.v1.ReceivedRow
-	(*PendingRow)(nil),    // 11: shoal.v1.PendingRow
-	(*Target)(nil),        // 12: shoal.v1.Target
-	(*Message)(nil),       // 13: shoal.v1.Message
-	(*RouteChange)(nil),   // 14: shoal.v1.RouteChange
-	(*Pick)(nil),          // 15: shoal.v1.Pick
-	(*Owner)(nil),         // 16: shoal.v1.Owner
-	(*Will)(nil),          // 17: shoal.v1.Will
-	(*Subscription)(nil),  // 18: shoal.v1.Subscription
-	(*QueueLimits)(nil),   // 19: shoal.v1.QueueLimits
+	(*BidRow)(nil),        // 9: shoal.v1.BidRow
+	(*WillRow)(nil),       // 10: shoal.v1.WillRow
+	(*ReplayRow)(nil),     // 11: shoal.v1.ReplayRow
+	(*ReceivedRow)(nil),   // 12: shoal.v1.ReceivedRow
+	(*PendingRow)(nil),    // 13: shoal.v1.PendingRow
+	(*Target)(nil),        // 14: shoal.v1.Target
+	(*Message)(nil),       // 15: shoal.v1.Message
+	(*RouteChange)(nil),   // 16: shoal.v1.RouteChange
+	(*Pick)(nil),          // 17: shoal.v1.Pick
+	(*Owner)(nil),         // 18: shoal.v1.Owner
+	(*Will)(nil),          // 19: shoal.v1.Will
+	(*Subscription)(nil),  // 20: shoal.v1.Subscription
+	(*QueueLimits)(nil),   // 21: shoal.v1.QueueLimits
+	(*Open)(nil),          // 22: shoal.v1.Open
 }
 var file_shard_rows_proto_depIdxs = []int32{
 	1,  // 0: shoal.v1.ShardMeta.outboxes:type_name -> shoal.v1.OutboxMeta
 	2,  // 1: shoal.v1.ShardMeta.counters:type_name -> shoal.v1.ShardCounters
-	12, // 2: shoal.v1.OutboxMeta.target:type_name -> shoal.v1.Target
-	13, // 3: shoal.v1.BodyRow.message:type_name -> shoal.v1.Message
-	14, // 4: shoal.v1.OutboxRow.route:type_name -> shoal.v1.RouteChange
-	15, // 5: shoal.v1.OutboxRow.picks:type_name -> shoal.v1.Pick
-	15, // 6: shoal.v1.DueRow.pick:type_name -> shoal.v1.Pick
-	16, // 7: shoal.v1.SessionRow.former:type_name -> shoal.v1.Owner
-	17, // 8: shoal.v1.SessionRow.will:type_name -> shoal.v1.Will
-	18, // 9: shoal.v1.SessionRow.subscriptions:type_name -> shoal.v1.Subscription
-	10, // 10: shoal.v1.SessionRow.received:type_name -> shoal.v1.ReceivedRow
-	19, // 11: shoal.v1.SessionRow.limits:type_name -> shoal.v1.QueueLimits
-	9,  // 12: shoal.v1.SessionRow.replays:type_name -> shoal.v1.ReplayRow
-	18, // 13: shoal.v1.ReplayRow.subscription:type_name -> shoal.v1.Subscription
-	11, // 14: shoal.v1.ReceivedRow.pending:type_name -> shoal.v1.PendingRow
-	11, // 15: shoal.v1.ReceivedRow.retained:type_name -> shoal.v1.PendingRow
-	12, // 16: shoal.v1.PendingRow.target:type_name -> shoal.v1.Target
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	14, // 2: shoal.v1.OutboxMeta.target:type_name -> shoal.v1.Target
+	15, // 3: shoal.v1.BodyRow.message:type_name -> shoal.v1.Message
+	16, // 4: shoal.v1.OutboxRow.route:type_name -> shoal.v1.RouteChange
+	17, // 5: shoal.v1.OutboxRow.picks:type_name -> shoal.v1.Pick
+	17, // 6: shoal.v1.DueRow.pick:type_name -> shoal.v1.Pick
+	18, // 7: shoal.v1.SessionRow.former:type_name -> shoal.v1.Owner
+	19, // 8: shoal.v1.SessionRow.will:type_name -> shoal.v1.Will
+	20, // 9: shoal.v1.SessionRow.subscriptions:type_name -> shoal.v1.Subscription
+	12, // 10: shoal.v1.SessionRow.received:type_name -> shoal.v1.ReceivedRow
+	21, // 11: shoal.v1.SessionRow.limits:type_name -> shoal.v1.QueueLimits
+	11, // 12: shoal.v1.SessionRow.replays:type_name -> shoal.v1.ReplayRow
+	9,  // 13: shoal.v1.SessionRow.bid:type_name -> shoal.v1.BidRow
+	10, // 14: shoal.v1.SessionRow.wills:type_name -> shoal.v1.WillRow
+	22, // 15: shoal.v1.BidRow.open:type_name -> shoal.v1.Open
+	13, // 16: shoal.v1.WillRow.pending:type_name -> shoal.v1.PendingRow
+	20, // 17: shoal.v1.ReplayRow.subscription:type_name -> shoal.v1.Subscription
+	13, // 18: shoal.v1.ReceivedRow.pending:type_name -> shoal.v1.PendingRow
+	13, // 19: shoal.v1.ReceivedRow.retained:type_name -> shoal.v1.PendingRow
+	14, // 20: shoal.v1.PendingRow.target:type_name -> shoal.v1.Target
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_shard_rows_proto_init() }
@@ -1347,7 +1525,7 @@ func file_shard_rows_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shard_rows_proto_rawDesc), len(file_shard_rows_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

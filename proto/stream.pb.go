@@ -156,6 +156,12 @@ const (
 	Code_CODE_UNKNOWN_ID Code = 6
 	// a limit of the session or the shard is reached (0x97).
 	Code_CODE_QUOTA Code = 7
+	// Open: other connections have the session, or had it and are not settled;
+	// they are the answer's former. Nothing has changed.
+	Code_CODE_ATTACHED Code = 8
+	// Open: a connection has been accepted since it got its number. Nothing has
+	// changed.
+	Code_CODE_STALE Code = 9
 )
 
 // Enum value maps for Code.
@@ -169,6 +175,8 @@ var (
 		5: "CODE_PENDING",
 		6: "CODE_UNKNOWN_ID",
 		7: "CODE_QUOTA",
+		8: "CODE_ATTACHED",
+		9: "CODE_STALE",
 	}
 	Code_value = map[string]int32{
 		"CODE_DONE":       0,
@@ -179,6 +187,8 @@ var (
 		"CODE_PENDING":    5,
 		"CODE_UNKNOWN_ID": 6,
 		"CODE_QUOTA":      7,
+		"CODE_ATTACHED":   8,
+		"CODE_STALE":      9,
 	}
 )
 
@@ -574,7 +584,9 @@ type Command struct {
 	// (durable subscribers):
 	Route *RouteChange `protobuf:"bytes,11,opt,name=route,proto3" json:"route,omitempty"`
 	// To the shard of the Topic Name, from nodes and outboxes:
-	Retain        *Retain `protobuf:"bytes,12,opt,name=retain,proto3" json:"retain,omitempty"`
+	Retain *Retain `protobuf:"bytes,12,opt,name=retain,proto3" json:"retain,omitempty"`
+	// To shards, from nodes; of format 2:
+	Confirm       *Confirm `protobuf:"bytes,13,opt,name=confirm,proto3" json:"confirm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -689,6 +701,13 @@ func (x *Command) GetRoute() *RouteChange {
 func (x *Command) GetRetain() *Retain {
 	if x != nil {
 		return x.Retain
+	}
+	return nil
+}
+
+func (x *Command) GetConfirm() *Confirm {
+	if x != nil {
+		return x.Confirm
 	}
 	return nil
 }
@@ -861,7 +880,8 @@ func (x *Retain) GetMessage() *Message {
 	return nil
 }
 
-// Open makes (node, boot) of the batch the owner of client's session.
+// Open makes (node, boot) of the batch the owner of client's session. With ask it
+// changes nothing that somebody may want to keep: see ask.
 type Open struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Client     string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
@@ -873,7 +893,17 @@ type Open struct {
 	Window uint32 `protobuf:"varint,4,opt,name=window,proto3" json:"window,omitempty"`
 	Will   *Will  `protobuf:"bytes,5,opt,name=will,proto3" json:"will,omitempty"`
 	// limits of the session's queue from now on; absent for the shard's own.
-	Limits        *QueueLimits `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits *QueueLimits `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
+	// ask, of format 2: a session that is attached is not taken
+	// (CODE_ATTACHED), and one that has a state is kept as it is until the node
+	// confirms what it bids (Confirm).
+	Ask bool `protobuf:"varint,7,opt,name=ask,proto3" json:"ask,omitempty"`
+	// force, of format 2: bid for a session that is attached.
+	Force bool `protobuf:"varint,8,opt,name=force,proto3" json:"force,omitempty"`
+	// seen, of format 2: the highest index of the shard's log that the node had
+	// heard of when this command got its number. If a connection has been
+	// accepted at a higher one, this Open is the older try (CODE_STALE).
+	Seen          uint64 `protobuf:"varint,9,opt,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -950,6 +980,81 @@ func (x *Open) GetLimits() *QueueLimits {
 	return nil
 }
 
+func (x *Open) GetAsk() bool {
+	if x != nil {
+		return x.Ask
+	}
+	return false
+}
+
+func (x *Open) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *Open) GetSeen() uint64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+// Confirm, of format 2, performs what the Open numbered conn bids for: CONNACK
+// leaves.
+type Confirm struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Conn          uint64                 `protobuf:"varint,2,opt,name=conn,proto3" json:"conn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Confirm) Reset() {
+	*x = Confirm{}
+	mi := &file_stream_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Confirm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Confirm) ProtoMessage() {}
+
+func (x *Confirm) ProtoReflect() protoreflect.Message {
+	mi := &file_stream_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Confirm.ProtoReflect.Descriptor instead.
+func (*Confirm) Descriptor() ([]byte, []int) {
+	return file_stream_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Confirm) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Confirm) GetConn() uint64 {
+	if x != nil {
+		return x.Conn
+	}
+	return 0
+}
+
 // QueueLimits bound the unfinished entries of one session. 0 is no limit but
 // the shard's own.
 type QueueLimits struct {
@@ -965,7 +1070,7 @@ type QueueLimits struct {
 
 func (x *QueueLimits) Reset() {
 	*x = QueueLimits{}
-	mi := &file_stream_proto_msgTypes[8]
+	mi := &file_stream_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1082,7 @@ func (x *QueueLimits) String() string {
 func (*QueueLimits) ProtoMessage() {}
 
 func (x *QueueLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[8]
+	mi := &file_stream_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1095,7 @@ func (x *QueueLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueLimits.ProtoReflect.Descriptor instead.
 func (*QueueLimits) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{8}
+	return file_stream_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *QueueLimits) GetMessages() uint64 {
@@ -1032,14 +1137,17 @@ type Close struct {
 	// expiry_s is the Session Expiry Interval of DISCONNECT, absent if unchanged.
 	ExpiryS *uint32 `protobuf:"varint,4,opt,name=expiry_s,json=expiryS,proto3,oneof" json:"expiry_s,omitempty"`
 	// discard_will: DISCONNECT with Reason Code 0x00 ([MQTT-3.1.2-10]).
-	DiscardWill   bool `protobuf:"varint,5,opt,name=discard_will,json=discardWill,proto3" json:"discard_will,omitempty"`
+	DiscardWill bool `protobuf:"varint,5,opt,name=discard_will,json=discardWill,proto3" json:"discard_will,omitempty"`
+	// refused, of format 2: the client has got no CONNACK and has sent nothing.
+	// The bid is withdrawn; of an Open that made a session nothing stays.
+	Refused       bool `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Close) Reset() {
 	*x = Close{}
-	mi := &file_stream_proto_msgTypes[9]
+	mi := &file_stream_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1159,7 @@ func (x *Close) String() string {
 func (*Close) ProtoMessage() {}
 
 func (x *Close) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[9]
+	mi := &file_stream_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1172,7 @@ func (x *Close) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Close.ProtoReflect.Descriptor instead.
 func (*Close) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{9}
+	return file_stream_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Close) GetClient() string {
@@ -1102,6 +1210,13 @@ func (x *Close) GetDiscardWill() bool {
 	return false
 }
 
+func (x *Close) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
 // Drained removes conn from the former owners: it is closed, everything it
 // sent is answered, the rest was dropped before it got a number.
 type Drained struct {
@@ -1114,7 +1229,7 @@ type Drained struct {
 
 func (x *Drained) Reset() {
 	*x = Drained{}
-	mi := &file_stream_proto_msgTypes[10]
+	mi := &file_stream_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1241,7 @@ func (x *Drained) String() string {
 func (*Drained) ProtoMessage() {}
 
 func (x *Drained) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[10]
+	mi := &file_stream_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1254,7 @@ func (x *Drained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drained.ProtoReflect.Descriptor instead.
 func (*Drained) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{10}
+	return file_stream_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Drained) GetClient() string {
@@ -1170,7 +1285,7 @@ type Subscribe struct {
 
 func (x *Subscribe) Reset() {
 	*x = Subscribe{}
-	mi := &file_stream_proto_msgTypes[11]
+	mi := &file_stream_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1297,7 @@ func (x *Subscribe) String() string {
 func (*Subscribe) ProtoMessage() {}
 
 func (x *Subscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[11]
+	mi := &file_stream_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1310,7 @@ func (x *Subscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscribe.ProtoReflect.Descriptor instead.
 func (*Subscribe) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{11}
+	return file_stream_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Subscribe) GetClient() string {
@@ -1237,7 +1352,7 @@ type Unsubscribe struct {
 
 func (x *Unsubscribe) Reset() {
 	*x = Unsubscribe{}
-	mi := &file_stream_proto_msgTypes[12]
+	mi := &file_stream_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1364,7 @@ func (x *Unsubscribe) String() string {
 func (*Unsubscribe) ProtoMessage() {}
 
 func (x *Unsubscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[12]
+	mi := &file_stream_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1377,7 @@ func (x *Unsubscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unsubscribe.ProtoReflect.Descriptor instead.
 func (*Unsubscribe) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{12}
+	return file_stream_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Unsubscribe) GetClient() string {
@@ -1310,7 +1425,7 @@ type Received struct {
 
 func (x *Received) Reset() {
 	*x = Received{}
-	mi := &file_stream_proto_msgTypes[13]
+	mi := &file_stream_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +1437,7 @@ func (x *Received) String() string {
 func (*Received) ProtoMessage() {}
 
 func (x *Received) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[13]
+	mi := &file_stream_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +1450,7 @@ func (x *Received) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Received.ProtoReflect.Descriptor instead.
 func (*Received) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{13}
+	return file_stream_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Received) GetClient() string {
@@ -1411,7 +1526,7 @@ type TargetPick struct {
 
 func (x *TargetPick) Reset() {
 	*x = TargetPick{}
-	mi := &file_stream_proto_msgTypes[14]
+	mi := &file_stream_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1538,7 @@ func (x *TargetPick) String() string {
 func (*TargetPick) ProtoMessage() {}
 
 func (x *TargetPick) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[14]
+	mi := &file_stream_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1551,7 @@ func (x *TargetPick) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetPick.ProtoReflect.Descriptor instead.
 func (*TargetPick) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{14}
+	return file_stream_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TargetPick) GetTarget() *Target {
@@ -1465,7 +1580,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_stream_proto_msgTypes[15]
+	mi := &file_stream_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1592,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[15]
+	mi := &file_stream_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1605,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{15}
+	return file_stream_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Target) GetGroup() uint32 {
@@ -1526,7 +1641,7 @@ type Released struct {
 
 func (x *Released) Reset() {
 	*x = Released{}
-	mi := &file_stream_proto_msgTypes[16]
+	mi := &file_stream_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1653,7 @@ func (x *Released) String() string {
 func (*Released) ProtoMessage() {}
 
 func (x *Released) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[16]
+	mi := &file_stream_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1666,7 @@ func (x *Released) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Released.ProtoReflect.Descriptor instead.
 func (*Released) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{16}
+	return file_stream_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Released) GetClient() string {
@@ -1587,7 +1702,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_stream_proto_msgTypes[17]
+	mi := &file_stream_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1714,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[17]
+	mi := &file_stream_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1727,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{17}
+	return file_stream_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Release) GetClient() string {
@@ -1651,7 +1766,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_stream_proto_msgTypes[18]
+	mi := &file_stream_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1778,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[18]
+	mi := &file_stream_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1791,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{18}
+	return file_stream_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Ack) GetClient() string {
@@ -1725,7 +1840,7 @@ type RouteChange struct {
 
 func (x *RouteChange) Reset() {
 	*x = RouteChange{}
-	mi := &file_stream_proto_msgTypes[19]
+	mi := &file_stream_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1737,7 +1852,7 @@ func (x *RouteChange) String() string {
 func (*RouteChange) ProtoMessage() {}
 
 func (x *RouteChange) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[19]
+	mi := &file_stream_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1750,7 +1865,7 @@ func (x *RouteChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteChange.ProtoReflect.Descriptor instead.
 func (*RouteChange) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{19}
+	return file_stream_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RouteChange) GetFilter() string {
@@ -1801,7 +1916,7 @@ type Tick struct {
 
 func (x *Tick) Reset() {
 	*x = Tick{}
-	mi := &file_stream_proto_msgTypes[20]
+	mi := &file_stream_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +1928,7 @@ func (x *Tick) String() string {
 func (*Tick) ProtoMessage() {}
 
 func (x *Tick) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[20]
+	mi := &file_stream_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +1941,7 @@ func (x *Tick) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tick.ProtoReflect.Descriptor instead.
 func (*Tick) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{20}
+	return file_stream_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Tick) GetWallMs() uint64 {
@@ -1859,7 +1974,7 @@ type Page struct {
 
 func (x *Page) Reset() {
 	*x = Page{}
-	mi := &file_stream_proto_msgTypes[21]
+	mi := &file_stream_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +1986,7 @@ func (x *Page) String() string {
 func (*Page) ProtoMessage() {}
 
 func (x *Page) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[21]
+	mi := &file_stream_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +1999,7 @@ func (x *Page) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Page.ProtoReflect.Descriptor instead.
 func (*Page) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{21}
+	return file_stream_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Page) GetClient() string {
@@ -1951,7 +2066,7 @@ type Dispatch struct {
 
 func (x *Dispatch) Reset() {
 	*x = Dispatch{}
-	mi := &file_stream_proto_msgTypes[22]
+	mi := &file_stream_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2078,7 @@ func (x *Dispatch) String() string {
 func (*Dispatch) ProtoMessage() {}
 
 func (x *Dispatch) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[22]
+	mi := &file_stream_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2091,7 @@ func (x *Dispatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dispatch.ProtoReflect.Descriptor instead.
 func (*Dispatch) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{22}
+	return file_stream_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Dispatch) GetDue() uint64 {
@@ -2021,7 +2136,7 @@ type Relieve struct {
 
 func (x *Relieve) Reset() {
 	*x = Relieve{}
-	mi := &file_stream_proto_msgTypes[23]
+	mi := &file_stream_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2148,7 @@ func (x *Relieve) String() string {
 func (*Relieve) ProtoMessage() {}
 
 func (x *Relieve) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[23]
+	mi := &file_stream_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2161,7 @@ func (x *Relieve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relieve.ProtoReflect.Descriptor instead.
 func (*Relieve) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{23}
+	return file_stream_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Relieve) GetClient() string {
@@ -2082,7 +2197,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_stream_proto_msgTypes[24]
+	mi := &file_stream_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2209,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[24]
+	mi := &file_stream_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2222,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{24}
+	return file_stream_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Fence) GetNumber() uint64 {
@@ -2136,7 +2251,7 @@ type NodeBoot struct {
 
 func (x *NodeBoot) Reset() {
 	*x = NodeBoot{}
-	mi := &file_stream_proto_msgTypes[25]
+	mi := &file_stream_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2263,7 @@ func (x *NodeBoot) String() string {
 func (*NodeBoot) ProtoMessage() {}
 
 func (x *NodeBoot) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[25]
+	mi := &file_stream_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2276,7 @@ func (x *NodeBoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeBoot.ProtoReflect.Descriptor instead.
 func (*NodeBoot) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{25}
+	return file_stream_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NodeBoot) GetNode() string {
@@ -2191,7 +2306,7 @@ type OutboxAnswered struct {
 
 func (x *OutboxAnswered) Reset() {
 	*x = OutboxAnswered{}
-	mi := &file_stream_proto_msgTypes[26]
+	mi := &file_stream_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2318,7 @@ func (x *OutboxAnswered) String() string {
 func (*OutboxAnswered) ProtoMessage() {}
 
 func (x *OutboxAnswered) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[26]
+	mi := &file_stream_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2331,7 @@ func (x *OutboxAnswered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutboxAnswered.ProtoReflect.Descriptor instead.
 func (*OutboxAnswered) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{26}
+	return file_stream_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OutboxAnswered) GetTarget() *Target {
@@ -2252,14 +2367,16 @@ type BatchAnswer struct {
 	Answers []*Answer `protobuf:"bytes,4,rep,name=answers,proto3" json:"answers,omitempty"`
 	// full lists targets whose outbox in this group is full: stop reading
 	// publishers that need them.
-	Full          []*Target `protobuf:"bytes,5,rep,name=full,proto3" json:"full,omitempty"`
+	Full []*Target `protobuf:"bytes,5,rep,name=full,proto3" json:"full,omitempty"`
+	// index of the log entry that applied the batch.
+	Index         uint64 `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BatchAnswer) Reset() {
 	*x = BatchAnswer{}
-	mi := &file_stream_proto_msgTypes[27]
+	mi := &file_stream_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2388,7 @@ func (x *BatchAnswer) String() string {
 func (*BatchAnswer) ProtoMessage() {}
 
 func (x *BatchAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[27]
+	mi := &file_stream_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2401,7 @@ func (x *BatchAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchAnswer.ProtoReflect.Descriptor instead.
 func (*BatchAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{27}
+	return file_stream_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *BatchAnswer) GetRefusal() Refusal {
@@ -2322,6 +2439,13 @@ func (x *BatchAnswer) GetFull() []*Target {
 	return nil
 }
 
+func (x *BatchAnswer) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type Answer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	N             uint64                 `protobuf:"varint,1,opt,name=n,proto3" json:"n,omitempty"`
@@ -2335,7 +2459,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stream_proto_msgTypes[28]
+	mi := &file_stream_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2471,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[28]
+	mi := &file_stream_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2484,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{28}
+	return file_stream_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Answer) GetN() uint64 {
@@ -2407,14 +2531,18 @@ type OpenAnswer struct {
 	SentHi uint64   `protobuf:"varint,3,opt,name=sent_hi,json=sentHi,proto3" json:"sent_hi,omitempty"`
 	Former []*Owner `protobuf:"bytes,4,rep,name=former,proto3" json:"former,omitempty"`
 	// durable: the class of the session.
-	Durable       bool `protobuf:"varint,5,opt,name=durable,proto3" json:"durable,omitempty"`
+	Durable bool `protobuf:"varint,5,opt,name=durable,proto3" json:"durable,omitempty"`
+	// bid: nothing has changed yet; the rest says what Confirm will give.
+	Bid bool `protobuf:"varint,6,opt,name=bid,proto3" json:"bid,omitempty"`
+	// will_due: Confirm makes the Will of a former connection due.
+	WillDue       bool `protobuf:"varint,7,opt,name=will_due,json=willDue,proto3" json:"will_due,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OpenAnswer) Reset() {
 	*x = OpenAnswer{}
-	mi := &file_stream_proto_msgTypes[29]
+	mi := &file_stream_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2554,7 @@ func (x *OpenAnswer) String() string {
 func (*OpenAnswer) ProtoMessage() {}
 
 func (x *OpenAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[29]
+	mi := &file_stream_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2567,7 @@ func (x *OpenAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenAnswer.ProtoReflect.Descriptor instead.
 func (*OpenAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{29}
+	return file_stream_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *OpenAnswer) GetPresent() bool {
@@ -2477,7 +2605,22 @@ func (x *OpenAnswer) GetDurable() bool {
 	return false
 }
 
-// Owner is one connection that owned a session.
+func (x *OpenAnswer) GetBid() bool {
+	if x != nil {
+		return x.Bid
+	}
+	return false
+}
+
+func (x *OpenAnswer) GetWillDue() bool {
+	if x != nil {
+		return x.WillDue
+	}
+	return false
+}
+
+// Owner is one connection that owned a session. Without a node it has ended, and
+// its Will is on its way.
 type Owner struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -2489,7 +2632,7 @@ type Owner struct {
 
 func (x *Owner) Reset() {
 	*x = Owner{}
-	mi := &file_stream_proto_msgTypes[30]
+	mi := &file_stream_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2644,7 @@ func (x *Owner) String() string {
 func (*Owner) ProtoMessage() {}
 
 func (x *Owner) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[30]
+	mi := &file_stream_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2657,7 @@ func (x *Owner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Owner.ProtoReflect.Descriptor instead.
 func (*Owner) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{30}
+	return file_stream_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Owner) GetNode() string {
@@ -2551,7 +2694,7 @@ type SubscribeAnswer struct {
 
 func (x *SubscribeAnswer) Reset() {
 	*x = SubscribeAnswer{}
-	mi := &file_stream_proto_msgTypes[31]
+	mi := &file_stream_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2706,7 @@ func (x *SubscribeAnswer) String() string {
 func (*SubscribeAnswer) ProtoMessage() {}
 
 func (x *SubscribeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[31]
+	mi := &file_stream_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +2719,7 @@ func (x *SubscribeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeAnswer.ProtoReflect.Descriptor instead.
 func (*SubscribeAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{31}
+	return file_stream_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SubscribeAnswer) GetRoute() uint64 {
@@ -2604,7 +2747,7 @@ type UnsubscribeAnswer struct {
 
 func (x *UnsubscribeAnswer) Reset() {
 	*x = UnsubscribeAnswer{}
-	mi := &file_stream_proto_msgTypes[32]
+	mi := &file_stream_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +2759,7 @@ func (x *UnsubscribeAnswer) String() string {
 func (*UnsubscribeAnswer) ProtoMessage() {}
 
 func (x *UnsubscribeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[32]
+	mi := &file_stream_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +2772,7 @@ func (x *UnsubscribeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeAnswer.ProtoReflect.Descriptor instead.
 func (*UnsubscribeAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{32}
+	return file_stream_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UnsubscribeAnswer) GetExisted() []bool {
@@ -2678,7 +2821,7 @@ const file_stream_proto_rawDesc = "" +
 	"\x05fence\x18\b \x01(\x04R\x05fence\x12\x1a\n" +
 	"\banswered\x18\t \x01(\x04R\banswered\x12-\n" +
 	"\bcommands\x18\n" +
-	" \x03(\v2\x11.shoal.v1.CommandR\bcommands\"\x9c\x04\n" +
+	" \x03(\v2\x11.shoal.v1.CommandR\bcommands\"\xc9\x04\n" +
 	"\aCommand\x12(\n" +
 	"\x06append\x18\x01 \x01(\v2\x10.shoal.v1.AppendR\x06append\x12\"\n" +
 	"\x04open\x18\x02 \x01(\v2\x0e.shoal.v1.OpenR\x04open\x12%\n" +
@@ -2692,7 +2835,8 @@ const file_stream_proto_rawDesc = "" +
 	"\x03ack\x18\n" +
 	" \x01(\v2\r.shoal.v1.AckR\x03ack\x12+\n" +
 	"\x05route\x18\v \x01(\v2\x15.shoal.v1.RouteChangeR\x05route\x12(\n" +
-	"\x06retain\x18\f \x01(\v2\x10.shoal.v1.RetainR\x06retain\"[\n" +
+	"\x06retain\x18\f \x01(\v2\x10.shoal.v1.RetainR\x06retain\x12+\n" +
+	"\aconfirm\x18\r \x01(\v2\x11.shoal.v1.ConfirmR\aconfirm\"[\n" +
 	"\x06Append\x12+\n" +
 	"\amessage\x18\x01 \x01(\v2\x11.shoal.v1.MessageR\amessage\x12$\n" +
 	"\x05picks\x18\x02 \x03(\v2\x0e.shoal.v1.PickR\x05picks\"D\n" +
@@ -2701,7 +2845,7 @@ const file_stream_proto_rawDesc = "" +
 	"\x04hint\x18\x02 \x01(\x04R\x04hint\x12\x12\n" +
 	"\x04only\x18\x03 \x01(\bR\x04only\"5\n" +
 	"\x06Retain\x12+\n" +
-	"\amessage\x18\x01 \x01(\v2\x11.shoal.v1.MessageR\amessage\"\xc5\x01\n" +
+	"\amessage\x18\x01 \x01(\v2\x11.shoal.v1.MessageR\amessage\"\x81\x02\n" +
 	"\x04Open\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1f\n" +
 	"\vclean_start\x18\x02 \x01(\bR\n" +
@@ -2709,18 +2853,25 @@ const file_stream_proto_rawDesc = "" +
 	"\bexpiry_s\x18\x03 \x01(\rR\aexpiryS\x12\x16\n" +
 	"\x06window\x18\x04 \x01(\rR\x06window\x12\"\n" +
 	"\x04will\x18\x05 \x01(\v2\x0e.shoal.v1.WillR\x04will\x12-\n" +
-	"\x06limits\x18\x06 \x01(\v2\x15.shoal.v1.QueueLimitsR\x06limits\"\x94\x01\n" +
+	"\x06limits\x18\x06 \x01(\v2\x15.shoal.v1.QueueLimitsR\x06limits\x12\x10\n" +
+	"\x03ask\x18\a \x01(\bR\x03ask\x12\x14\n" +
+	"\x05force\x18\b \x01(\bR\x05force\x12\x12\n" +
+	"\x04seen\x18\t \x01(\x04R\x04seen\"5\n" +
+	"\aConfirm\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
+	"\x04conn\x18\x02 \x01(\x04R\x04conn\"\x94\x01\n" +
 	"\vQueueLimits\x12\x1a\n" +
 	"\bmessages\x18\x01 \x01(\x04R\bmessages\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12-\n" +
 	"\x06policy\x18\x03 \x01(\x0e2\x15.shoal.v1.QueuePolicyR\x06policy\x12$\n" +
-	"\rsubscriptions\x18\x04 \x01(\x04R\rsubscriptions\"\x9d\x01\n" +
+	"\rsubscriptions\x18\x04 \x01(\x04R\rsubscriptions\"\xb7\x01\n" +
 	"\x05Close\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x18\n" +
 	"\adrained\x18\x03 \x01(\bR\adrained\x12\x1e\n" +
 	"\bexpiry_s\x18\x04 \x01(\rH\x00R\aexpiryS\x88\x01\x01\x12!\n" +
-	"\fdiscard_will\x18\x05 \x01(\bR\vdiscardWillB\v\n" +
+	"\fdiscard_will\x18\x05 \x01(\bR\vdiscardWill\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\bR\arefusedB\v\n" +
 	"\t_expiry_s\"5\n" +
 	"\aDrained\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
@@ -2801,26 +2952,29 @@ const file_stream_proto_rawDesc = "" +
 	"\x0eOutboxAnswered\x12(\n" +
 	"\x06target\x18\x01 \x01(\v2\x10.shoal.v1.TargetR\x06target\x12\x13\n" +
 	"\x05up_to\x18\x02 \x01(\x04R\x04upTo\x12*\n" +
-	"\arefused\x18\x03 \x03(\v2\x10.shoal.v1.AnswerR\arefused\"\xb6\x01\n" +
+	"\arefused\x18\x03 \x03(\v2\x10.shoal.v1.AnswerR\arefused\"\xcc\x01\n" +
 	"\vBatchAnswer\x12+\n" +
 	"\arefusal\x18\x01 \x01(\x0e2\x11.shoal.v1.RefusalR\arefusal\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\x04R\x04last\x12\x14\n" +
 	"\x05fence\x18\x03 \x01(\x04R\x05fence\x12*\n" +
 	"\aanswers\x18\x04 \x03(\v2\x10.shoal.v1.AnswerR\aanswers\x12$\n" +
-	"\x04full\x18\x05 \x03(\v2\x10.shoal.v1.TargetR\x04full\"\xdc\x01\n" +
+	"\x04full\x18\x05 \x03(\v2\x10.shoal.v1.TargetR\x04full\x12\x14\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index\"\xdc\x01\n" +
 	"\x06Answer\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\"\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0e.shoal.v1.CodeR\x04code\x12(\n" +
 	"\x04open\x18\x03 \x01(\v2\x14.shoal.v1.OpenAnswerR\x04open\x127\n" +
 	"\tsubscribe\x18\x04 \x01(\v2\x19.shoal.v1.SubscribeAnswerR\tsubscribe\x12=\n" +
-	"\vunsubscribe\x18\x05 \x01(\v2\x1b.shoal.v1.UnsubscribeAnswerR\vunsubscribe\"\x96\x01\n" +
+	"\vunsubscribe\x18\x05 \x01(\v2\x1b.shoal.v1.UnsubscribeAnswerR\vunsubscribe\"\xc3\x01\n" +
 	"\n" +
 	"OpenAnswer\x12\x18\n" +
 	"\apresent\x18\x01 \x01(\bR\apresent\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x17\n" +
 	"\asent_hi\x18\x03 \x01(\x04R\x06sentHi\x12'\n" +
 	"\x06former\x18\x04 \x03(\v2\x0f.shoal.v1.OwnerR\x06former\x12\x18\n" +
-	"\adurable\x18\x05 \x01(\bR\adurable\"C\n" +
+	"\adurable\x18\x05 \x01(\bR\adurable\x12\x10\n" +
+	"\x03bid\x18\x06 \x01(\bR\x03bid\x12\x19\n" +
+	"\bwill_due\x18\a \x01(\bR\awillDue\"C\n" +
 	"\x05Owner\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\x04R\x04boot\x12\x12\n" +
@@ -2839,7 +2993,7 @@ const file_stream_proto_rawDesc = "" +
 	"\vREFUSAL_GAP\x10\x01\x12\x12\n" +
 	"\x0eREFUSAL_FENCED\x10\x02\x12\x17\n" +
 	"\x13REFUSAL_FENCE_AHEAD\x10\x03\x12\x10\n" +
-	"\fREFUSAL_LIFE\x10\x04*\x99\x01\n" +
+	"\fREFUSAL_LIFE\x10\x04*\xbc\x01\n" +
 	"\x04Code\x12\r\n" +
 	"\tCODE_DONE\x10\x00\x12\x12\n" +
 	"\x0eCODE_NOT_OWNER\x10\x01\x12\x13\n" +
@@ -2850,7 +3004,10 @@ const file_stream_proto_rawDesc = "" +
 	"\fCODE_PENDING\x10\x05\x12\x13\n" +
 	"\x0fCODE_UNKNOWN_ID\x10\x06\x12\x0e\n" +
 	"\n" +
-	"CODE_QUOTA\x10\aB(Z&github.com/shoalmq/shoal/proto;shoalpbb\x06proto3"
+	"CODE_QUOTA\x10\a\x12\x11\n" +
+	"\rCODE_ATTACHED\x10\b\x12\x0e\n" +
+	"\n" +
+	"CODE_STALE\x10\tB(Z&github.com/shoalmq/shoal/proto;shoalpbb\x06proto3"
 
 var (
 	file_stream_proto_rawDescOnce sync.Once
@@ -2865,7 +3022,7 @@ func file_stream_proto_rawDescGZIP() []byte {
 }
 
 var file_stream_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_stream_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_stream_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_stream_proto_goTypes = []any{
 	(QueuePolicy)(0),          // 0: shoal.v1.QueuePolicy
 	(Refusal)(0),              // 1: shoal.v1.Refusal
@@ -2878,102 +3035,104 @@ var file_stream_proto_goTypes = []any{
 	(*Pick)(nil),              // 8: shoal.v1.Pick
 	(*Retain)(nil),            // 9: shoal.v1.Retain
 	(*Open)(nil),              // 10: shoal.v1.Open
-	(*QueueLimits)(nil),       // 11: shoal.v1.QueueLimits
-	(*Close)(nil),             // 12: shoal.v1.Close
-	(*Drained)(nil),           // 13: shoal.v1.Drained
-	(*Subscribe)(nil),         // 14: shoal.v1.Subscribe
-	(*Unsubscribe)(nil),       // 15: shoal.v1.Unsubscribe
-	(*Received)(nil),          // 16: shoal.v1.Received
-	(*TargetPick)(nil),        // 17: shoal.v1.TargetPick
-	(*Target)(nil),            // 18: shoal.v1.Target
-	(*Released)(nil),          // 19: shoal.v1.Released
-	(*Release)(nil),           // 20: shoal.v1.Release
-	(*Ack)(nil),               // 21: shoal.v1.Ack
-	(*RouteChange)(nil),       // 22: shoal.v1.RouteChange
-	(*Tick)(nil),              // 23: shoal.v1.Tick
-	(*Page)(nil),              // 24: shoal.v1.Page
-	(*Dispatch)(nil),          // 25: shoal.v1.Dispatch
-	(*Relieve)(nil),           // 26: shoal.v1.Relieve
-	(*Fence)(nil),             // 27: shoal.v1.Fence
-	(*NodeBoot)(nil),          // 28: shoal.v1.NodeBoot
-	(*OutboxAnswered)(nil),    // 29: shoal.v1.OutboxAnswered
-	(*BatchAnswer)(nil),       // 30: shoal.v1.BatchAnswer
-	(*Answer)(nil),            // 31: shoal.v1.Answer
-	(*OpenAnswer)(nil),        // 32: shoal.v1.OpenAnswer
-	(*Owner)(nil),             // 33: shoal.v1.Owner
-	(*SubscribeAnswer)(nil),   // 34: shoal.v1.SubscribeAnswer
-	(*UnsubscribeAnswer)(nil), // 35: shoal.v1.UnsubscribeAnswer
-	(*Birth)(nil),             // 36: shoal.v1.Birth
-	(*NodeUp)(nil),            // 37: shoal.v1.NodeUp
-	(*NodeDown)(nil),          // 38: shoal.v1.NodeDown
-	(*Place)(nil),             // 39: shoal.v1.Place
-	(*SetNode)(nil),           // 40: shoal.v1.SetNode
-	(*RemoveNode)(nil),        // 41: shoal.v1.RemoveNode
-	(*Recover)(nil),           // 42: shoal.v1.Recover
-	(*Message)(nil),           // 43: shoal.v1.Message
-	(*Will)(nil),              // 44: shoal.v1.Will
-	(*Subscription)(nil),      // 45: shoal.v1.Subscription
+	(*Confirm)(nil),           // 11: shoal.v1.Confirm
+	(*QueueLimits)(nil),       // 12: shoal.v1.QueueLimits
+	(*Close)(nil),             // 13: shoal.v1.Close
+	(*Drained)(nil),           // 14: shoal.v1.Drained
+	(*Subscribe)(nil),         // 15: shoal.v1.Subscribe
+	(*Unsubscribe)(nil),       // 16: shoal.v1.Unsubscribe
+	(*Received)(nil),          // 17: shoal.v1.Received
+	(*TargetPick)(nil),        // 18: shoal.v1.TargetPick
+	(*Target)(nil),            // 19: shoal.v1.Target
+	(*Released)(nil),          // 20: shoal.v1.Released
+	(*Release)(nil),           // 21: shoal.v1.Release
+	(*Ack)(nil),               // 22: shoal.v1.Ack
+	(*RouteChange)(nil),       // 23: shoal.v1.RouteChange
+	(*Tick)(nil),              // 24: shoal.v1.Tick
+	(*Page)(nil),              // 25: shoal.v1.Page
+	(*Dispatch)(nil),          // 26: shoal.v1.Dispatch
+	(*Relieve)(nil),           // 27: shoal.v1.Relieve
+	(*Fence)(nil),             // 28: shoal.v1.Fence
+	(*NodeBoot)(nil),          // 29: shoal.v1.NodeBoot
+	(*OutboxAnswered)(nil),    // 30: shoal.v1.OutboxAnswered
+	(*BatchAnswer)(nil),       // 31: shoal.v1.BatchAnswer
+	(*Answer)(nil),            // 32: shoal.v1.Answer
+	(*OpenAnswer)(nil),        // 33: shoal.v1.OpenAnswer
+	(*Owner)(nil),             // 34: shoal.v1.Owner
+	(*SubscribeAnswer)(nil),   // 35: shoal.v1.SubscribeAnswer
+	(*UnsubscribeAnswer)(nil), // 36: shoal.v1.UnsubscribeAnswer
+	(*Birth)(nil),             // 37: shoal.v1.Birth
+	(*NodeUp)(nil),            // 38: shoal.v1.NodeUp
+	(*NodeDown)(nil),          // 39: shoal.v1.NodeDown
+	(*Place)(nil),             // 40: shoal.v1.Place
+	(*SetNode)(nil),           // 41: shoal.v1.SetNode
+	(*RemoveNode)(nil),        // 42: shoal.v1.RemoveNode
+	(*Recover)(nil),           // 43: shoal.v1.Recover
+	(*Message)(nil),           // 44: shoal.v1.Message
+	(*Will)(nil),              // 45: shoal.v1.Will
+	(*Subscription)(nil),      // 46: shoal.v1.Subscription
 }
 var file_stream_proto_depIdxs = []int32{
 	4,  // 0: shoal.v1.Entry.proposals:type_name -> shoal.v1.Proposal
 	5,  // 1: shoal.v1.Proposal.batch:type_name -> shoal.v1.Batch
-	27, // 2: shoal.v1.Proposal.fence:type_name -> shoal.v1.Fence
-	29, // 3: shoal.v1.Proposal.outbox_answered:type_name -> shoal.v1.OutboxAnswered
-	23, // 4: shoal.v1.Proposal.tick:type_name -> shoal.v1.Tick
-	24, // 5: shoal.v1.Proposal.page:type_name -> shoal.v1.Page
-	25, // 6: shoal.v1.Proposal.dispatch:type_name -> shoal.v1.Dispatch
-	26, // 7: shoal.v1.Proposal.relieve:type_name -> shoal.v1.Relieve
-	36, // 8: shoal.v1.Proposal.birth:type_name -> shoal.v1.Birth
-	37, // 9: shoal.v1.Proposal.node_up:type_name -> shoal.v1.NodeUp
-	38, // 10: shoal.v1.Proposal.node_down:type_name -> shoal.v1.NodeDown
-	39, // 11: shoal.v1.Proposal.place:type_name -> shoal.v1.Place
-	40, // 12: shoal.v1.Proposal.set_node:type_name -> shoal.v1.SetNode
-	41, // 13: shoal.v1.Proposal.remove_node:type_name -> shoal.v1.RemoveNode
-	42, // 14: shoal.v1.Proposal.recover:type_name -> shoal.v1.Recover
+	28, // 2: shoal.v1.Proposal.fence:type_name -> shoal.v1.Fence
+	30, // 3: shoal.v1.Proposal.outbox_answered:type_name -> shoal.v1.OutboxAnswered
+	24, // 4: shoal.v1.Proposal.tick:type_name -> shoal.v1.Tick
+	25, // 5: shoal.v1.Proposal.page:type_name -> shoal.v1.Page
+	26, // 6: shoal.v1.Proposal.dispatch:type_name -> shoal.v1.Dispatch
+	27, // 7: shoal.v1.Proposal.relieve:type_name -> shoal.v1.Relieve
+	37, // 8: shoal.v1.Proposal.birth:type_name -> shoal.v1.Birth
+	38, // 9: shoal.v1.Proposal.node_up:type_name -> shoal.v1.NodeUp
+	39, // 10: shoal.v1.Proposal.node_down:type_name -> shoal.v1.NodeDown
+	40, // 11: shoal.v1.Proposal.place:type_name -> shoal.v1.Place
+	41, // 12: shoal.v1.Proposal.set_node:type_name -> shoal.v1.SetNode
+	42, // 13: shoal.v1.Proposal.remove_node:type_name -> shoal.v1.RemoveNode
+	43, // 14: shoal.v1.Proposal.recover:type_name -> shoal.v1.Recover
 	6,  // 15: shoal.v1.Batch.commands:type_name -> shoal.v1.Command
 	7,  // 16: shoal.v1.Command.append:type_name -> shoal.v1.Append
 	10, // 17: shoal.v1.Command.open:type_name -> shoal.v1.Open
-	12, // 18: shoal.v1.Command.close:type_name -> shoal.v1.Close
-	13, // 19: shoal.v1.Command.drained:type_name -> shoal.v1.Drained
-	14, // 20: shoal.v1.Command.subscribe:type_name -> shoal.v1.Subscribe
-	15, // 21: shoal.v1.Command.unsubscribe:type_name -> shoal.v1.Unsubscribe
-	16, // 22: shoal.v1.Command.received:type_name -> shoal.v1.Received
-	19, // 23: shoal.v1.Command.released:type_name -> shoal.v1.Released
-	20, // 24: shoal.v1.Command.release:type_name -> shoal.v1.Release
-	21, // 25: shoal.v1.Command.ack:type_name -> shoal.v1.Ack
-	22, // 26: shoal.v1.Command.route:type_name -> shoal.v1.RouteChange
+	13, // 18: shoal.v1.Command.close:type_name -> shoal.v1.Close
+	14, // 19: shoal.v1.Command.drained:type_name -> shoal.v1.Drained
+	15, // 20: shoal.v1.Command.subscribe:type_name -> shoal.v1.Subscribe
+	16, // 21: shoal.v1.Command.unsubscribe:type_name -> shoal.v1.Unsubscribe
+	17, // 22: shoal.v1.Command.received:type_name -> shoal.v1.Received
+	20, // 23: shoal.v1.Command.released:type_name -> shoal.v1.Released
+	21, // 24: shoal.v1.Command.release:type_name -> shoal.v1.Release
+	22, // 25: shoal.v1.Command.ack:type_name -> shoal.v1.Ack
+	23, // 26: shoal.v1.Command.route:type_name -> shoal.v1.RouteChange
 	9,  // 27: shoal.v1.Command.retain:type_name -> shoal.v1.Retain
-	43, // 28: shoal.v1.Append.message:type_name -> shoal.v1.Message
-	8,  // 29: shoal.v1.Append.picks:type_name -> shoal.v1.Pick
-	43, // 30: shoal.v1.Retain.message:type_name -> shoal.v1.Message
-	44, // 31: shoal.v1.Open.will:type_name -> shoal.v1.Will
-	11, // 32: shoal.v1.Open.limits:type_name -> shoal.v1.QueueLimits
-	0,  // 33: shoal.v1.QueueLimits.policy:type_name -> shoal.v1.QueuePolicy
-	45, // 34: shoal.v1.Subscribe.subscriptions:type_name -> shoal.v1.Subscription
-	43, // 35: shoal.v1.Received.message:type_name -> shoal.v1.Message
-	18, // 36: shoal.v1.Received.targets:type_name -> shoal.v1.Target
-	17, // 37: shoal.v1.Received.picks:type_name -> shoal.v1.TargetPick
-	18, // 38: shoal.v1.TargetPick.target:type_name -> shoal.v1.Target
-	8,  // 39: shoal.v1.TargetPick.pick:type_name -> shoal.v1.Pick
-	43, // 40: shoal.v1.Page.messages:type_name -> shoal.v1.Message
-	18, // 41: shoal.v1.Dispatch.targets:type_name -> shoal.v1.Target
-	17, // 42: shoal.v1.Dispatch.picks:type_name -> shoal.v1.TargetPick
-	28, // 43: shoal.v1.Fence.nodes:type_name -> shoal.v1.NodeBoot
-	18, // 44: shoal.v1.OutboxAnswered.target:type_name -> shoal.v1.Target
-	31, // 45: shoal.v1.OutboxAnswered.refused:type_name -> shoal.v1.Answer
-	1,  // 46: shoal.v1.BatchAnswer.refusal:type_name -> shoal.v1.Refusal
-	31, // 47: shoal.v1.BatchAnswer.answers:type_name -> shoal.v1.Answer
-	18, // 48: shoal.v1.BatchAnswer.full:type_name -> shoal.v1.Target
-	2,  // 49: shoal.v1.Answer.code:type_name -> shoal.v1.Code
-	32, // 50: shoal.v1.Answer.open:type_name -> shoal.v1.OpenAnswer
-	34, // 51: shoal.v1.Answer.subscribe:type_name -> shoal.v1.SubscribeAnswer
-	35, // 52: shoal.v1.Answer.unsubscribe:type_name -> shoal.v1.UnsubscribeAnswer
-	33, // 53: shoal.v1.OpenAnswer.former:type_name -> shoal.v1.Owner
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	11, // 28: shoal.v1.Command.confirm:type_name -> shoal.v1.Confirm
+	44, // 29: shoal.v1.Append.message:type_name -> shoal.v1.Message
+	8,  // 30: shoal.v1.Append.picks:type_name -> shoal.v1.Pick
+	44, // 31: shoal.v1.Retain.message:type_name -> shoal.v1.Message
+	45, // 32: shoal.v1.Open.will:type_name -> shoal.v1.Will
+	12, // 33: shoal.v1.Open.limits:type_name -> shoal.v1.QueueLimits
+	0,  // 34: shoal.v1.QueueLimits.policy:type_name -> shoal.v1.QueuePolicy
+	46, // 35: shoal.v1.Subscribe.subscriptions:type_name -> shoal.v1.Subscription
+	44, // 36: shoal.v1.Received.message:type_name -> shoal.v1.Message
+	19, // 37: shoal.v1.Received.targets:type_name -> shoal.v1.Target
+	18, // 38: shoal.v1.Received.picks:type_name -> shoal.v1.TargetPick
+	19, // 39: shoal.v1.TargetPick.target:type_name -> shoal.v1.Target
+	8,  // 40: shoal.v1.TargetPick.pick:type_name -> shoal.v1.Pick
+	44, // 41: shoal.v1.Page.messages:type_name -> shoal.v1.Message
+	19, // 42: shoal.v1.Dispatch.targets:type_name -> shoal.v1.Target
+	18, // 43: shoal.v1.Dispatch.picks:type_name -> shoal.v1.TargetPick
+	29, // 44: shoal.v1.Fence.nodes:type_name -> shoal.v1.NodeBoot
+	19, // 45: shoal.v1.OutboxAnswered.target:type_name -> shoal.v1.Target
+	32, // 46: shoal.v1.OutboxAnswered.refused:type_name -> shoal.v1.Answer
+	1,  // 47: shoal.v1.BatchAnswer.refusal:type_name -> shoal.v1.Refusal
+	32, // 48: shoal.v1.BatchAnswer.answers:type_name -> shoal.v1.Answer
+	19, // 49: shoal.v1.BatchAnswer.full:type_name -> shoal.v1.Target
+	2,  // 50: shoal.v1.Answer.code:type_name -> shoal.v1.Code
+	33, // 51: shoal.v1.Answer.open:type_name -> shoal.v1.OpenAnswer
+	35, // 52: shoal.v1.Answer.subscribe:type_name -> shoal.v1.SubscribeAnswer
+	36, // 53: shoal.v1.Answer.unsubscribe:type_name -> shoal.v1.UnsubscribeAnswer
+	34, // 54: shoal.v1.OpenAnswer.former:type_name -> shoal.v1.Owner
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_stream_proto_init() }
@@ -2983,14 +3142,14 @@ func file_stream_proto_init() {
 	}
 	file_directory_proto_init()
 	file_message_proto_init()
-	file_stream_proto_msgTypes[9].OneofWrappers = []any{}
+	file_stream_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stream_proto_rawDesc), len(file_stream_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

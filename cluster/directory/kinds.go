@@ -49,6 +49,7 @@ var commandKinds = stream.NewKinds(
 	commandKind{Name: "open"},
 	commandKind{Name: "close"},
 	commandKind{Name: "drained"},
+	commandKind{Name: "confirm"},
 	commandKind{Name: "subscribe"},
 	commandKind{Name: "unsubscribe"},
 	commandKind{Name: "received"},

@@ -30,6 +30,7 @@ func fullEntry() *shoalpb.Entry {
 			{Ack: &shoalpb.Ack{Client: "c", Seqs: []uint64{1}}},
 			{Close: &shoalpb.Close{Client: "c"}},
 			{Drained: &shoalpb.Drained{Client: "c"}},
+			{Confirm: &shoalpb.Confirm{Client: "c"}},
 		}}},
 		{Fence: &shoalpb.Fence{Number: 1, Nodes: []*shoalpb.NodeBoot{{Node: "X", Boot: 1}}}},
 		{Tick: &shoalpb.Tick{WallMs: 1}},

@@ -60,9 +60,9 @@ func (s *session) willAt() (uint64, bool) {
 }
 
 // nextDeadline is the earlier of the two. Others than detached durable sessions
-// have none.
+// have none; those of one that somebody bids for wait for the outcome.
 func (s *session) nextDeadline() (uint64, bool) {
-	if s.owner != nil || !s.durable {
+	if s.owner != nil || !s.durable || s.standing() != nil {
 		return 0, false
 	}
 	if at, ok := s.willAt(); ok { // never later than the end

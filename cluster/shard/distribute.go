@@ -6,8 +6,8 @@ import (
 
 // distribute gives a message to targets: to this shard's own sessions at once,
 // to others through the outbox. *b is its body, if it is stored already or is
-// now. An exchange in waiter, if any, waits for the answers.
-func (m *Machine) distribute(b **body, message *shoalpb.Message, targets []*shoalpb.Target, picks []*shoalpb.TargetPick, waiter *received) {
+// now. waiter, if any, waits for the answers.
+func (m *Machine) distribute(b **body, message *shoalpb.Message, targets []*shoalpb.Target, picks []*shoalpb.TargetPick, waiter *waiter) {
 	for _, t := range targets {
 		switch own := picksOf(t, picks); {
 		case t.Node == "" && t.Group == m.cfg.Group:
@@ -23,7 +23,7 @@ func (m *Machine) distribute(b **body, message *shoalpb.Message, targets []*shoa
 // distributeRetained gives a message to the register of retained messages in
 // group: to this shard's own at once, to another through the outbox; then it
 // returns the entry to wait for.
-func (m *Machine) distributeRetained(b **body, message *shoalpb.Message, group uint32, waiter *received) pending {
+func (m *Machine) distributeRetained(b **body, message *shoalpb.Message, group uint32, waiter *waiter) pending {
 	if group == m.cfg.Group {
 		if !m.retain(b, message) {
 			m.counters.OutboxRefused++

@@ -2,7 +2,6 @@ package shard
 
 import (
 	"encoding/binary"
-	"slices"
 
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
@@ -106,8 +105,8 @@ func (m *Machine) waits(d *due) bool {
 	if d.conn == 0 {
 		return false
 	}
-	s := m.sessions[d.client]
-	return s != nil && s.hasFormer() && slices.ContainsFunc(s.extra.former, func(f former) bool { return f.conn == d.conn })
+	f := m.sessions[d.client].formerOf(d.conn)
+	return f != nil && f.process != nil
 }
 
 // Due visits the messages that may be dispatched now, the oldest first. What
@@ -145,11 +144,28 @@ func (m *Machine) dispatch(c *shoalpb.Dispatch) {
 		m.drop(b)
 		return
 	}
-	m.distribute(&b, b.message, c.Targets, c.Picks, nil)
-	if c.Retain != 0 {
-		m.distributeRetained(&b, b.message, c.Retain, nil)
+	f := m.sessions[d.client].formerOf(d.conn)
+	if f == nil { // nobody waits for it
+		m.distributeDue(b, c, nil)
+		m.drop(d.body)
+		return
 	}
+	w := newLastWill(m.sessions[d.client], d.conn)
+	m.distributeDue(b, c, &w.waiter)
 	m.drop(d.body)
+	if len(w.pending) == 0 {
+		m.settleWill(w.session, w.conn)
+		return
+	}
+	m.touch(w.session)
+	w.session.formerOf(d.conn).will = w
+}
+
+func (m *Machine) distributeDue(b *body, c *shoalpb.Dispatch, w *waiter) {
+	m.distribute(&b, b.message, c.Targets, c.Picks, w)
+	if c.Retain != 0 {
+		m.distributeRetained(&b, b.message, c.Retain, w)
+	}
 }
 
 // dispatchPick gives a message to a member at the first of targets. Its contents

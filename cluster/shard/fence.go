@@ -120,21 +120,27 @@ func (m *Machine) forgetProcess(p *process) { delete(m.processes, processKey{p.n
 
 // isFenced tells whether the sweep of a fence has yet to come to the session.
 func (s *session) isFenced() bool {
-	return s.owner != nil && s.owner.fenced ||
+	b := s.standing()
+	return s.owner != nil && s.owner.fenced || b != nil && b.process.fenced ||
 		s.hasFormer() && slices.ContainsFunc(s.extra.former, former.isFenced)
 }
 
-func (f former) isFenced() bool { return f.process.fenced }
+func (f former) isFenced() bool { return f.process != nil && f.process.fenced }
 
-// fenceSession detaches the session from dead processes. A fenced connection
-// is no former owner: nothing of it is taken any more.
+// fenceSession detaches the session from dead processes. A fenced connection is
+// no former owner but for its Will: nothing else of it is taken any more. A bid is
+// performed first, as its CONNACK may have left.
 func (m *Machine) fenceSession(s *session) {
 	m.touch(s)
+	if b := s.standing(); b != nil && b.process.fenced {
+		m.perform(s)
+	}
 	if s.owner != nil && s.owner.fenced {
 		m.detach(s)
 		m.leaveWill(s)
+		m.freed(s)
 	}
-	m.removeFormer(s, former.isFenced)
+	m.endFormer(s, former.isFenced)
 	if m.sessions[s.client] == s {
 		m.settle(s)
 	}

@@ -54,6 +54,7 @@ var commandKinds = stream.NewKinds(
 	fromNode("unsubscribe", (*shoalpb.Command).GetUnsubscribe, known, (*Machine).unsubscribe),
 	fromNode("open", (*shoalpb.Command).GetOpen, checkOpen, (*Machine).openCommand),
 	fromNode("close", (*shoalpb.Command).GetClose, known, (*Machine).close),
+	fromNode("confirm", (*shoalpb.Command).GetConfirm, known, (*Machine).confirm),
 	fromNode("drained", (*shoalpb.Command).GetDrained, known, (*Machine).drained),
 	commandKind{Name: "route"}, // the directory's
 )

@@ -184,6 +184,7 @@ func (m *Machine) applyBatch(b *shoalpb.Batch) Result {
 		return commandKinds.Apply(c).do(m, c)
 	})
 	a.Full = m.full()
+	a.Index = m.applied
 	m.now.conn += uint64(len(b.Commands))
 	return Result{Batch: a}
 }

@@ -90,6 +90,7 @@ func (m *model) answered(c *shoalpb.OutboxAnswered) {
 func (m *model) pop(b *modelBox, n uint64) {
 	delete(b.list, n)
 	for _, s := range m.sessions {
+		m.willAnswered(s, waitText(b.target, n))
 		for _, x := range slices.Clone(s.exchanges) {
 			delete(x.waits, waitText(b.target, n))
 			if x.retained == waitText(b.target, n) {

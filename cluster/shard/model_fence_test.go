@@ -40,12 +40,26 @@ func (m *model) fence(f *shoalpb.Fence) {
 
 // fenceSession takes dead processes off a session.
 func (m *model) fenceSession(s *modelSession) {
+	if s.bid != nil && m.dead(s.bid.owner) {
+		m.perform(s)
+	}
 	if m.dead(s.owner) {
 		m.detach(s, false)
 	}
-	s.former = slices.DeleteFunc(s.former, m.dead)
+	m.endFormer(s, m.dead)
 	m.settle(s)
 }
+
+// owners are all connections that have to do with a session.
+func (s *modelSession) owners() []*shoalpb.Owner {
+	list := append([]*shoalpb.Owner{s.owner}, s.former...)
+	if s.bid != nil {
+		list = append(list, s.bid.owner)
+	}
+	return list
+}
+
+func (m *model) anyDead(s *modelSession) bool { return slices.ContainsFunc(s.owners(), m.dead) }
 
 func (m *model) deadBoxes() (list []*modelBox) {
 	for _, b := range m.boxes {
@@ -72,7 +86,7 @@ func (m *model) sweep() {
 		var of *shoalpb.Owner // the least of what is left
 		var next *modelSession
 		for _, s := range m.sessions {
-			for _, o := range append([]*shoalpb.Owner{s.owner}, s.former...) {
+			for _, o := range s.owners() {
 				if m.dead(o) && (of == nil || cmp.Or(cmp.Compare(o.Node, of.Node), cmp.Compare(o.Boot, of.Boot), cmp.Compare(o.Conn, of.Conn)) < 0) {
 					of, next = o, s
 				}
@@ -97,7 +111,7 @@ func (m *model) sweep() {
 // unswept tells that a page is left.
 func (m *model) unswept() bool {
 	for _, s := range m.sessions {
-		if m.dead(s.owner) || slices.ContainsFunc(s.former, m.dead) {
+		if m.anyDead(s) {
 			return true
 		}
 	}

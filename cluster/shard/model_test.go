@@ -39,6 +39,9 @@ type modelSession struct {
 	limits                       *shoalpb.QueueLimits
 	will                         *shoalpb.Will
 	willConn, detached           uint64
+	lastConn                     uint64 // of the last owner, if detached in format 2
+	bid                          *modelBid
+	wills                        map[uint64]map[string]bool // what dispatched Wills wait for, by connection
 	subs                         map[string]*shoalpb.Subscription
 	queue                        []*modelEntry
 	seq, sentHi, openHi, dropped uint64
@@ -98,6 +101,7 @@ func (m *model) apply(index uint64, e *shoalpb.Entry) (results []*shoalpb.BatchA
 		switch {
 		case p.Batch != nil:
 			answer = m.batch(p.Batch, index<<20+place)
+			answer.Index = index
 			place += uint64(len(p.Batch.Commands))
 		case p.Fence != nil:
 			m.fence(p.Fence)
@@ -177,6 +181,10 @@ func (m *model) command(b *shoalpb.Batch, c *shoalpb.Command, conn uint64) *shoa
 	case c.Drained != nil:
 		m.drained(c.Drained.Client, c.Drained.Conn)
 		return nil
+	case c.Confirm != nil:
+		return m.confirm(c.Confirm)
+	case c.Close.GetRefused():
+		return m.refuse(c.Close)
 	}
 	s := m.ownerOf(c)
 	switch {
@@ -254,16 +262,30 @@ func (m *model) ownerOf(c *shoalpb.Command) *modelSession {
 }
 
 func (m *model) open(o *shoalpb.Open, owner *shoalpb.Owner) *shoalpb.Answer {
-	if s := m.sessions[o.Client]; s != nil && (m.dead(s.owner) || slices.ContainsFunc(s.former, m.dead)) {
+	if s := m.sessions[o.Client]; s != nil && m.anyDead(s) {
 		m.fenceSession(s)
 		m.pass()
 	}
 	s := m.sessions[o.Client]
+	if o.Ask && s != nil {
+		if a := m.askFirst(s, o, owner); a != nil {
+			return a
+		}
+	}
 	if s == nil {
 		s = &modelSession{client: o.Client}
 		m.sessions[o.Client] = s
 	}
-	present := s.durable && !o.CleanStart && (s.owner == nil || s.expiry > 0)
+	m.dropBid(s)
+	present := m.present(s, o)
+	m.attach(s, o, owner, present)
+	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
+		Present: present, Conn: owner.Conn, SentHi: s.openHi, Former: slices.Clone(s.former), Durable: s.durable,
+	}}
+}
+
+// attach makes owner the owner of s.
+func (m *model) attach(s *modelSession, o *shoalpb.Open, owner *shoalpb.Owner, present bool) {
 	if s.owner != nil {
 		s.former = append(s.former, s.owner)
 		m.detach(s, false)
@@ -281,14 +303,11 @@ func (m *model) open(o *shoalpb.Open, owner *shoalpb.Owner) *shoalpb.Answer {
 	s.queue = slices.DeleteFunc(s.queue, func(e *modelEntry) bool { return e.qos == 0 && e.seq <= s.sentHi })
 	s.openHi = s.sentHi
 	m.advance(s)
-	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
-		Present: present, Conn: owner.Conn, SentHi: s.openHi, Former: slices.Clone(s.former), Durable: s.durable,
-	}}
 }
 
 func (m *model) drained(client string, conn uint64) {
 	if s := m.sessions[client]; s != nil {
-		s.former = slices.DeleteFunc(s.former, func(o *shoalpb.Owner) bool { return o.Conn == conn })
+		m.endFormer(s, func(o *shoalpb.Owner) bool { return o.Conn == conn })
 		m.settle(s)
 	}
 }
@@ -306,7 +325,7 @@ func (m *model) close(s *modelSession, c *shoalpb.Close) {
 
 // settle ends a session that nothing keeps.
 func (m *model) settle(s *modelSession) {
-	if s.owner != nil || s.durable && s.expiry > 0 {
+	if s.owner != nil || s.durable && s.expiry > 0 || s.bid != nil {
 		return
 	}
 	m.end(s)
@@ -323,7 +342,7 @@ func (m *model) end(s *modelSession) {
 		m.route(f)
 	}
 	m.passOn(slices.DeleteFunc(s.queue, func(e *modelEntry) bool { return !m.passes(s, e) }))
-	*s = modelSession{client: s.client, owner: s.owner, former: s.former, subs: map[string]*shoalpb.Subscription{}}
+	*s = modelSession{client: s.client, owner: s.owner, former: s.former, lastConn: s.lastConn, wills: s.wills, subs: map[string]*shoalpb.Subscription{}}
 }
 
 func (m *model) subscribe(s *modelSession, c *shoalpb.Subscribe) *shoalpb.Answer {
@@ -441,7 +460,7 @@ func (m *model) appendUntil(msg *shoalpb.Message, until uint64, picks []*shoalpb
 
 // advance lets the first unfinished entries be sent.
 func (m *model) advance(s *modelSession) {
-	if !m.attached(s) {
+	if !m.attached(s) || s.bid != nil {
 		return
 	}
 	for i, e := range s.queue {

@@ -25,6 +25,15 @@ func (m *model) lines() (lines []string) {
 				s.client, e.seq, e.qos, e.released, e.retain, e.ids, e.share, e.message.Payload))
 		}
 		lines = append(lines, s.replayLines()...)
+		if s.lastConn != 0 && s.owner == nil {
+			lines = append(lines, fmt.Sprintf("session %s last %d", s.client, s.lastConn))
+		}
+		if b := s.bid; b != nil {
+			lines = append(lines, fmt.Sprintf("session %s bid %s %v", s.client, ownerText(b.owner), b.present))
+		}
+		for conn, waits := range s.wills {
+			lines = append(lines, fmt.Sprintf("session %s will of %d waits for %v", s.client, conn, slices.Sorted(maps.Keys(waits))))
+		}
 		for i, x := range s.exchanges {
 			waits := slices.Sorted(maps.Keys(x.waits))
 			lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits)+x.retained)
@@ -72,6 +81,7 @@ func stateLines(t failer, m *Machine, rows memRows) (lines []string) {
 			}
 		}
 		lines = append(lines, exchangeLines(s)...)
+		lines = append(lines, bidLines(s)...)
 		lines = append(lines, replayLines(s)...)
 	}
 	for _, d := range m.due.list {
@@ -114,6 +124,31 @@ func (m *model) turnOf(share string) uint64 {
 		return sh.turn
 	}
 	return 0
+}
+
+func bidLines(s *session) (lines []string) {
+	if s.conn != 0 && s.owner == nil {
+		lines = append(lines, fmt.Sprintf("session %s last %d", s.client, s.conn))
+	}
+	if b := s.standing(); b != nil {
+		owner := &shoalpb.Owner{Node: b.process.node, Boot: b.process.boot, Conn: b.conn}
+		lines = append(lines, fmt.Sprintf("session %s bid %s %v", s.client, ownerText(owner), b.present))
+	}
+	if !s.hasFormer() {
+		return lines
+	}
+	for _, f := range s.extra.former {
+		if f.will == nil {
+			continue
+		}
+		waits := []string{}
+		for _, p := range f.will.pending {
+			waits = append(waits, waitText(p.outbox.target, p.n))
+		}
+		slices.Sort(waits)
+		lines = append(lines, fmt.Sprintf("session %s will of %d waits for %v", s.client, f.conn, waits))
+	}
+	return lines
 }
 
 func exchangeLines(s *session) (lines []string) {

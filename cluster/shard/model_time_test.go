@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -20,7 +21,7 @@ type modelDue struct {
 // deadlines are when the Will of a detached session is due, and when it ends.
 func (s *modelSession) deadlines() (will, end uint64) {
 	will, end = never, never
-	if s.owner == nil && s.durable {
+	if s.owner == nil && s.durable && s.bid == nil {
 		if s.will != nil {
 			will = s.detached + 1000*uint64(min(s.will.DelayS, s.expiry))
 		}
@@ -56,7 +57,10 @@ func (m *model) pass() {
 // detach leaves a session without its owner. Its Will is due now, later, or
 // never.
 func (m *model) detach(s *modelSession, discard bool) {
-	s.willConn, s.owner, s.detached = s.owner.Conn, nil, m.clock
+	s.willConn, s.lastConn, s.owner, s.detached = s.owner.Conn, s.owner.Conn, nil, m.clock
+	if m.format < stream.FormatOrder {
+		s.lastConn = 0
+	}
 	m.attend(s)
 	switch {
 	case discard:
@@ -68,6 +72,9 @@ func (m *model) detach(s *modelSession, discard bool) {
 
 // makeDue makes a session's Will due.
 func (m *model) makeDue(s *modelSession) {
+	if m.format >= stream.FormatOrder && s.willConn != 0 && s.formerOf(s.willConn) == nil {
+		s.former = append(s.former, &shoalpb.Owner{Conn: s.willConn})
+	}
 	m.nextDue++
 	m.due[m.nextDue] = &modelDue{message: s.will.Message, until: m.until(s.will.Message), client: s.client, conn: s.willConn}
 	s.will = nil
@@ -75,13 +82,19 @@ func (m *model) makeDue(s *modelSession) {
 
 // discard takes back the Will of a connection that is owner no more.
 func (m *model) discard(c *shoalpb.Close) {
-	maps.DeleteFunc(m.due, func(_ uint64, d *modelDue) bool { return d.client == c.Client && d.conn == c.Conn })
+	for id, d := range m.due {
+		if d.client == c.Client && d.conn == c.Conn {
+			delete(m.due, id)
+			m.settleWill(m.sessions[c.Client], c.Conn)
+		}
+	}
 }
 
 // waiting tells that a due Will may still be discarded.
 func (m *model) waiting(d *modelDue) bool {
 	s := m.sessions[d.client]
-	return s != nil && slices.ContainsFunc(s.former, func(o *shoalpb.Owner) bool { return o.Conn == d.conn })
+	f := s.formerOf(d.conn)
+	return f != nil && f.Node != ""
 }
 
 func (m *model) dispatch(c *shoalpb.Dispatch) {
@@ -90,6 +103,7 @@ func (m *model) dispatch(c *shoalpb.Dispatch) {
 		return
 	}
 	delete(m.due, c.Due)
+	waits := map[string]bool{}
 	for _, t := range c.Targets {
 		picks := picksOf(t, c.Picks)
 		if d.share != "" {
@@ -101,6 +115,7 @@ func (m *model) dispatch(c *shoalpb.Dispatch) {
 		case t.Node == "" || t.Boot >= m.minBoot[t.Node]:
 			n := m.push(t, &shoalpb.Command{Append: &shoalpb.Append{Message: d.message, Picks: picks}})
 			m.boxes[targetText(t)].until[n] = d.until
+			waits[waitText(t, n)] = true
 		default:
 			m.missProcess(d.message, d.until, picks)
 		}
@@ -109,8 +124,11 @@ func (m *model) dispatch(c *shoalpb.Dispatch) {
 		}
 	}
 	if c.Retain != 0 && d.share == "" {
-		m.retainIn(c.Retain, d.message, d.until)
+		if n := m.retainIn(c.Retain, d.message, d.until); n > 0 {
+			waits[waitText(&shoalpb.Target{Group: c.Retain}, n)] = true
+		}
 	}
+	m.dispatched(d, waits)
 }
 
 // checkDue compares what may be dispatched.

@@ -30,8 +30,27 @@ type outboxEntry struct {
 	retain bool
 	// picks of Shared Subscriptions that the message is for at the target.
 	picks []*shoalpb.Pick
-	// waiter is the exchange that waits for the answer, if any.
-	waiter *received
+	// waiter, if any, waits for the answer.
+	waiter *waiter
+}
+
+// waiter waits for the answers of outbox entries: for a QoS 2 exchange, or for a
+// Will.
+type waiter struct {
+	pending []pending // entries that are not answered
+	of      interface {
+		// answered is called when the entry p is taken off pending.
+		answered(m *Machine, p pending)
+		// touched is called before.
+		touched(m *Machine)
+	}
+}
+
+// left follows the end of the outbox entry p.
+func (w *waiter) left(m *Machine, p pending) {
+	w.of.touched(m)
+	w.pending = slices.DeleteFunc(w.pending, func(x pending) bool { return x == p })
+	w.of.answered(m, p)
 }
 
 // directoryTarget is the directory's group.
@@ -129,7 +148,7 @@ func (m *Machine) pop(o *outbox) {
 		m.drop(e.body)
 	}
 	if e.waiter != nil {
-		m.answered(e.waiter, o, n)
+		e.waiter.left(m, pending{o, n})
 	}
 }
 

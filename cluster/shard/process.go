@@ -13,7 +13,7 @@ type process struct {
 	// fenced: the process is dead. Its connections own nothing any more, also
 	// where the sweep has not come yet.
 	fenced bool
-	// conns are the sessions that its connections own or owned, in order of the
+	// conns are the sessions that its connections own, owned or bid for, in order of the
 	// connections; nil where one has gone. A session that two of them owned is
 	// there twice.
 	conns []*session
@@ -74,6 +74,10 @@ func (p *process) closeUp() {
 func (s *session) moved(p *process, was, is uint32) {
 	if s.owner == p && s.place == was {
 		s.place = is
+		return
+	}
+	if b := s.standing(); b != nil && b.process == p && b.place == was {
+		b.place = is
 		return
 	}
 	for i := range s.extra.former {

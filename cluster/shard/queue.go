@@ -125,7 +125,7 @@ func (m *Machine) newQueue(base uint64) *queue {
 // became deliverable.
 func (s *session) advance() bool {
 	q := s.queue
-	if !s.attached() || q == nil {
+	if !s.attached() || q == nil || s.standing() != nil { // the bidder was told sentHi
 		return false
 	}
 	before := q.sent

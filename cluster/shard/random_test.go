@@ -246,8 +246,17 @@ func checkConns(t *rapid.T, m *Machine) {
 				t.Fatalf("%s is not at its place", s.client)
 			}
 		}
+		if b := s.standing(); b != nil {
+			conns++
+			if b.process.conns[b.place] != s {
+				t.Fatalf("the bid for %s is not at its place", s.client)
+			}
+		}
 		if s.hasFormer() {
 			for _, f := range s.extra.former {
+				if f.process == nil { // only its Will is on the way
+					continue
+				}
 				conns++
 				if f.process.conns[f.place] != s {
 					t.Fatalf("former connection %d of %s is not at its place", f.conn, s.client)

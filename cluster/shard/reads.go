@@ -57,7 +57,7 @@ func (m *Machine) Former(client string, conn uint64) (former []*shoalpb.Owner, o
 	if s == nil {
 		return nil, false
 	}
-	return s.livingFormer(), true
+	return s.formerOwners(), true
 }
 
 // OpenIndex is the index of the entry that opened a connection.

@@ -15,7 +15,7 @@ type received struct {
 	id      uint32
 	// released: PUBREL came; PUBCOMP waits for pending.
 	released bool
-	pending  []pending
+	waiter   // of all its targets
 	// retained is the one of pending that the PUBREC waits for: the topic's
 	// register is in another shard.
 	retained pending
@@ -69,17 +69,17 @@ func (m *Machine) receive(c *shoalpb.Received) *shoalpb.Answer {
 		return refuse(shoalpb.Code_CODE_QUOTA)
 	}
 	m.touch(s)
-	r := &received{session: s, conn: c.Conn, id: c.Id, hash: c.Hash}
+	r := newReceived(s, c.Conn, c.Id, c.Hash)
 	x := s.more()
 	x.received = append(x.received, r)
 	// A session that rejects it is no exception: the exchange is decided here and
 	// now, and other shards cannot be asked.
 	var b *body
-	m.distribute(&b, c.Message, c.Targets, c.Picks, r)
+	m.distribute(&b, c.Message, c.Targets, c.Picks, &r.waiter)
 	if c.Retain == 0 {
 		return nil
 	}
-	r.retained = m.distributeRetained(&b, c.Message, c.Retain, r)
+	r.retained = m.distributeRetained(&b, c.Message, c.Retain, &r.waiter)
 	if r.retained.outbox == nil {
 		return nil
 	}
@@ -118,15 +118,25 @@ func (m *Machine) endExchange(r *received) {
 	r.session = nil
 }
 
-// answered takes the outbox entry n of o off what the exchange waits for.
-func (m *Machine) answered(r *received, o *outbox, n uint64) {
+func newReceived(s *session, conn uint64, id uint32, hash uint64) *received {
+	r := &received{session: s, conn: conn, id: id, hash: hash}
+	r.of = r
+	return r
+}
+
+func (r *received) touched(m *Machine) {
+	if r.session != nil {
+		m.touch(r.session)
+	}
+}
+
+// answered follows the answer to an outbox entry that the exchange waited for.
+func (r *received) answered(m *Machine, p pending) {
 	s := r.session
 	if s == nil {
 		return
 	}
-	m.touch(s)
-	r.pending = slices.DeleteFunc(r.pending, func(p pending) bool { return p == pending{o, n} })
-	if r.retained == (pending{o, n}) {
+	if r.retained == p {
 		r.retained = pending{}
 		m.recorded(r)
 	}

@@ -37,6 +37,8 @@ func (r *restorer) sessionRow(k, v []byte) error {
 		s.owner.owned++
 		m.gauges.attached += isSet(!s.owner.fenced)
 		r.conns = append(r.conns, restoredConn{s.owner, s.conn, s})
+	} else {
+		s.conn = row.LastConn
 	}
 	if err := r.subscriptions(s, row.Subscriptions); err != nil {
 		return fmt.Errorf("session %q: %w", client, err)
@@ -70,24 +72,37 @@ func (r *restorer) subscriptions(s *session, rows []*shoalpb.Subscription) error
 }
 
 func (r *restorer) extra(s *session, row *shoalpb.SessionRow) error {
-	if len(row.Former) == 0 && row.Will == nil && row.Dropped == 0 && row.Limits == nil && len(row.Received) == 0 && len(row.Replays) == 0 {
+	if len(row.Former) == 0 && row.Will == nil && row.Dropped == 0 && row.Limits == nil && len(row.Received) == 0 && len(row.Replays) == 0 &&
+		row.Bid == nil {
 		return nil
 	}
 	x := s.more()
 	x.limits = r.m.limits(row.Limits)
 	x.will, x.willConn, x.dropped = row.Will, row.WillConn, row.Dropped
 	for _, o := range row.Former {
-		p := r.m.process(o.Node, o.Boot)
-		x.former = append(x.former, former{process: p, conn: o.Conn})
-		r.conns = append(r.conns, restoredConn{p, o.Conn, s})
-		r.m.held[s] = struct{}{}
+		f := former{conn: o.Conn}
+		if o.Node != "" {
+			f.process = r.m.process(o.Node, o.Boot)
+			r.conns = append(r.conns, restoredConn{f.process, o.Conn, s})
+		}
+		r.m.addFormer(s, f)
+	}
+	if b := row.Bid; b != nil {
+		x.bid = &bid{process: r.m.process(b.Node, b.Boot), conn: b.Conn, present: b.Present, open: b.Open}
+		r.conns = append(r.conns, restoredConn{x.bid.process, b.Conn, s})
+	}
+	for _, w := range row.Wills {
+		if err := r.lastWill(s, w); err != nil {
+			return err
+		}
 	}
 	for _, e := range row.Received {
-		exchange := &received{session: s, conn: e.Conn, hash: e.Hash, id: e.Id, released: e.Released}
+		exchange := newReceived(s, e.Conn, e.Id, e.Hash)
+		exchange.released = e.Released
 		x.received = append(x.received, exchange)
 		for _, p := range e.Pending {
-			if err := r.wait(exchange, p); err != nil {
-				return err
+			if err := r.wait(&exchange.waiter, p); err != nil {
+				return fmt.Errorf("exchange %d: %w", e.Id, err)
 			}
 			if e.Retained != nil && e.Retained.N == p.N && compareTargets(e.Retained.Target, p.Target) == 0 {
 				exchange.retained = exchange.pending[len(exchange.pending)-1]
@@ -100,7 +115,22 @@ func (r *restorer) extra(s *session, row *shoalpb.SessionRow) error {
 	return r.replays(s, row.Replays)
 }
 
-// restoredConn is a connection that owns or owned a session.
+// lastWill restores a Will that its targets have not all answered.
+func (r *restorer) lastWill(s *session, row *shoalpb.WillRow) error {
+	f := s.formerOf(row.Conn)
+	if f == nil {
+		return fmt.Errorf("will of %d, which is no former owner: %w", row.Conn, errCorrupt)
+	}
+	f.will = newLastWill(s, row.Conn)
+	for _, p := range row.Pending {
+		if err := r.wait(&f.will.waiter, p); err != nil {
+			return fmt.Errorf("will of %d: %w", row.Conn, err)
+		}
+	}
+	return nil
+}
+
+// restoredConn is a connection that owns, owned or bids for a session.
 type restoredConn struct {
 	process *process
 	conn    uint64
@@ -114,14 +144,13 @@ func (r *restorer) enterConns() {
 	slices.SortFunc(r.conns, func(a, b restoredConn) int { return cmp.Compare(a.conn, b.conn) })
 	for _, c := range r.conns {
 		place := c.process.enter(c.session)
-		if c.session.conn == c.conn {
-			c.session.place = place
-			continue
-		}
-		for i := range c.session.extra.former {
-			if f := &c.session.extra.former[i]; f.conn == c.conn {
-				f.place = place
-			}
+		switch s, b := c.session, c.session.standing(); {
+		case s.owner != nil && s.conn == c.conn:
+			s.place = place
+		case b != nil && b.conn == c.conn:
+			b.place = place
+		default:
+			s.formerOf(c.conn).place = place
 		}
 	}
 	for _, o := range m.outboxes {
@@ -137,15 +166,15 @@ func (r *restorer) enterConns() {
 	slices.SortFunc(m.unswept, compareProcesses)
 }
 
-// wait makes an exchange wait for an outbox entry again.
-func (r *restorer) wait(e *received, p *shoalpb.PendingRow) error {
+// wait makes w wait for an outbox entry again.
+func (r *restorer) wait(w *waiter, p *shoalpb.PendingRow) error {
 	i, ok := r.m.findOutbox(p.Target)
 	if !ok || p.N < r.m.outboxes[i].base || p.N >= r.m.outboxes[i].next() {
-		return fmt.Errorf("exchange %d waits for entry %d to %v, which is not there: %w", e.id, p.N, p.Target, errCorrupt)
+		return fmt.Errorf("it waits for entry %d to %v, which is not there: %w", p.N, p.Target, errCorrupt)
 	}
 	o := r.m.outboxes[i]
-	o.entries[p.N-o.base].waiter = e
-	e.pending = append(e.pending, pending{o, p.N})
+	o.entries[p.N-o.base].waiter = w
+	w.pending = append(w.pending, pending{o, p.N})
 	return nil
 }
 

@@ -158,6 +158,8 @@ func (s *session) row(use func(*body)) []byte {
 	row.Queue, row.Shares = s.queue.row(use)
 	if s.owner != nil {
 		row.Node, row.Boot = s.owner.node, s.owner.boot
+	} else {
+		row.Conn, row.LastConn = 0, s.conn
 	}
 	if len(s.subs) > 0 {
 		row.Subscriptions = make([]*shoalpb.Subscription, len(s.subs))
@@ -168,6 +170,12 @@ func (s *session) row(use func(*body)) []byte {
 	if x := s.extra; x != nil {
 		row.Will, row.WillConn = x.will, x.willConn
 		row.Dropped, row.Limits = x.dropped, x.limits.row()
+		row.Bid = x.bid.row()
+		for _, f := range x.former {
+			if f.will != nil {
+				row.Wills = append(row.Wills, f.will.row())
+			}
+		}
 		for _, r := range x.received {
 			row.Received = append(row.Received, r.row())
 		}
@@ -180,13 +188,18 @@ func (s *session) row(use func(*body)) []byte {
 
 func (r *received) row() *shoalpb.ReceivedRow {
 	row := &shoalpb.ReceivedRow{Id: r.id, Conn: r.conn, Hash: r.hash, Released: r.released}
-	for _, p := range r.pending {
-		row.Pending = append(row.Pending, &shoalpb.PendingRow{Target: p.outbox.target, N: p.n})
-	}
+	row.Pending = pendingRows(r.pending)
 	if p := r.retained; p.outbox != nil {
 		row.Retained = &shoalpb.PendingRow{Target: p.outbox.target, N: p.n}
 	}
 	return row
+}
+
+func pendingRows(list []pending) (rows []*shoalpb.PendingRow) {
+	for _, p := range list {
+		rows = append(rows, &shoalpb.PendingRow{Target: p.outbox.target, N: p.n})
+	}
+	return rows
 }
 
 // row encodes the unfinished entries, each as varints: seq and body number as

@@ -12,6 +12,7 @@ import (
 // commands make the command of a line.
 var commands = map[string]func(*script, *args) *shoalpb.Command{
 	"open":        (*script).openCommand,
+	"confirm":     (*script).confirmCommand,
 	"close":       (*script).closeCommand,
 	"drained":     (*script).drainedCommand,
 	"subscribe":   (*script).subscribeCommand,
@@ -28,6 +29,10 @@ func (s *script) openCommand(a *args) *shoalpb.Command {
 	o := &shoalpb.Open{
 		Client: a.plain[0], CleanStart: a.has("clean"),
 		ExpiryS: uint32(a.number("expiry", 0)), Window: uint32(a.number("window", 32)),
+		Ask: a.has("ask"), Force: a.has("force"),
+	}
+	if o.Ask {
+		o.Seen = a.number("seen", s.m.Applied())
 	}
 	if _, delay := a.named["will"]; a.has("will") || delay {
 		topic := "will"
@@ -47,12 +52,17 @@ func (s *script) openCommand(a *args) *shoalpb.Command {
 
 func (s *script) closeCommand(a *args) *shoalpb.Command {
 	c := s.conns[a.plain[0]]
-	cl := &shoalpb.Close{Client: c.client, Conn: c.conn, Drained: a.has("drained"), DiscardWill: a.has("discard")}
+	cl := &shoalpb.Close{Client: c.client, Conn: c.conn, Drained: a.has("drained"), DiscardWill: a.has("discard"), Refused: a.has("refused")}
 	if _, ok := a.named["expiry"]; ok {
 		e := uint32(a.number("expiry", 0))
 		cl.ExpiryS = &e
 	}
 	return &shoalpb.Command{Close: cl}
+}
+
+func (s *script) confirmCommand(a *args) *shoalpb.Command {
+	c := s.conns[a.plain[0]]
+	return &shoalpb.Command{Confirm: &shoalpb.Confirm{Client: c.client, Conn: c.conn}}
 }
 
 func (s *script) drainedCommand(a *args) *shoalpb.Command {
@@ -181,7 +191,7 @@ var codeText = map[shoalpb.Code]string{
 	shoalpb.Code_CODE_NOT_OWNER: "not owner", shoalpb.Code_CODE_QUEUE_FULL: "queue full",
 	shoalpb.Code_CODE_KNOWN: "known", shoalpb.Code_CODE_ID_IN_USE: "id in use",
 	shoalpb.Code_CODE_PENDING: "pending", shoalpb.Code_CODE_UNKNOWN_ID: "unknown id",
-	shoalpb.Code_CODE_QUOTA: "quota",
+	shoalpb.Code_CODE_QUOTA: "quota", shoalpb.Code_CODE_STALE: "stale",
 }
 
 var refusalText = map[shoalpb.Refusal]string{
@@ -222,6 +232,8 @@ func fullText(a *shoalpb.BatchAnswer) string {
 
 func (s *script) oneAnswer(b *shoalpb.Batch, a *shoalpb.Answer, c *shoalpb.Command, name string) string {
 	switch {
+	case a.Code == shoalpb.Code_CODE_ATTACHED:
+		return "attached " + s.ownersText(a.Open.Former)
 	case a.Open != nil:
 		if name != "" {
 			s.conns[name] = scriptConn{client: c.Open.Client, node: b.Node, boot: b.Boot, conn: a.Open.Conn}
@@ -231,8 +243,15 @@ func (s *script) oneAnswer(b *shoalpb.Batch, a *shoalpb.Answer, c *shoalpb.Comma
 		if a.Open.Durable {
 			class = "durable"
 		}
-		return fmt.Sprintf("%s %s present=%s sent=%d former=%s",
+		text := fmt.Sprintf("%s %s present=%s sent=%d former=%s",
 			class, s.names[a.Open.Conn], yesNo(a.Open.Present), a.Open.SentHi, s.ownersText(a.Open.Former))
+		if a.Open.Bid {
+			text = "bid " + text
+		}
+		if a.Open.WillDue {
+			text += " will due"
+		}
+		return text
 	case a.Subscribe != nil:
 		return fmt.Sprintf("route %d existed=%s", a.Subscribe.Route, existedText(a.Subscribe.Existed))
 	case a.Unsubscribe != nil:

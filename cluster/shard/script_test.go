@@ -26,6 +26,7 @@ import (
 //	outbox shard:2 [after=3]    unanswered entries
 //	flood t 1000 node=X         many messages
 //	owner a, exchange a 5, stats, effects
+//	format 1                    entries are of an older format than usual
 //	tick 5000 [wall=9]          the shard's clock is moved to 5000 ms
 //	deadline                    when time alone changes something
 //	due                         what may be dispatched
@@ -38,8 +39,9 @@ import (
 // Commands stand in a batch or alone; alone they take the next number of their
 // node, or n=.
 //
-//	open c node=X as=a [clean] [expiry=60] [window=32] [will[=5]] [topic=t] [retain]
-//	close a [drained] [expiry=0] [discard]     drained a
+//	open c node=X as=a [clean] [expiry=60] [window=32] [will[=5]] [topic=t] [retain] [ask] [force] [seen=9]
+//	confirm a
+//	close a [drained] [expiry=0] [discard] [refused]     drained a
 //	subscribe a t/+ qos=1 [id=7] [nolocal] [rap] [replay=2] [handling=1], more filters after a comma
 //	unsubscribe a t/+
 //	append t text node=X|from=2 [qos=1] [retain] [by=c] [lasts=1000]
@@ -74,6 +76,7 @@ type script struct {
 	conns   map[string]scriptConn
 	names   map[uint64]string // of connections
 	clock   uint64
+	format  uint32
 	marked  [32]byte
 	batch   *shoalpb.Batch // being collected
 	opened  []string       // names for the Opens of batch
@@ -96,7 +99,7 @@ func runScript(t *testing.T, file string, restored bool) {
 	s := &script{
 		t: t, config: Config{Group: 1, Life: 1, QueueEntries: 200_000},
 		boots: map[string]uint64{}, numbers: map[string]uint64{},
-		conns: map[string]scriptConn{}, names: map[uint64]string{},
+		conns: map[string]scriptConn{}, names: map[uint64]string{}, format: stream.LastFormat,
 	}
 	if restored {
 		s.config.RestoreBytes = 1
@@ -255,7 +258,7 @@ func (s *script) flush() []string {
 // apply applies a proposal as one entry.
 func (s *script) apply(p *shoalpb.Proposal) Result {
 	s.index++
-	results, err := s.m.Apply(s.index, &shoalpb.Entry{Format: stream.LastFormat, ClockMs: s.clock, Proposals: []*shoalpb.Proposal{p}}, &s.eff)
+	results, err := s.m.Apply(s.index, &shoalpb.Entry{Format: s.format, ClockMs: s.clock, Proposals: []*shoalpb.Proposal{p}}, &s.eff)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ var verbs map[string]func(*script, *args) []string
 func init() {
 	verbs = map[string]func(*script, *args) []string{
 		"boot":     (*script).boot,
+		"format":   func(s *script, a *args) []string { s.format = uint32(parseNumber(a.plain[0])); return nil },
 		"batch":    func(s *script, a *args) []string { s.begin(a, false); return nil },
 		"fence":    (*script).fence,
 		"answered": (*script).answered,
@@ -213,7 +214,7 @@ func (s *script) outbox(a *args) []string {
 func (s *script) stats(a *args) []string {
 	st := s.m.Stats()
 	values := map[string]any{
-		"sessions": st.Sessions, "queued": st.Queued, "bodies": st.Bodies, "outbox": st.OutboxEntries,
+		"sessions": st.Sessions, "attached": st.Attached, "queued": st.Queued, "bodies": st.Bodies, "outbox": st.OutboxEntries,
 		"enqueued": st.Enqueued, "acked": st.Acked, "expired": st.Expired, "full": st.QueueFull,
 		"redispatched": st.Redispatched, "nomember": st.NoMember, "retained": st.Retained, "retained-expired": st.RetainedExpired, "wills": st.Wills, "due": st.Due, "ended": st.SessionEnded,
 		"oldest": st.DroppedOldest, "rejected": st.Rejected,

@@ -3,6 +3,7 @@ package shard
 import (
 	"strings"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -11,7 +12,8 @@ import (
 // extra.
 type session struct {
 	client string
-	// owner is the process of the connection conn; nil and 0 when detached.
+	// owner is the process of the connection conn. It is nil when detached: then
+	// conn is the last owner's, if entries of stream.FormatOrder detached it.
 	owner *process
 	conn  uint64
 
@@ -44,6 +46,7 @@ type extra struct {
 	former   []former
 	will     *shoalpb.Will
 	willConn uint64      // connection that left the Will of a detached session
+	bid      *bid        // an Open that waits to be confirmed; nil for none
 	received []*received // in order of arrival
 	replays  []*replay
 	dropped  uint64  // at the queue's limits, in this incarnation
@@ -79,18 +82,52 @@ func (m *Machine) ownedDurable(client string, conn uint64) *session {
 	return nil
 }
 
-// open makes conn the owner of the session.
+// open makes conn the owner of the session, or, if it asks first and there is
+// something to lose, bids for it: see bid.go.
 func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 	if s := m.sessions[c.Client]; s != nil {
 		m.catchUp(s)
 	}
 	s := m.sessions[c.Client]
+	if c.Ask && s != nil {
+		if a := m.askFirst(s, c, conn); a != nil {
+			return a
+		}
+	}
 	if s == nil {
 		s = &session{client: strings.Clone(c.Client), nextSeq: 1}
 		m.sessions[s.client] = s
 	}
 	m.touch(s)
-	present := s.durable && !c.CleanStart && !s.endsNow()
+	m.dropBid(s)
+	present := s.resumedBy(c, m.clock)
+	m.occupy(s, c, m.process(m.now.batch.Node, m.now.batch.Boot), conn, present)
+	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
+		Present: present,
+		Conn:    conn,
+		SentHi:  s.openSentHi,
+		Former:  s.formerOwners(),
+		Durable: s.durable,
+	}}
+}
+
+// resumedBy tells whether c finds the session present, at a time of the shard's
+// clock. One whose Session Expiry Interval became 0 after it was created ends
+// with its connection; one that a bid kept from ending has ended all the same.
+func (s *session) resumedBy(c *shoalpb.Open, clock uint64) bool {
+	if !s.durable || c.CleanStart {
+		return false
+	}
+	if s.owner != nil {
+		return s.expiry > 0
+	}
+	at, ends := s.endsAt()
+	return !ends || at > clock
+}
+
+// occupy gives the session, whose state is kept if it is present, to the
+// connection conn. s has been touched.
+func (m *Machine) occupy(s *session, c *shoalpb.Open, owner *process, conn uint64, present bool) {
 	m.supersede(s)
 	m.overtakeWill(s, present)
 	if !present {
@@ -98,7 +135,7 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 		s.durable = c.ExpiryS > 0
 		m.gauges.durable += isSet(s.durable)
 	}
-	m.attach(s, m.process(m.now.batch.Node, m.now.batch.Boot), conn)
+	m.attach(s, owner, conn)
 	delete(m.stranded, s)
 	m.attendShares(s)
 	s.expiry = c.ExpiryS
@@ -110,13 +147,6 @@ func (m *Machine) open(c *shoalpb.Open, conn uint64) *shoalpb.Answer {
 	s.openSentHi = s.sentHi
 	s.advance()
 	m.schedule(s)
-	return &shoalpb.Answer{Open: &shoalpb.OpenAnswer{
-		Present: present,
-		Conn:    conn,
-		SentHi:  s.openSentHi,
-		Former:  s.formerOwners(),
-		Durable: s.durable,
-	}}
 }
 
 // catchUp does for one session what a fence, or time, has not come to yet. The
@@ -130,13 +160,12 @@ func (m *Machine) catchUp(s *session) {
 	}
 }
 
-// endsNow tells that the session ends with its present connection, which a
-// takeover closes: its Session Expiry Interval became 0 after it was created.
-func (s *session) endsNow() bool { return s.owner != nil && s.expiry == 0 }
-
 // close ends the owner's connection. One that was taken over before is only
 // drained by it.
 func (m *Machine) close(c *shoalpb.Close) *shoalpb.Answer {
+	if c.Refused {
+		return m.refuseOpen(c)
+	}
 	s := m.owned(c.Client, c.Conn)
 	if s == nil {
 		if c.DiscardWill {
@@ -155,10 +184,11 @@ func (m *Machine) close(c *shoalpb.Close) *shoalpb.Answer {
 		s.setWill(nil)
 	}
 	if !c.Drained {
-		m.addFormer(s)
+		m.addFormer(s, former{process: s.owner, conn: s.conn, place: s.place})
 	}
 	m.detach(s)
 	m.leaveWill(s)
+	m.freed(s)
 	m.settle(s)
 	return nil
 }
@@ -167,7 +197,11 @@ func (m *Machine) close(c *shoalpb.Close) *shoalpb.Answer {
 func (m *Machine) attach(s *session, p *process, conn uint64) {
 	m.unschedule(s)
 	s.owner, s.conn = p, conn
-	s.place = p.enter(s)
+	if b := s.standing(); b != nil { // it is this connection's
+		s.place, s.extra.bid = b.place, nil
+	} else {
+		s.place = p.enter(s)
+	}
 	p.owned++
 	m.gauges.attached += isSet(!p.fenced)
 }
@@ -184,7 +218,10 @@ func (m *Machine) detach(s *session) {
 	}
 	p.owned--
 	m.gauges.attached -= isSet(!p.fenced)
-	s.owner, s.conn, s.place = nil, 0, 0
+	s.owner, s.place = nil, 0
+	if m.format < stream.FormatOrder {
+		s.conn = 0
+	}
 	s.openSentHi = 0
 	s.window = 0
 	s.detachedAt = m.clock
@@ -193,9 +230,9 @@ func (m *Machine) detach(s *session) {
 }
 
 // settle ends what a detached session may not keep, and removes the row when
-// nobody needs it.
+// nobody needs it. While somebody bids for the session it is kept as it is.
 func (m *Machine) settle(s *session) {
-	if s.owner != nil || s.durable && s.expiry > 0 {
+	if s.owner != nil || s.durable && s.expiry > 0 || s.standing() != nil {
 		m.schedule(s)
 		return
 	}
@@ -225,8 +262,8 @@ func (m *Machine) reset(s *session) {
 			r.session = nil
 		}
 		s.extra = nil
-		if len(x.former) > 0 {
-			s.extra = &extra{former: x.former}
+		if len(x.former) > 0 || x.bid != nil {
+			s.extra = &extra{former: x.former, bid: x.bid}
 		}
 	}
 }

@@ -128,7 +128,8 @@ func TestSharesBesideSweep(t *testing.T) {
 }
 
 // TestOpenBesideSweep: a client whose session the sweep has not come to yet gets
-// it without a former owner, with its queue, and its Will is published first.
+// it with its queue, and with no former owner but the Will of the dead one, which
+// is published first.
 func TestOpenBesideSweep(t *testing.T) {
 	config := testConfig()
 	config.sweepPage = 1
@@ -144,7 +145,7 @@ func TestOpenBesideSweep(t *testing.T) {
 	if len(f.m.unswept) == 0 {
 		t.Fatal("nothing is left to sweep")
 	}
-	if !answer.Present || len(answer.Former) != 0 || answer.SentHi != 1 {
+	if !answer.Present || len(answer.Former) != 1 || answer.Former[0].Node != "" || answer.SentHi != 1 {
 		t.Fatalf("answer %v", answer)
 	}
 	wills := map[string]bool{}

@@ -222,7 +222,7 @@ func (w *world) limits() *shoalpb.QueueLimits {
 }
 
 func (w *world) command(node string) *shoalpb.Command {
-	kind := w.choose(20, "command")
+	kind := w.choose(24, "command")
 	switch {
 	case kind == 0:
 		return &shoalpb.Command{Retain: &shoalpb.Retain{Message: w.message()}}
@@ -232,7 +232,8 @@ func (w *world) command(node string) *shoalpb.Command {
 		return &shoalpb.Command{Open: &shoalpb.Open{
 			Client: w.one("client", "c0", "c1", "c2"), CleanStart: w.choose(4, "clean") == 0,
 			ExpiryS: uint32(w.choose(4, "expiry")), Window: uint32(w.choose(3, "window")),
-			Limits: w.limits(), Will: w.will(),
+			Limits: w.limits(), Will: w.will(), Ask: w.choose(4, "ask") > 0, Force: w.flip("force"),
+			Seen: w.index - min(w.index, uint64(w.choose(4, "behind"))),
 		}}
 	}
 	c := w.conns[len(w.conns)-1-w.choose(min(len(w.conns), 4), "conn")]
@@ -255,6 +256,10 @@ func (w *world) command(node string) *shoalpb.Command {
 		return &shoalpb.Command{Received: w.received(c)}
 	case 15:
 		return &shoalpb.Command{Released: &shoalpb.Released{Client: c.client, Conn: c.conn, Id: w.id()}}
+	case 20, 21:
+		return &shoalpb.Command{Confirm: &shoalpb.Confirm{Client: c.client, Conn: c.conn}}
+	case 22:
+		return &shoalpb.Command{Close: &shoalpb.Close{Client: c.client, Conn: c.conn, Refused: true}}
 	case 16, 17:
 		return &shoalpb.Command{Release: &shoalpb.Release{Client: c.client, Conn: c.conn, Seq: w.seq()}}
 	}
@@ -312,7 +317,7 @@ func (w *world) learn(e *shoalpb.Entry, results []Result) {
 		answer := results[i].Batch
 		w.numbers[source(p.Batch)] = answer.Last
 		for _, a := range answer.Answers {
-			if a.Open != nil {
+			if a.Open.GetConn() != 0 {
 				client := p.Batch.Commands[a.N-p.Batch.First].GetOpen().GetClient()
 				w.conns = append(w.conns, scriptConn{client: client, node: p.Batch.Node, boot: p.Batch.Boot, conn: a.Open.Conn})
 			}
