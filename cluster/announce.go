@@ -99,11 +99,7 @@ func (n *Node) askAnnounce(ctx context.Context, info *shoalpb.NodeInfo) (*shoalp
 func (n *Node) acceptAnnounce(ctx context.Context, req *shoalpb.AnnounceRequest) *shoalpb.AnnounceReply {
 	g := n.group(0)
 	if g == nil || !g.leads() {
-		r := &shoalpb.AnnounceReply{NotLeader: true}
-		if g != nil {
-			r.Leader = g.leader()
-		}
-		return r
+		return &shoalpb.AnnounceReply{NotLeader: true, Leader: n.hint(0)}
 	}
 	info := &shoalpb.NodeInfo{}
 	if err := info.UnmarshalVT(req.Info); err != nil {

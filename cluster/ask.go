@@ -18,56 +18,48 @@ type leaderReply interface {
 
 // askLeader asks the nodes that may lead group until one answers that does: the
 // one this node takes for the leader, those that others name, all that may have
-// a replica. It asks each once; the caller asks again later. This node itself is
-// not asked.
+// a replica. It asks each once, for askTimeout at most, and the one that it takes
+// for the leader no longer than it does; the caller asks again later. This node
+// itself is not asked.
 func askLeader[R leaderReply](ctx context.Context, n *Node, group uint32, call func(context.Context, shoalpb.PeerClient) (R, error)) (reply R, err error) {
 	err = errNoLeader
 	asked := []string{n.config.NodeID, ""}
-	for next := n.mayLead(group); len(next) > 0; next = next[1:] {
+	for next := append([]string{n.leaderOf(group)}, n.mayLead(group)...); len(next) > 0; next = next[1:] {
 		if slices.Contains(asked, next[0]) {
 			continue
 		}
 		asked = append(asked, next[0])
-		var peer shoalpb.PeerClient
-		if peer, err = n.peer(next[0]); err != nil {
-			continue
-		}
-		inner, cancel := context.WithTimeout(ctx, askTimeout)
-		reply, err = call(inner, peer)
-		cancel()
+		reply, err = askOne(ctx, n, group, next[0], call)
 		switch {
 		case ctx.Err() != nil:
 			return reply, ctx.Err()
 		case err != nil:
+			n.refuted(group, next[0], "")
 		case !reply.GetNotLeader():
+			n.guesses.set(group, next[0])
 			return reply, nil
 		default:
 			err = errNoLeader
+			n.refuted(group, next[0], reply.GetLeader())
 			next = append([]string{"", reply.GetLeader()}, next[1:]...)
 		}
 	}
 	return reply, err
 }
 
-// mayLead are the nodes that may lead a group, the likely one first.
-func (n *Node) mayLead(group uint32) []string {
-	var nodes []string
-	if g := n.group(group); g != nil {
-		nodes = append(nodes, g.leader())
+func askOne[R leaderReply](parent context.Context, n *Node, group uint32, node string, call func(context.Context, shoalpb.PeerClient) (R, error)) (reply R, err error) {
+	peer, err := n.peer(node)
+	if err != nil {
+		return reply, err
 	}
-	if group == 0 {
-		for _, m := range n.gossip.Members() {
-			if m.ClusterID == n.clusterID() {
-				nodes = append(nodes, m.Node)
-			}
-		}
+	ctx, cancel := context.WithTimeout(parent, askTimeout)
+	defer cancel()
+	if node == n.leaderOf(group) {
+		var over context.CancelFunc
+		ctx, over = n.whileLeads(ctx, group, node, 0)
+		defer over()
 	}
-	n.readDirectory(func(d *directoryMachine) {
-		for _, home := range d.Placed(group).Homes() {
-			nodes = append(nodes, nodeOf(home))
-		}
-	})
-	return nodes
+	return call(ctx, peer)
 }
 
 // commit proposes p to a group that this node leads and waits for the outcome:

@@ -5,7 +5,11 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/shoalmq/shoal/broker/session"
+	"github.com/shoalmq/shoal/cluster/sender"
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -23,6 +27,13 @@ type feedClient struct {
 	volatiles volatiles
 	term      uint64
 	wake      signal
+
+	// Owned by run:
+	leader office
+	first  bool // nothing has been sent on this pipe
+	// sent counts the volatiles sent on this pipe, taken those that the leader has
+	// taken as far as it has said.
+	sent, taken uint64
 }
 
 type fetching struct {
@@ -31,7 +42,9 @@ type fetching struct {
 }
 
 func newFeedClient(p *process, group uint32) *feedClient {
-	return &feedClient{p: p, group: group, links: make(map[string]*fetching), wake: newSignal()}
+	return &feedClient{
+		p: p, group: group, links: make(map[string]*fetching), wake: newSignal(), leader: office{n: p.n, group: group},
+	}
 }
 
 // attach begins to fetch for l.
@@ -66,31 +79,26 @@ func (f *feedClient) volatile(m *shoalpb.Message, picks []*shoalpb.Pick) {
 	f.wake.set()
 }
 
-// feedStream carries requests to a shard's leader and replies back.
-type feedStream interface {
-	Send(*shoalpb.FeedRequest) error
-	Recv() (*shoalpb.FeedReply, error)
+// feedPipe carries requests to a shard's leader, and its words back.
+type feedPipe = sender.Pipe[*shoalpb.FeedRequest, feedWord]
+
+// feedWord is what a leader says on a feed: entries and notices, or nothing, each
+// feedBeat, to show that it is there.
+type feedWord struct {
+	portion
+	term uint64
+	// notLeader ends the feed; leader is its guess.
+	notLeader bool
+	leader    string
 }
 
 // run keeps a stream to whoever leads.
-func (f *feedClient) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		if !f.idle(ctx) {
-			return
-		}
-		inner, cancel := context.WithCancel(ctx)
-		stream, err := f.dial(inner)
-		if err == nil {
-			f.talk(inner, cancel, stream)
-		}
-		cancel()
-		pause(ctx, retryDelay)
-	}
-}
+func (f *feedClient) run(ctx context.Context) { sender.Run(ctx, f, toGroup) }
 
-// idle waits until there is something to fetch or to send.
-func (f *feedClient) idle(ctx context.Context) bool {
-	for {
+// Wait implements sender.Stream: it waits until there is something to fetch or to
+// send.
+func (f *feedClient) Wait(ctx context.Context) bool {
+	for ctx.Err() == nil {
 		f.mu.Lock()
 		some := len(f.links) > 0 || len(f.volatiles.list) > 0
 		f.mu.Unlock()
@@ -100,67 +108,28 @@ func (f *feedClient) idle(ctx context.Context) bool {
 		select {
 		case <-f.wake:
 		case <-ctx.Done():
-			return false
 		}
 	}
+	return false
 }
 
-func (f *feedClient) dial(ctx context.Context) (feedStream, error) {
+// Dial implements sender.Stream.
+func (f *feedClient) Dial(ctx context.Context) (feedPipe, error) {
 	n := f.p.n
 	if g := n.group(f.group); g != nil && g.leads() {
+		f.leader.node = ""
 		return newLocalFeed(ctx, f)
 	}
-	peer, inner, cancel, err := n.toLeader(ctx, f.group, feedLinger)
-	if err != nil {
-		return nil, err
-	}
-	stream, err := peer.Feed(inner)
-	if err != nil {
-		cancel()
-	}
-	return stream, err
+	pipe, err := dialLeader(ctx, &f.leader, feedLinger, func(ctx context.Context, p shoalpb.PeerClient) (grpc.BidiStreamingClient[shoalpb.FeedRequest, shoalpb.FeedReply], error) {
+		return p.Feed(ctx)
+	})
+	return &remoteFeed{pipe}, err
 }
 
-// talk sends what there is to ask until the stream breaks.
-func (f *feedClient) talk(ctx context.Context, cancel context.CancelFunc, stream feedStream) {
-	over := make(chan struct{})
-	var sent, taken uint64 // volatiles; taken is the listener's until over
-	go func() {
-		defer close(over)
-		defer cancel()
-		taken = f.listen(stream)
-	}()
-	defer func() {
-		cancel()
-		<-over
-		if _, local := stream.(*localFeed); !local && sent > taken {
-			f.lose(int(sent - taken))
-		}
-	}()
-	f.askAll()
-	first := true
-	for {
-		req := f.request()
-		if first || len(req.Fetches) > 0 || len(req.Volatiles) > 0 {
-			first = false
-			sent += uint64(len(req.Volatiles))
-			if stream.Send(req) != nil {
-				return
-			}
-			if f.more() {
-				continue
-			}
-		}
-		select {
-		case <-f.wake:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// askAll asks for every session again, after what has come.
-func (f *feedClient) askAll() {
+// Begin implements sender.Stream: every session is asked for again, after what has
+// come.
+func (f *feedClient) Begin() {
+	f.sent, f.taken, f.first = 0, 0, true
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asks = f.asks[:0]
@@ -169,54 +138,90 @@ func (f *feedClient) askAll() {
 	}
 }
 
-func (f *feedClient) request() *shoalpb.FeedRequest {
+// Wake implements sender.Stream.
+func (f *feedClient) Wake() <-chan struct{} { return f.wake }
+
+// Next implements sender.Stream. The first request of a pipe may be empty: it says
+// what the feed is of.
+func (f *feedClient) Next() (*shoalpb.FeedRequest, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.first && len(f.asks)+len(f.volatiles.list) == 0 {
+		return nil, false
+	}
+	f.first = false
 	req := &shoalpb.FeedRequest{
 		Group: f.group, Node: f.p.n.config.NodeID, Boot: f.p.boot, Fetches: f.asks,
 	}
 	req.Volatiles, req.Picks = split(f.volatiles.take())
 	f.asks = nil
-	return req
+	f.sent += uint64(len(req.Volatiles))
+	return req, true
 }
 
-// more tells whether the last request left something.
-func (f *feedClient) more() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.volatiles.list) > 0
-}
-
-// listen takes replies until the stream ends. It returns how many volatiles the
-// leader has taken as far as it has said.
-func (f *feedClient) listen(stream feedStream) (taken uint64) {
-	for {
-		r, err := stream.Recv()
-		if err != nil {
-			return taken
+// Take implements sender.Stream.
+func (f *feedClient) Take(w feedWord) error {
+	f.taken = w.taken
+	if !w.notLeader && !f.newest(w.term) { // QoS 0 is the only thing that nobody else has
+		for _, s := range w.sessions {
+			f.lose(volatileEntries(s.entries))
 		}
-		taken = r.Taken
-		if r.NotLeader {
-			return taken
-		}
-		if !f.newest(r.Term) { // QoS 0 is the only thing that nobody else has
-			for _, s := range r.Sessions {
-				f.lose(volatileEntries(s.Entries))
-			}
-			continue
-		}
-		for _, s := range r.Sessions {
-			f.deliver(s.Client, s.Conn, deliveries(s.Entries))
-		}
-		for _, notice := range r.Notices {
-			f.notice(notice)
-		}
+		return nil
 	}
+	for _, s := range w.sessions {
+		f.deliver(s.client, s.conn, s.entries)
+	}
+	for _, notice := range w.notices {
+		f.notice(notice)
+	}
+	if w.notLeader {
+		return &notLeading{w.leader}
+	}
+	return nil
 }
 
-func volatileEntries(entries []*shoalpb.FeedEntry) (n int) {
-	for _, e := range entries {
-		if e.Seq == 0 {
+// Owed implements sender.Stream. Leaders of before format 2 say nothing while they
+// have nothing.
+func (f *feedClient) Owed() bool {
+	return f.leader.node != "" && f.p.n.entryFormat() >= stream.FormatOrder
+}
+
+// Tick implements sender.Stream.
+func (f *feedClient) Tick() {}
+
+// Left implements sender.Stream. A leader on this node counts itself what it takes
+// with it.
+func (f *feedClient) Left(err error) time.Duration {
+	if f.leader.node != "" && f.sent > f.taken {
+		f.lose(int(f.sent - f.taken))
+	}
+	f.sent, f.taken = 0, 0
+	f.leader.left(err)
+	return 0
+}
+
+// remoteFeed is the feed of another node.
+type remoteFeed struct {
+	*remotePipe[shoalpb.FeedRequest, shoalpb.FeedReply]
+}
+
+// Recv implements sender.Pipe.
+func (r *remoteFeed) Recv() (feedWord, error) {
+	m, err := r.remotePipe.Recv()
+	if err != nil {
+		return feedWord{}, err
+	}
+	w := feedWord{term: m.Term, notLeader: m.NotLeader, leader: m.Leader}
+	w.notices, w.taken = m.Notices, m.Taken
+	for _, s := range m.Sessions {
+		w.sessions = append(w.sessions, sessionPortion{client: s.Client, conn: s.Conn, entries: deliveries(s.Entries)})
+	}
+	return w, nil
+}
+
+func volatileEntries(entries []session.Delivery) (n int) {
+	for i := range entries {
+		if entries[i].Seq == 0 {
 			n++
 		}
 	}
@@ -248,8 +253,7 @@ func (f *feedClient) find(client string, conn uint64) *fetching {
 	return nil
 }
 
-// deliver hands entries to their connection. Only the goroutine that listens
-// calls it.
+// deliver hands entries to their connection. Only run's goroutine calls it.
 func (f *feedClient) deliver(client string, conn uint64, entries []session.Delivery) {
 	x := f.find(client, conn)
 	if x == nil {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -186,8 +187,8 @@ func (l *shardLead) leave(s *feedSeat) {
 	s.mu.Unlock()
 }
 
-// more waits until a seat has something, or ends.
-func (l *shardLead) more(ctx context.Context, s *feedSeat) bool {
+// more waits until a seat has something or beat ticks; false at the end.
+func (l *shardLead) more(ctx context.Context, s *feedSeat, beat <-chan time.Time) bool {
 	for {
 		s.mu.Lock()
 		some := len(s.dirty) > 0 || len(s.volatiles) > 0 || len(s.notices) > 0
@@ -197,6 +198,8 @@ func (l *shardLead) more(ctx context.Context, s *feedSeat) bool {
 		}
 		select {
 		case <-s.wake:
+		case <-beat:
+			return true
 		case <-ctx.Done():
 			return false
 		case <-l.tasks.ctx.Done():
@@ -213,7 +216,7 @@ func (n *Node) serveFeed(stream grpc.BidiStreamingServer[shoalpb.FeedRequest, sh
 	}
 	l := n.leadOf(first.Group)
 	if l == nil || n.isFenced(processID{first.Node, first.Boot}) {
-		return stream.Send(&shoalpb.FeedReply{NotLeader: true})
+		return stream.Send(&shoalpb.FeedReply{NotLeader: true, Leader: n.hint(first.Group)})
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
@@ -231,10 +234,13 @@ func (n *Node) serveFeed(stream grpc.BidiStreamingServer[shoalpb.FeedRequest, sh
 			l.request(s, r)
 		}
 	}()
-	for l.more(ctx, s) {
+	beat := time.NewTicker(feedBeat)
+	defer beat.Stop()
+	for l.more(ctx, s, beat.C) {
 		if err := stream.Send(l.next(s).encode(l.term)); err != nil {
 			return err
 		}
+		beat.Reset(feedBeat)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -244,7 +250,7 @@ func (n *Node) serveFeed(stream grpc.BidiStreamingServer[shoalpb.FeedRequest, sh
 			return err
 		}
 	}
-	return stream.Send(&shoalpb.FeedReply{NotLeader: true, Taken: s.taken})
+	return stream.Send(&shoalpb.FeedReply{NotLeader: true, Leader: n.hint(first.Group), Taken: s.taken})
 }
 
 // rest closes the seat of a lead that has ended, and tells whether QoS 0
@@ -259,17 +265,15 @@ func (l *shardLead) rest(s *feedSeat) bool {
 	return len(s.volatiles) > 0
 }
 
-// localFeed is the feed of a leader to its own node: deliveries are function
-// calls.
+// localFeed is the feed of a leader to its own node.
 type localFeed struct {
-	f    *feedClient
-	l    *shardLead
-	s    *feedSeat
-	ctx  context.Context
-	once sync.Once
+	f   *feedClient
+	l   *shardLead
+	s   *feedSeat
+	ctx context.Context
 }
 
-func newLocalFeed(ctx context.Context, f *feedClient) (feedStream, error) {
+func newLocalFeed(ctx context.Context, f *feedClient) (feedPipe, error) {
 	l := f.p.n.leadOf(f.group)
 	if l == nil {
 		return nil, errNotLeader
@@ -279,6 +283,7 @@ func newLocalFeed(ctx context.Context, f *feedClient) (feedStream, error) {
 	return x, nil
 }
 
+// Send implements sender.Pipe.
 func (x *localFeed) Send(r *shoalpb.FeedRequest) error {
 	if !x.l.request(x.s, r) {
 		x.f.lose(len(r.Volatiles))
@@ -286,17 +291,13 @@ func (x *localFeed) Send(r *shoalpb.FeedRequest) error {
 	return nil
 }
 
-// Recv delivers until the lead ends; it returns no replies.
-func (x *localFeed) Recv() (*shoalpb.FeedReply, error) {
-	defer x.once.Do(func() { x.l.leave(x.s) })
-	for x.f.newest(x.l.term) && (x.l.more(x.ctx, x.s) || x.l.rest(x.s)) {
-		p := x.l.next(x.s)
-		for _, s := range p.sessions {
-			x.f.deliver(s.client, s.conn, s.entries)
-		}
-		for _, n := range p.notices {
-			x.f.notice(n)
-		}
+// Recv implements sender.Pipe, until the lead ends.
+func (x *localFeed) Recv() (feedWord, error) {
+	if x.f.newest(x.l.term) && (x.l.more(x.ctx, x.s, nil) || x.l.rest(x.s)) {
+		return feedWord{portion: x.l.next(x.s), term: x.l.term}, nil
 	}
-	return nil, errNotLeader
+	return feedWord{}, errNotLeader
 }
+
+// Close implements sender.Pipe.
+func (x *localFeed) Close() { x.l.leave(x.s) }

@@ -5,10 +5,12 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/shoalmq/shoal/broker/session"
+	"github.com/shoalmq/shoal/cluster/sender"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -83,14 +85,15 @@ func (f *forwarder) end() error {
 
 func (f *forwarder) run(ctx context.Context) {
 	defer f.finish()
-	for ctx.Err() == nil && !f.p.n.isFenced(f.to) {
-		pipe, err := f.p.n.dialForward(ctx, f.to)
-		if err == nil {
-			f.serve(ctx, pipe)
-			pipe.Close()
-		}
-		pause(ctx, retryDelay)
-	}
+	sender.Run(ctx, f, toProcess)
+}
+
+// Wait implements sender.Stream.
+func (f *forwarder) Wait(ctx context.Context) bool { return ctx.Err() == nil && !f.p.n.isFenced(f.to) }
+
+// Dial implements sender.Stream.
+func (f *forwarder) Dial(ctx context.Context) (forwardPipe, error) {
+	return f.p.n.dialForward(ctx, f.to)
 }
 
 // finish answers everything that waits.
@@ -133,50 +136,23 @@ func (f *forwarder) giveUp(m forwarded, unsent bool) {
 	}
 }
 
-func (f *forwarder) serve(parent context.Context, pipe forwardPipe) {
-	ctx, cancel := context.WithCancel(parent)
-	defer cancel()
-	replies := make(chan *shoalpb.ForwardReply, batchesInFlight)
-	go func() {
-		defer cancel()
-		for {
-			r, err := pipe.Recv()
-			if err != nil {
-				return
-			}
-			select {
-			case replies <- r:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	for i := range f.flights { // QoS 0 is not sent again; some of it may have come
+// Begin implements sender.Stream. QoS 0 is not sent again; some of it may have come.
+func (f *forwarder) Begin() {
+	for i := range f.flights {
 		f.lose(f.flights[i].loose)
 		f.flights[i].loose = 0
 	}
 	f.sent = 0
-	for {
-		if f.fill(pipe) != nil {
-			return
-		}
-		select {
-		case r := <-replies:
-			if !f.reply(r) {
-				return
-			}
-		case <-f.wake:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
-// reply takes the answer to the oldest request. Requests of QoS 0 alone have
-// no messages and are answered too.
-func (f *forwarder) reply(r *shoalpb.ForwardReply) bool {
+// Wake implements sender.Stream.
+func (f *forwarder) Wake() <-chan struct{} { return f.wake }
+
+// Take implements sender.Stream: the answer to the oldest request. Requests of
+// QoS 0 alone have no messages and are answered too.
+func (f *forwarder) Take(r *shoalpb.ForwardReply) error {
 	if r.Refusal != shoalpb.Refusal_REFUSAL_NONE || f.sent == 0 {
-		return false
+		return errAgain
 	}
 	run := f.flights[0]
 	f.flights = f.flights[1:]
@@ -184,37 +160,45 @@ func (f *forwarder) reply(r *shoalpb.ForwardReply) bool {
 	for _, m := range run.messages {
 		m.done(nil)
 	}
-	return true
-}
-
-func (f *forwarder) fill(pipe forwardPipe) error {
-	for f.sent < batchesInFlight {
-		var loose []volatileMessage
-		if f.sent == len(f.flights) {
-			run, v := f.take()
-			if len(run.messages) == 0 && len(v) == 0 {
-				return nil
-			}
-			loose, run.loose = v, len(v)
-			f.flights = append(f.flights, run)
-		}
-		run := f.flights[f.sent]
-		r := &shoalpb.ForwardRequest{
-			Node: f.p.n.config.NodeID, Boot: f.p.boot, Target: f.to.node, TargetBoot: f.to.boot,
-			First: run.first, Fence: f.p.n.knownFence(),
-		}
-		r.Volatiles, r.VolatilePicks = split(loose)
-		for i, m := range run.messages {
-			r.Messages = append(r.Messages, m.m)
-			r.Picks = appendPicks(r.Picks, i, m.picks)
-		}
-		if err := pipe.Send(r); err != nil {
-			return err
-		}
-		f.sent++
-	}
 	return nil
 }
+
+// Next implements sender.Stream: runs, up to batchesInFlight under way.
+func (f *forwarder) Next() (*shoalpb.ForwardRequest, bool) {
+	if f.sent == batchesInFlight {
+		return nil, false
+	}
+	var loose []volatileMessage
+	if f.sent == len(f.flights) {
+		run, v := f.take()
+		if len(run.messages) == 0 && len(v) == 0 {
+			return nil, false
+		}
+		loose, run.loose = v, len(v)
+		f.flights = append(f.flights, run)
+	}
+	run := f.flights[f.sent]
+	f.sent++
+	r := &shoalpb.ForwardRequest{
+		Node: f.p.n.config.NodeID, Boot: f.p.boot, Target: f.to.node, TargetBoot: f.to.boot,
+		First: run.first, Fence: f.p.n.knownFence(),
+	}
+	r.Volatiles, r.VolatilePicks = split(loose)
+	for i, m := range run.messages {
+		r.Messages = append(r.Messages, m.m)
+		r.Picks = appendPicks(r.Picks, i, m.picks)
+	}
+	return r, true
+}
+
+// Owed implements sender.Stream.
+func (f *forwarder) Owed() bool { return f.sent > 0 }
+
+// Tick implements sender.Stream.
+func (f *forwarder) Tick() {}
+
+// Left implements sender.Stream.
+func (f *forwarder) Left(error) time.Duration { return 0 }
 
 func (f *forwarder) take() (forwardRun, []volatileMessage) {
 	f.mu.Lock()
@@ -235,19 +219,8 @@ func (f *forwarder) lose(n int) {
 	f.p.n.metrics.dropped.WithLabelValues("forward_lost").Add(float64(n))
 }
 
-// forwardPipe carries forwards to one node and its replies back, in order.
-type forwardPipe interface {
-	Send(*shoalpb.ForwardRequest) error
-	Recv() (*shoalpb.ForwardReply, error)
-	Close()
-}
-
-type remoteForward struct {
-	grpc.BidiStreamingClient[shoalpb.ForwardRequest, shoalpb.ForwardReply]
-	cancel context.CancelFunc
-}
-
-func (r *remoteForward) Close() { r.cancel() }
+// forwardPipe carries forwards to one node and its replies back.
+type forwardPipe = sender.Pipe[*shoalpb.ForwardRequest, *shoalpb.ForwardReply]
 
 // localForward is the pipe of a node to itself.
 type localForward struct {
@@ -313,7 +286,7 @@ func (n *Node) dialForward(parent context.Context, to processID) (forwardPipe, e
 		cancel()
 		return nil, err
 	}
-	return &remoteForward{stream, cancel}, nil
+	return &remotePipe[shoalpb.ForwardRequest, shoalpb.ForwardReply]{stream, cancel}, nil
 }
 
 // serveForward is the peer's side of a forward stream.

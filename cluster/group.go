@@ -53,6 +53,8 @@ type group struct {
 	lastCheckpoint atomic.Uint64
 	// leaderMoved wakes when this replica hears of another leader.
 	leaderMoved *broadcast
+	// muted wakes when this node has been muted, or is so no more.
+	muted *broadcast
 	// progress wakes spread when something was applied.
 	progress   signal
 	dirtySince atomic.Int64
@@ -199,7 +201,8 @@ func (g *group) bootstrap(founders []raft.Server) error {
 }
 
 // watchLeadership turns raft's notices into leads, one after the other, until
-// r ends. It always drains notify: raft blocks writing to it.
+// r ends. It always drains notify: raft blocks writing to it. While this node is
+// muted there is no lead: those whom it served are told, and go elsewhere.
 func (g *group) watchLeadership(ctx context.Context, r *raft.Raft, notify <-chan bool) {
 	var stop func()
 	end := func() {
@@ -211,13 +214,19 @@ func (g *group) watchLeadership(ctx context.Context, r *raft.Raft, notify <-chan
 		}
 	}
 	defer end()
+	leads := false
 	for {
-		select {
-		case leads := <-notify:
+		muted := g.muted.next()
+		switch {
+		case g.mux.Muted():
 			end()
-			if leads {
-				stop = g.startLead(ctx, r)
-			}
+		case leads && stop == nil:
+			stop = g.startLead(ctx, r)
+		}
+		select {
+		case leads = <-notify:
+			end()
+		case <-muted:
 		case <-ctx.Done():
 			return
 		}
@@ -302,40 +311,20 @@ func (f future) wait() (response any, err error) {
 	return response, err
 }
 
-// leads reports whether this node leads the group and is ready to serve it.
-func (g *group) leads() bool { return g.term.Load() != 0 }
+// leads reports whether this node leads the group and is ready to serve it. One
+// whose disk hangs does not lead, whatever its raft instance takes itself for.
+func (g *group) leads() bool { return g.term.Load() != 0 && !g.mux.Muted() }
 
-// leader is the node that this replica takes for the leader, "" if none.
+// leader is the node that this replica takes for the leader, "" if none. While
+// this node is muted its raft instance hears nothing, and may be stopped in a
+// write: it knows nothing.
 func (g *group) leader() string {
 	r := g.raftNow.Load()
-	if r == nil {
+	if r == nil || g.mux.Muted() {
 		return ""
 	}
 	_, id := r.LeaderWithID()
 	return nodeOf(string(id))
-}
-
-// whileLeads derives a context that ends when this replica hears of a leader
-// other than the node given: what was sent to a frozen one is sent again to its
-// successor. linger is for what a leader that is well may still have to say.
-func (g *group) whileLeads(parent context.Context, node string, linger time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(parent)
-	go func() {
-		defer cancel()
-		for {
-			moved := g.leaderMoved.next()
-			if now := g.leader(); now != "" && now != node {
-				pause(ctx, linger)
-				return
-			}
-			select {
-			case <-moved:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return ctx, cancel
 }
 
 // confirm waits until a quorum has answered requests of this term that were

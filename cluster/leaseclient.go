@@ -189,7 +189,7 @@ func (c *leaseClient) dial(ctx context.Context) (leaseStream, error) {
 	if g.leads() {
 		return newLocalLease(ctx, c.n), nil
 	}
-	peer, inner, cancel, err := c.n.toLeader(ctx, 0, 0)
+	_, peer, inner, cancel, err := c.n.toLeader(ctx, 0, 0)
 	if err != nil {
 		return nil, fmt.Errorf("the directory: %w", err)
 	}

@@ -64,9 +64,11 @@ const (
 	// given to it: longer than it takes to catch up after a restart.
 	settleTime = 10 * time.Second
 
-	// silentTimeout is how long a leader may owe an answer before the sender
-	// asks again who leads: longer than an election.
+	// silentTimeout is how long a leader may owe word on a stream before the sender
+	// looks for another: longer than an election. A feed's leader says something
+	// each feedBeat, so that it takes three late ones to lose it.
 	silentTimeout = 3 * time.Second
+	feedBeat      = time.Second
 
 	// askTimeout bounds one question to a node that may lead a group, longer than
 	// a commit there takes under load. operateTimeout bounds an operator's
@@ -135,8 +137,11 @@ const (
 	moveEvery      = 50 * time.Millisecond
 	waitEvery      = 200 * time.Millisecond
 
-	// retryDelay paces what is tried again while a leader is unknown.
+	// retryDelay paces what is tried again while a leader is unknown. Streams dial
+	// up to retryMax apart while nobody takes what they have: a fraction of an
+	// election.
 	retryDelay = 20 * time.Millisecond
+	retryMax   = 4 * retryDelay
 
 	// dispatchPage is how many due messages are matched and proposed at once:
 	// the Wills of a dead node's clients fill a few entries each.

@@ -73,7 +73,7 @@ type Node struct {
 	routes  *routeCache
 	visible *visibility
 	proc    atomic.Pointer[process]
-	guess   atomic.Uint64
+	guesses *guesses
 	// elsewhere counts the questions for another node.
 	elsewhere atomic.Uint64
 
@@ -122,7 +122,7 @@ func Open(c Config) (*Node, error) {
 	n := &Node{
 		config: c, log: c.Log.With("component", "cluster", "node", c.NodeID), metrics: newMetrics(c.Metrics),
 		tasks: newTasks(context.Background()), fatalC: make(chan error, 1), met: newSignal(), rebalance: newSignal(),
-		fences: newBroadcast(), directoryChanged: newBroadcast(),
+		guesses: newGuesses(), fences: newBroadcast(), directoryChanged: newBroadcast(),
 		groups: make(map[uint32]*group), leads: make(map[uint32]*shardLead), phase: "starting",
 	}
 	n.watch = &diskWatch{n: n}
@@ -255,7 +255,7 @@ func (n *Node) openGroup(id uint32, founders []raft.Server, clock *shardClock, f
 	}
 	g := &group{
 		id: id, name: groupName(id), log: n.log.With("group", groupName(id)), fatal: n.fatal,
-		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx), progress: newSignal(), leaderMoved: newBroadcast(),
+		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx), progress: newSignal(), leaderMoved: newBroadcast(), muted: newBroadcast(),
 	}
 	g.clock = clock
 	g.format = n.entryFormat

@@ -56,11 +56,7 @@ func (n *Node) operate(ctx context.Context, req *shoalpb.OperateRequest) (*shoal
 func (n *Node) acceptOperate(ctx context.Context, req *shoalpb.OperateRequest) *shoalpb.OperateReply {
 	g := n.group(0)
 	if g == nil || !g.leads() {
-		r := &shoalpb.OperateReply{NotLeader: true}
-		if g != nil {
-			r.Leader = g.leader()
-		}
-		return r
+		return &shoalpb.OperateReply{NotLeader: true, Leader: n.hint(0)}
 	}
 	text, err := n.command(ctx, g, req)
 	switch {

@@ -3,7 +3,9 @@ package cluster
 import (
 	"context"
 	"sync"
+	"time"
 
+	"github.com/shoalmq/shoal/cluster/sender"
 	"github.com/shoalmq/shoal/cluster/shard"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
@@ -26,9 +28,10 @@ type outboxSender struct {
 	wake   signal
 
 	// Owned by run:
-	after uint64   // sent up to here on this pipe
-	taken bool     // the target has taken a run of this pipe
-	sent  []uint64 // last numbers of the batches under way
+	leader office   // of a target that is a group
+	after  uint64   // sent up to here on this pipe
+	taken  bool     // the target has taken a run of this pipe
+	sent   []uint64 // last numbers of the batches under way
 
 	mu       sync.Mutex
 	answered uint64 // by the target
@@ -63,38 +66,48 @@ func (l *shardLead) sender(t *shoalpb.Target) *outboxSender {
 	defer l.mu.Unlock()
 	s := l.senders[keyOf(t)]
 	if s == nil {
-		s = &outboxSender{l: l, target: t, wake: newSignal()}
+		s = newOutboxSender(l, t)
 		l.senders[keyOf(t)] = s
 		l.tasks.run(s.run)
 	}
 	return s
 }
 
+func newOutboxSender(l *shardLead, t *shoalpb.Target) *outboxSender {
+	return &outboxSender{l: l, target: t, wake: newSignal(), leader: office{n: l.n, group: t.Group}}
+}
+
 // run sends until the lead ends, or the target is a process that is over.
 func (s *outboxSender) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		if s.over() {
-			return
-		}
-		pipe, ok := s.dial(ctx)
-		if !ok {
-			pause(ctx, retryDelay)
-			continue
-		}
-		s.serve(ctx, pipe)
-		pipe.Close()
-		pause(ctx, retryDelay)
+	o := toGroup
+	if s.target.Node != "" {
+		o = toProcess
 	}
+	sender.Run(ctx, s, o)
+}
+
+// Wait implements sender.Stream.
+func (s *outboxSender) Wait(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		fences := s.l.n.fences.next()
+		if s.over() {
+			return false
+		}
+		if s.some() {
+			return true
+		}
+		select {
+		case <-s.wake:
+		case <-fences:
+		case <-ctx.Done():
+		}
+	}
+	return false
 }
 
 // over ends a sender whose target process is fenced: its outbox is gone.
 func (s *outboxSender) over() bool {
-	if s.target.Node == "" {
-		return false
-	}
-	fenced := false
-	s.l.n.readDirectory(func(d *directoryMachine) { fenced = d.MinBoot(s.target.Node) > s.target.Boot })
-	if !fenced || s.l.behind() {
+	if s.target.Node == "" || !s.l.n.isFenced(processID{s.target.Node, s.target.Boot}) || s.l.behind() {
 		return false
 	}
 	s.l.mu.Lock()
@@ -103,13 +116,25 @@ func (s *outboxSender) over() bool {
 	return true
 }
 
-// outboxPipe carries runs of entries to a target and its answers back, in
-// order.
-type outboxPipe interface {
-	Send(first uint64, commands []*shoalpb.Command) error
-	// Recv returns the answer to the next run.
-	Recv() (outboxReply, error)
-	Close()
+// some tells whether entries are left.
+func (s *outboxSender) some() bool {
+	_, commands, _ := s.read(0, 1)
+	return len(commands) > 0
+}
+
+// read takes a run of entries behind number after.
+func (s *outboxSender) read(after uint64, bytes int) (first uint64, commands []*shoalpb.Command, missing []shard.Missing) {
+	now := s.l.g.clock.now()
+	s.l.g.read(func(m machine) {
+		first, commands, missing = m.(*shardMachine).Outbox(s.target, after, bytes, now)
+	})
+	return first, commands, missing
+}
+
+// outboxRun are entries with consecutive numbers.
+type outboxRun struct {
+	first    uint64
+	commands []*shoalpb.Command
 }
 
 type outboxReply struct {
@@ -118,81 +143,73 @@ type outboxReply struct {
 	refused []*shoalpb.Answer
 }
 
-func (s *outboxSender) serve(parent context.Context, pipe outboxPipe) {
-	ctx, cancel := context.WithCancel(parent)
-	defer cancel()
-	replies := make(chan outboxReply, batchesInFlight)
-	go func() {
-		defer cancel()
-		for {
-			r, err := pipe.Recv()
-			if err != nil {
-				return
-			}
-			select {
-			case replies <- r:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	s.after, s.sent, s.taken = 0, nil, false
-	for {
-		if s.fill(ctx, pipe) != nil {
-			return
-		}
-		select {
-		case r := <-replies:
-			if r.refusal != shoalpb.Refusal_REFUSAL_NONE || len(s.sent) == 0 {
-				return
-			}
-			s.done(s.sent[0], r.refused)
-			s.sent, s.taken = s.sent[1:], true
-		case <-s.wake:
-		case <-ctx.Done():
-			return
-		}
+// outboxPipe carries runs to a target and its answers back.
+type outboxPipe = sender.Pipe[outboxRun, outboxReply]
+
+// Dial implements sender.Stream.
+func (s *outboxSender) Dial(ctx context.Context) (outboxPipe, error) {
+	if s.target.Node == "" {
+		p, err := dialGroup(ctx, &s.leader)
+		return &groupOutbox{s: s, pipe: p}, err
 	}
+	p, err := s.l.n.dialForward(ctx, processID{s.target.Node, s.target.Boot})
+	return &nodeOutbox{s: s, pipe: p}, err
 }
 
-// fill sends runs until batchesInFlight are under way or nothing is left. The
-// first run of a pipe goes alone until it is taken: a recovered target adopts
-// whatever number it takes first (stream.In.Adopt), and must not take the second
-// run when the first was refused, for a fence that it learns meanwhile.
-func (s *outboxSender) fill(ctx context.Context, pipe outboxPipe) error {
-	most := batchesInFlight
-	if !s.taken {
-		most = 1
+// Begin implements sender.Stream.
+func (s *outboxSender) Begin() { s.after, s.sent, s.taken = 0, nil, false }
+
+// Wake implements sender.Stream.
+func (s *outboxSender) Wake() <-chan struct{} { return s.wake }
+
+// Next implements sender.Stream: runs, up to batchesInFlight under way. The first
+// run of a pipe goes alone until it is taken: a recovered target adopts whatever
+// number it takes first (stream.In.Adopt), and must not take the second run when
+// the first was refused, for a fence that it learns meanwhile.
+func (s *outboxSender) Next() (run outboxRun, some bool) {
+	if len(s.sent) == batchesInFlight || len(s.sent) > 0 && !s.taken {
+		return run, false
 	}
-	for len(s.sent) < most {
-		var first uint64
-		var commands []*shoalpb.Command
-		var missing []shard.Missing
-		now := s.l.g.clock.now()
-		s.l.g.read(func(m machine) {
-			first, commands, missing = m.(*shardMachine).Outbox(s.target, s.after, outboxBatchBytes, now)
-		})
-		if len(commands) == 0 {
-			return nil
+	first, commands, missing := s.read(s.after, outboxBatchBytes)
+	if len(missing) > 0 {
+		if commands = s.complete(commands, missing); len(commands) == 0 {
+			time.AfterFunc(retryDelay, s.wake.set)
 		}
-		if len(missing) > 0 {
-			if commands = s.complete(commands, missing, now); len(commands) == 0 {
-				pause(ctx, retryDelay)
-				continue
-			}
-		}
-		if err := pipe.Send(first, commands); err != nil {
-			return err
-		}
-		s.after = first + uint64(len(commands)) - 1
-		s.sent = append(s.sent, s.after)
 	}
+	if len(commands) == 0 {
+		return run, false
+	}
+	s.after = first + uint64(len(commands)) - 1
+	s.sent = append(s.sent, s.after)
+	return outboxRun{first, commands}, true
+}
+
+// Take implements sender.Stream.
+func (s *outboxSender) Take(r outboxReply) error {
+	if r.refusal != shoalpb.Refusal_REFUSAL_NONE || len(s.sent) == 0 {
+		return errAgain
+	}
+	s.done(s.sent[0], r.refused)
+	s.sent, s.taken = s.sent[1:], true
 	return nil
+}
+
+// Owed implements sender.Stream.
+func (s *outboxSender) Owed() bool { return len(s.sent) > 0 }
+
+// Tick implements sender.Stream.
+func (s *outboxSender) Tick() {}
+
+// Left implements sender.Stream.
+func (s *outboxSender) Left(err error) time.Duration {
+	s.leader.left(err)
+	return 0
 }
 
 // complete reads the messages that have left memory. An entry without one has
 // been answered meanwhile: the run ends before it, and is read again.
-func (s *outboxSender) complete(commands []*shoalpb.Command, missing []shard.Missing, now uint64) []*shoalpb.Command {
+func (s *outboxSender) complete(commands []*shoalpb.Command, missing []shard.Missing) []*shoalpb.Command {
+	now := s.l.g.clock.now()
 	numbers := make([]uint64, len(missing))
 	for i, x := range missing {
 		numbers[i] = x.Body
@@ -247,35 +264,22 @@ func (s *outboxSender) remove(ctx context.Context) {
 	}
 }
 
-func (s *outboxSender) dial(ctx context.Context) (outboxPipe, bool) {
-	n := s.l.n
-	if s.target.Node == "" {
-		p, ok := n.dialGroup(ctx, s.target.Group)
-		return &groupOutbox{s: s, pipe: p}, ok
-	}
-	p, err := n.dialForward(ctx, processID{s.target.Node, s.target.Boot})
-	if err != nil {
-		return nil, false
-	}
-	return &nodeOutbox{s: s, pipe: p}, true
-}
-
 // groupOutbox sends runs to the leader of another group as batches.
 type groupOutbox struct {
 	s    *outboxSender
 	pipe batchPipe
 }
 
-func (o *groupOutbox) Send(first uint64, commands []*shoalpb.Command) error {
+func (o *groupOutbox) Send(run outboxRun) error {
 	b := &shoalpb.Batch{
 		Group: o.s.l.g.id, SourceLife: 1, TargetLife: 1, Target: o.s.target.Group,
-		First: first, Fence: o.s.l.shardFence(), Commands: commands,
+		First: run.first, Fence: o.s.l.shardFence(), Commands: run.commands,
 	}
 	data, err := b.MarshalVT()
 	if err != nil {
-		return err
+		panic("encode batch: " + err.Error()) // cannot fail: no required fields
 	}
-	return o.pipe.Send(data)
+	return o.pipe.Send(&shoalpb.AppendRequest{Group: o.s.target.Group, Batch: data})
 }
 
 func (o *groupOutbox) Recv() (outboxReply, error) {
@@ -283,8 +287,11 @@ func (o *groupOutbox) Recv() (outboxReply, error) {
 	if err != nil {
 		return outboxReply{}, err
 	}
-	if r.NotLeader || r.Error != "" || r.Answer == nil {
-		return outboxReply{}, errNotLeader
+	switch {
+	case r.NotLeader:
+		return outboxReply{}, &notLeading{r.Leader}
+	case r.Error != "" || r.Answer == nil:
+		return outboxReply{}, errNotTaken
 	}
 	return outboxReply{r.Answer.Refusal, r.Answer.Answers}, nil
 }
@@ -297,12 +304,12 @@ type nodeOutbox struct {
 	pipe forwardPipe
 }
 
-func (o *nodeOutbox) Send(first uint64, commands []*shoalpb.Command) error {
+func (o *nodeOutbox) Send(run outboxRun) error {
 	r := &shoalpb.ForwardRequest{
 		Group: o.s.l.g.id, SourceLife: 1, Target: o.s.target.Node, TargetBoot: o.s.target.Boot,
-		First: first, Fence: o.s.l.shardFence(),
+		First: run.first, Fence: o.s.l.shardFence(),
 	}
-	for i, c := range commands {
+	for i, c := range run.commands {
 		r.Messages = append(r.Messages, c.GetAppend().GetMessage())
 		r.Picks = appendPicks(r.Picks, i, c.GetAppend().GetPicks())
 	}

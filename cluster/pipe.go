@@ -24,15 +24,12 @@ func newLocalPipe(ctx context.Context, g *group) *localPipe {
 	return p
 }
 
-func (p *localPipe) Send(data []byte) error {
-	if !p.g.leads() {
-		return errNotLeader
+func (p *localPipe) Send(r *shoalpb.AppendRequest) error {
+	if p.g.leads() && p.g.propose(p.ctx, &proposal{data: r.Batch, batch: true, done: p.answer}) {
+		return nil
 	}
-	ok := p.g.propose(p.ctx, &proposal{data: data, batch: true, done: p.answer})
-	if !ok {
-		return errPipeClosed
-	}
-	return nil
+	p.cancel()
+	return errNotLeader
 }
 
 // answer is called in the order of Send and does not block: no more than
@@ -56,26 +53,16 @@ func (p *localPipe) Recv() (*shoalpb.AppendReply, error) {
 	case r := <-p.replies:
 		return r, nil
 	case <-p.ctx.Done():
+	}
+	select { // what came before the end
+	case r := <-p.replies:
+		return r, nil
+	default:
 		return nil, io.EOF
 	}
 }
 
 func (p *localPipe) Close() { p.cancel() }
-
-// remotePipe carries batches to another node.
-type remotePipe struct {
-	group  uint32
-	stream grpc.BidiStreamingClient[shoalpb.AppendRequest, shoalpb.AppendReply]
-	cancel context.CancelFunc
-}
-
-func (p *remotePipe) Send(data []byte) error {
-	return p.stream.Send(&shoalpb.AppendRequest{Group: p.group, Batch: data})
-}
-
-func (p *remotePipe) Recv() (*shoalpb.AppendReply, error) { return p.stream.Recv() }
-
-func (p *remotePipe) Close() { p.cancel() }
 
 // serveAppend answers one peer's batches, in order.
 func (n *Node) serveAppend(stream grpc.BidiStreamingServer[shoalpb.AppendRequest, shoalpb.AppendReply]) error {
@@ -118,11 +105,7 @@ func (n *Node) serveAppend(stream grpc.BidiStreamingServer[shoalpb.AppendRequest
 func (n *Node) acceptBatch(ctx context.Context, req *shoalpb.AppendRequest, slot chan *shoalpb.AppendReply) {
 	g := n.group(req.Group)
 	if g == nil || !g.leads() {
-		r := &shoalpb.AppendReply{NotLeader: true}
-		if g != nil {
-			r.Leader = g.leader()
-		}
-		slot <- r
+		slot <- &shoalpb.AppendReply{NotLeader: true, Leader: n.hint(req.Group)}
 		return
 	}
 	if err := g.checkBatch(req.Batch); err != nil {

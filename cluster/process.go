@@ -56,7 +56,7 @@ func newProcess(n *Node, boot uint64, shards int) *process {
 		s := newSource(id)
 		s.name, s.log, s.boot, s.node = groupName(id), n.log, boot, n.config.NodeID
 		s.fence, s.met = n.knownFence, n.metFence
-		s.dial = func(ctx context.Context) (batchPipe, bool) { return n.dialGroup(ctx, id) }
+		s.leader = office{n: n, group: id}
 		s.fenced = p.fenced.set
 		s.full = func(targets []*shoalpb.Target) { p.setFull(id, targets) }
 		p.sources = append(p.sources, s)

@@ -111,11 +111,7 @@ func (g *group) look(ctx context.Context) (*standing, error) {
 func (n *Node) reconfigure(ctx context.Context, req *shoalpb.ReconfigureRequest) *shoalpb.ReconfigureReply {
 	g := n.group(req.Group)
 	if g == nil || !g.leads() {
-		r := &shoalpb.ReconfigureReply{NotLeader: true}
-		if g != nil {
-			r.Leader = g.leader()
-		}
-		return r
+		return &shoalpb.ReconfigureReply{NotLeader: true, Leader: n.hint(req.Group)}
 	}
 	s, err := g.look(ctx)
 	if err == nil && req.Change != shoalpb.ReconfigureRequest_CHANGE_LOOK {

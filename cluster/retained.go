@@ -85,14 +85,9 @@ func (n *Node) askRetained(ctx context.Context, req *shoalpb.RetainedRequest) (*
 	if l := n.leadOf(req.Group); l != nil {
 		return l.readRetained(ctx, req), nil
 	}
-	peer, inner, cancel, err := n.toLeader(ctx, req.Group, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	inner, end := context.WithTimeout(inner, askTimeout) // it may be frozen
-	defer end()
-	return peer.Retained(inner, req)
+	return askLeader(ctx, n, req.Group, func(ctx context.Context, p shoalpb.PeerClient) (*shoalpb.RetainedReply, error) {
+		return p.Retained(ctx, req)
+	})
 }
 
 // readRetained reads one page. Every write that was acknowledged before the call

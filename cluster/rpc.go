@@ -3,8 +3,6 @@ package cluster
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -46,7 +44,7 @@ func (s *peerServer) Takeover(_ context.Context, r *shoalpb.TakeoverRequest) (*s
 func (s *peerServer) Await(ctx context.Context, r *shoalpb.AwaitRequest) (*shoalpb.AwaitReply, error) {
 	l := s.n.leadOf(r.Group)
 	if l == nil {
-		return &shoalpb.AwaitReply{NotLeader: true}, nil
+		return &shoalpb.AwaitReply{NotLeader: true, Leader: s.n.hint(r.Group)}, nil
 	}
 	return l.await(ctx, r), nil
 }
@@ -62,7 +60,7 @@ func (s *peerServer) Operate(ctx context.Context, r *shoalpb.OperateRequest) (*s
 func (s *peerServer) Retained(ctx context.Context, r *shoalpb.RetainedRequest) (*shoalpb.RetainedReply, error) {
 	l := s.n.leadOf(r.Group)
 	if l == nil {
-		return &shoalpb.RetainedReply{NotLeader: true}, nil
+		return &shoalpb.RetainedReply{NotLeader: true, Leader: s.n.hint(r.Group)}, nil
 	}
 	return l.readRetained(ctx, r), nil
 }
@@ -86,54 +84,13 @@ func (n *Node) peer(node string) (shoalpb.PeerClient, error) {
 	return shoalpb.NewPeerClient(c), nil
 }
 
-// toLeader returns the client of the node that leads group, and a context for
-// calls that ends when another does, linger later.
-func (n *Node) toLeader(parent context.Context, group uint32, linger time.Duration) (shoalpb.PeerClient, context.Context, context.CancelFunc, error) {
-	leader := n.leaderOf(group)
-	if leader == "" || leader == n.config.NodeID {
-		return nil, nil, nil, errNoLeader
+// dialGroup opens a pipe to the leader of o's group.
+func dialGroup(ctx context.Context, o *office) (batchPipe, error) {
+	if g := o.n.group(o.group); g != nil && g.leads() {
+		o.node = ""
+		return newLocalPipe(ctx, g), nil
 	}
-	peer, err := n.peer(leader)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if g := n.group(group); g != nil {
-		ctx, cancel := g.whileLeads(parent, leader, linger)
-		return peer, ctx, cancel, nil
-	}
-	ctx, cancel := context.WithCancel(parent)
-	return peer, ctx, cancel, nil
-}
-
-var errNoLeader = errors.New("the group has no leader that this node knows of")
-
-// dialGroup opens a pipe to the leader of a group.
-func (n *Node) dialGroup(ctx context.Context, group uint32) (batchPipe, bool) {
-	if g := n.group(group); g != nil && g.leads() {
-		return newLocalPipe(ctx, g), true
-	}
-	peer, inner, cancel, err := n.toLeader(ctx, group, 0)
-	if err != nil {
-		return nil, false
-	}
-	stream, err := peer.Append(inner)
-	if err != nil {
-		cancel()
-		return nil, false
-	}
-	return &remotePipe{group: group, stream: stream, cancel: cancel}, true
-}
-
-// leaderOf is the node that leads group as far as this node knows, "" if
-// unknown. A node without a replica asks those that have one in turn.
-func (n *Node) leaderOf(group uint32) string {
-	if g := n.group(group); g != nil {
-		return g.leader()
-	}
-	var replicas []string
-	n.readDirectory(func(d *directoryMachine) { replicas = d.Placed(group).Homes() })
-	if len(replicas) == 0 {
-		return ""
-	}
-	return nodeOf(replicas[int(n.guess.Add(1))%len(replicas)])
+	return dialLeader(ctx, o, 0, func(ctx context.Context, p shoalpb.PeerClient) (grpc.BidiStreamingClient[shoalpb.AppendRequest, shoalpb.AppendReply], error) {
+		return p.Append(ctx)
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shoalmq/shoal/broker/session"
+	"github.com/shoalmq/shoal/cluster/sender"
 	shoalpb "github.com/shoalmq/shoal/proto"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -56,11 +57,11 @@ type source struct {
 	log    *slog.Logger
 	boot   uint64
 	node   string
-	fence  func() uint64                               // highest fence number known
-	met    func(fence uint64)                          // the target's fence number
-	dial   func(ctx context.Context) (batchPipe, bool) // to the group's leader
-	fenced func()                                      // the boot is fenced
-	full   func(targets []*shoalpb.Target)             // outboxes that are full
+	fence  func() uint64                   // highest fence number known
+	met    func(fence uint64)              // the target's fence number
+	leader office                          // of the group
+	fenced func()                          // the boot is fenced
+	full   func(targets []*shoalpb.Target) // outboxes that are full
 
 	mu      sync.Mutex
 	control []*command
@@ -72,13 +73,13 @@ type source struct {
 	oldest atomic.Int64
 
 	// Owned by run:
-	next     uint64    // number of the next command
-	answered uint64    // all numbers up to it are answered
-	flights  []*batch  // numbered and unanswered, in order
-	sent     int       // of flights, sent on the current pipe
-	moved    time.Time // of the last send with nothing under way, or reply
-	trouble  string    // logged last
-	retry    time.Duration
+	next     uint64        // number of the next command
+	answered uint64        // all numbers up to it are answered
+	flights  []*batch      // numbered and unanswered, in order
+	sent     int           // of flights, sent on the current pipe
+	over     bool          // the boot is fenced
+	trouble  string        // logged last
+	retry    time.Duration // for how long trouble has the next pipe wait
 }
 
 // commandQueue is one link's waiting publishes to one group.
@@ -99,13 +100,8 @@ type batch struct {
 
 func (b *batch) last() uint64 { return b.first + uint64(len(b.commands)) - 1 }
 
-// batchPipe carries encoded batches to one leader and their replies back, in
-// order. Recv is called from one goroutine, Send from another.
-type batchPipe interface {
-	Send(batch []byte) error
-	Recv() (*shoalpb.AppendReply, error)
-	Close()
-}
+// batchPipe carries encoded batches to one leader and their replies back.
+type batchPipe = sender.Pipe[*shoalpb.AppendRequest, *shoalpb.AppendReply]
 
 func newSource(target uint32) *source { return &source{target: target, wake: newSignal(), next: 1} }
 
@@ -252,20 +248,41 @@ func appendBatch(head *shoalpb.Batch, commands []*command) []byte {
 // run sends until ctx ends; then everything that waits fails.
 func (s *source) run(ctx context.Context) {
 	defer s.fail(session.ErrNotOwner)
-	for ctx.Err() == nil {
-		if len(s.flights) == 0 && !s.wait(ctx) {
-			return
-		}
-		pipe, ok := s.dial(ctx)
-		if !ok {
-			s.expire()
-			pause(ctx, retryDelay)
-			continue
-		}
-		s.serve(ctx, pipe)
-		pipe.Close()
-		s.expire()
+	o := toGroup
+	o.Tick = time.Second
+	sender.Run(ctx, s, o)
+}
+
+// Wait implements sender.Stream. A fenced process waits for its end, which gives
+// those who wait their answers.
+func (s *source) Wait(ctx context.Context) bool {
+	if s.over {
+		<-ctx.Done()
 	}
+	return ctx.Err() == nil && (len(s.flights) > 0 || s.wait(ctx))
+}
+
+// Dial implements sender.Stream.
+func (s *source) Dial(ctx context.Context) (batchPipe, error) { return dialGroup(ctx, &s.leader) }
+
+// Begin implements sender.Stream: the target knows what it has of what is
+// unanswered.
+func (s *source) Begin() { s.sent = 0 }
+
+// Wake implements sender.Stream.
+func (s *source) Wake() <-chan struct{} { return s.wake }
+
+// Owed implements sender.Stream.
+func (s *source) Owed() bool { return s.sent > 0 }
+
+// Tick implements sender.Stream.
+func (s *source) Tick() { s.expire() }
+
+// Left implements sender.Stream.
+func (s *source) Left(err error) time.Duration {
+	s.leader.left(err)
+	s.expire()
+	return s.retry
 }
 
 // wait blocks until a command waits.
@@ -285,85 +302,32 @@ func (s *source) wait(ctx context.Context) bool {
 	}
 }
 
-// serve sends batches on pipe and takes its replies until either ends. What is
-// unanswered is sent again first: the target knows what it has.
-func (s *source) serve(parent context.Context, pipe batchPipe) {
-	ctx, cancel := context.WithCancel(parent)
-	defer cancel()
-	replies := make(chan *shoalpb.AppendReply, batchesInFlight)
-	go func() {
-		defer cancel()
-		receive(ctx, pipe, replies)
-	}()
-	s.sent = 0
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		if err := s.fill(pipe); err != nil {
-			return
-		}
-		select {
-		case r := <-replies:
-			if !s.reply(ctx, r) {
-				return
-			}
-		case <-s.wake:
-		case <-tick.C:
-			s.expire()
-			if s.sent > 0 && time.Since(s.moved) > silentTimeout {
-				return // frozen, perhaps: ask whoever leads now
-			}
-		case <-ctx.Done():
-			return
-		}
+// Next implements sender.Stream: batches, up to batchesInFlight under way.
+func (s *source) Next() (*shoalpb.AppendRequest, bool) {
+	if s.sent == batchesInFlight {
+		return nil, false
 	}
+	if s.sent == len(s.flights) {
+		commands := s.take()
+		if len(commands) == 0 {
+			return nil, false
+		}
+		s.flights = append(s.flights, s.build(commands))
+		s.oldest.CompareAndSwap(0, int64(s.flights[0].built))
+	}
+	s.sent++
+	return &shoalpb.AppendRequest{Group: s.target, Batch: s.flights[s.sent-1].data}, true
 }
 
-func receive(ctx context.Context, pipe batchPipe, replies chan<- *shoalpb.AppendReply) {
-	for {
-		r, err := pipe.Recv()
-		if err != nil {
-			return
-		}
-		select {
-		case replies <- r:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// fill sends until batchesInFlight are on the way or nothing waits.
-func (s *source) fill(pipe batchPipe) error {
-	for s.sent < batchesInFlight {
-		if s.sent == len(s.flights) {
-			commands := s.take()
-			if len(commands) == 0 {
-				return nil
-			}
-			s.flights = append(s.flights, s.build(commands))
-			s.oldest.CompareAndSwap(0, int64(s.flights[0].built))
-		}
-		if s.sent == 0 {
-			s.moved = time.Now()
-		}
-		if err := pipe.Send(s.flights[s.sent].data); err != nil {
-			return err
-		}
-		s.sent++
-	}
-	return nil
-}
-
-// reply takes the answer to the oldest batch that was sent. False means: start
-// again on a new pipe.
-func (s *source) reply(ctx context.Context, r *shoalpb.AppendReply) bool {
-	s.moved = time.Now()
+// Take implements sender.Stream: the answer to the oldest batch that was sent.
+func (s *source) Take(r *shoalpb.AppendReply) error {
 	a := r.Answer
-	if r.NotLeader || a == nil || s.sent == 0 {
+	switch {
+	case r.NotLeader:
+		return &notLeading{r.Leader}
+	case a == nil || s.sent == 0:
 		s.log.Debug("batch not taken", "group", s.name, "why", r.Error)
-		pause(ctx, retryDelay)
-		return false
+		return errNotTaken
 	}
 	s.full(a.Full)
 	s.met(a.Fence)
@@ -371,33 +335,30 @@ func (s *source) reply(ctx context.Context, r *shoalpb.AppendReply) bool {
 	case shoalpb.Refusal_REFUSAL_NONE:
 		s.trouble, s.retry = "", 0
 		s.complete(a)
-		return true
+		return nil
 	case shoalpb.Refusal_REFUSAL_FENCED:
+		s.over = true
 		s.fenced()
-		<-ctx.Done()
 	case shoalpb.Refusal_REFUSAL_LIFE:
-		s.complain(ctx, "the group says that this batch is not for it, or for another life of it")
+		s.complain("the group says that this batch is not for it, or for another life of it")
 	case shoalpb.Refusal_REFUSAL_GAP:
 		if a.Last+1 < s.flights[0].first {
-			s.complain(ctx, "the group has forgotten what it answered: an older state came back")
-			break
+			s.complain("the group has forgotten what it answered: an older state came back")
 		}
-		pause(ctx, retryDelay)
-	default:
-		pause(ctx, retryDelay)
 	}
-	return false
+	return errAgain
 }
 
-// complain logs trouble that does not pass by itself, once, and waits before the
-// next try, longer each time.
-func (s *source) complain(ctx context.Context, trouble string) {
+var errNotTaken = errors.New("the batch may have been applied or not")
+
+// complain logs trouble that does not pass by itself, once, and has the next try
+// wait, longer each time.
+func (s *source) complain(trouble string) {
 	if trouble != s.trouble {
 		s.trouble = trouble
 		s.log.Warn("a group does not take what this node sends; trying again", "group", s.name, "why", trouble)
 	}
 	s.retry = min(max(2*s.retry, retryDelay), time.Second)
-	pause(ctx, s.retry)
 }
 
 // complete answers the oldest batch.
@@ -501,5 +462,3 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	}
 }
-
-var errPipeClosed = errors.New("pipe closed")

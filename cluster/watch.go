@@ -17,8 +17,8 @@ import (
 // so that nobody would take its place: its raft instances wait in a write,
 // where they can neither commit nor give a leadership away. So it falls silent:
 // nothing that raft sends leaves this node any more, and nothing that others'
-// raft asks is answered (a loss of messages, which raft must bear), and it asks
-// for no lease. Others
+// raft asks is answered (a loss of messages, which raft must bear), it asks for no
+// lease, its leads end, and whoever asks it is told that it does not lead. Others
 // elect among themselves and fence it; its clients are closed when the lease is
 // over. When the disk answers, what was kept back goes on: raft hears of the
 // later terms, and the process takes its next boot.
@@ -80,6 +80,10 @@ func (w *diskWatch) lookHang() {
 		return
 	}
 	w.n.mux.Mute(hangs)
+	for _, g := range w.n.allGroups() {
+		g.muted.broadcast()
+		g.leaderMoved.broadcast()
+	}
 	if hangs {
 		w.n.metrics.diskHangs.Inc()
 		w.n.log.Error("the disk does not answer: this node falls silent, so that others take over what it leads", "for", busy.Round(time.Millisecond))

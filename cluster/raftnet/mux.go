@@ -85,6 +85,9 @@ var ErrMuted = errors.New("this node is silent")
 // quorum together that cannot commit. To raft it is a loss of messages.
 func (m *Mux) Mute(on bool) { m.muted.Store(on) }
 
+// Muted tells what Mute has been told last.
+func (m *Mux) Muted() bool { return m.muted.Load() }
+
 // Close closes all Transports. The streams they serve end with the server.
 func (m *Mux) Close() error {
 	m.mu.Lock()
