@@ -24,7 +24,7 @@ type answer struct {
 func (c *conn) published(a answer, token session.Token, err error) {
 	c.mu.Lock()
 	defer c.unlock()
-	if phase := c.phase.Load(); phase != serving && phase != leaving {
+	if c.freed {
 		return
 	}
 	if errors.Is(err, session.ErrQueueFull) && c.version != packet.V5 {
@@ -36,8 +36,7 @@ func (c *conn) published(a answer, token session.Token, err error) {
 	if err != nil {
 		code, ok := errorCode(err)
 		if !ok || c.version != packet.V5 {
-			c.fail(err)
-			return
+			c.fail(err) // its answer does not leave, but packets may wait for it
 		}
 		a.code = code
 	}
@@ -79,13 +78,8 @@ func (c *conn) sendAnswers(in *incoming, order *session.AckOrder[answer]) {
 		}
 		c.appendAck(t, a.id, a.code)
 	}
-	if c.phase.Load() == leaving && in.unanswered() == 0 {
-		c.endLocked(ending{why: "client disconnected"})
-	}
-	if c.paused&pausePublish != 0 && !c.unfinishedTooMany(in) {
-		c.seen.Store(time.Now().UnixNano()) // it could not be heard
-		c.resume(pausePublish)
-	}
+	c.workLine()
+	c.publishOn()
 }
 
 // appendAck puts PUBACK, PUBREC, PUBREL or PUBCOMP into the output. mu is held.
@@ -110,6 +104,7 @@ func (c *conn) handlePubrel(id uint16) {
 		if ask = c.durable; !ask {
 			in.session.Completed(id)
 			c.appendAck(packet.TypePubcomp, id, packet.CodeSuccess)
+			c.workLine()
 		}
 	case session.InboundAsk:
 		ask = true
@@ -143,6 +138,7 @@ func (c *conn) completed(id uint16, known bool, err error) {
 	}
 	c.incoming.session.Completed(id)
 	c.appendAck(packet.TypePubcomp, id, code)
+	c.workLine()
 }
 
 // fail ends the connection because the Cluster could not do what the client

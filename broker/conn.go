@@ -57,10 +57,14 @@ type conn struct {
 	pacing  *pacing // nil for no rates
 	who     *Identity
 
-	// The reader's own.
-	rest    []byte   // read and not handled
+	// The reader's own: read and not handled.
+	rest []byte
+	// The handler's own (line.go).
 	topic   string   // the last Topic Name, so that its repeats do not allocate
 	aliases []string // Topic Aliases of the client, from 1
+	// waits counts the SUBSCRIBE and UNSUBSCRIBE packets under way, and one more
+	// while there is a line: without any a PUBLISH is handled at once.
+	waits atomic.Int32
 
 	// subs belongs to subscriptions and is guarded by its lock.
 	subs subscriberState
@@ -72,12 +76,13 @@ type conn struct {
 	blocked bool // unsent waits for the wire to take more
 	dirty   bool // on the wake list
 	eof     bool // the client will send nothing more
+	mute    bool // the wire takes nothing more
 	cut     bool // unlock is to interrupt the wire
 	freed   bool
 	// holds counts the connection itself until it is closed, its goroutines,
 	// and the done of Open. The last one frees it.
 	holds    int
-	deadline int64   // nanoseconds since 1970, while awaiting, leaving or closing
+	deadline int64   // nanoseconds since 1970, while awaiting or closing
 	out      *buffer // packets to write, nil for none
 	unsent   []byte  // what a write left, before out
 	asked    int     // weight of requests that are unanswered
@@ -98,9 +103,21 @@ type conn struct {
 	acks   []finishing
 	ask    *replay
 	sentHi uint64
-	// subscribing counts the SUBSCRIBE packets of a durable session that have not
-	// been answered.
-	subscribing int
+	// subscribing and unsubscribing count the SUBSCRIBE and UNSUBSCRIBE packets that
+	// have not been answered, retaining the messages of QoS 0 that are on their way
+	// to their registers.
+	subscribing, unsubscribing, retaining int
+	// line holds the packets that wait for earlier ones (line.go). lined: there is a
+	// line; lineWorked: a goroutine works it off; lineOver, if not nil, is closed
+	// with its end.
+	line       []held
+	lineBytes  int
+	lined      bool
+	lineWorked bool
+	lineOver   chan struct{}
+	// final, if not nil, is how the connection ends when what has arrived is
+	// handled.
+	final *ending
 }
 
 // The phases of a connection.
@@ -109,13 +126,12 @@ const (
 	proving               // it has, and AUTH decides who the client is (enhanced.go)
 	opening               // CONNECT has come; Authenticator and Cluster decide
 	serving               // CONNACK is in the output
-	leaving               // DISCONNECT came; what was published before is being settled
 	closing               // says goodbye: what is left is written, what comes discarded
 	closed
 )
 
 // pause is a set of reasons not to read.
-type pause uint8
+type pause uint16
 
 const (
 	pauseOpening pause = 1 << iota // before CONNACK
@@ -125,6 +141,10 @@ const (
 	pauseRate                      // it has exceeded a rate
 	pauseAsked                     // it has asked for too much that is unanswered
 	pauseBefore                    // Accepted.Open is under way
+	pauseLine                      // too much waits in its line
+
+	// pauseWork are the reasons not to handle what waits in the line.
+	pauseWork = pausePublish | pauseMemory | pauseRate | pauseAsked
 )
 
 func newConn(b *Broker, l *Listener) *conn {
@@ -253,6 +273,7 @@ func (c *conn) unlock() {
 // held.
 func (c *conn) resume(off pause) {
 	c.paused &^= off
+	c.workLine()
 	if off != 0 && c.begun.Load() != 0 { // what was begun could not come
 		c.begun.Store(time.Now().UnixNano())
 	}
@@ -346,9 +367,8 @@ func (c *conn) endLocked(e ending) {
 		c.appendDisconnect(e)
 	}
 	c.phase.Store(closing)
-	if phase != leaving { // DISCONNECT has said it
-		c.request = e.request
-	}
+	c.request = e.request
+	c.workLine()
 	if c.stopAdmission != nil {
 		c.stopAdmission()
 	}
@@ -358,7 +378,7 @@ func (c *conn) endLocked(e ending) {
 	}
 	c.broker.log.Debug("connection ends", "client", client, "reason", e.why, "code", e.code)
 	c.spawn(c.cleanup)
-	if !e.farewell && c.pending == 0 || c.paused&pauseBefore != 0 {
+	if !e.farewell && c.pending == 0 || c.mute || c.paused&pauseBefore != 0 {
 		c.closeLocked()
 		return
 	}
@@ -368,20 +388,45 @@ func (c *conn) endLocked(e ending) {
 	c.resume(c.paused)
 }
 
-// leave ends the connection for a client that has sent DISCONNECT. What it
-// published before counts, although it has not waited for the answers: they are
-// waited for here, and not sent.
+// leave ends the connection for a client that has sent DISCONNECT. It may have
+// waited in the line while the network connection ended.
 func (c *conn) leave(e ending) {
 	c.mu.Lock()
 	defer c.unlock()
-	if c.phase.Load() != serving || c.incoming == nil || c.incoming.unanswered() == 0 {
-		c.endLocked(e)
+	if c.phase.Load() >= closing {
+		c.request = e.request
 		return
 	}
-	c.phase.Store(leaving)
-	c.request = e.request
-	c.deadline = time.Now().Add(leaveTime).UnixNano()
-	c.broker.wheel.schedule(c, time.Unix(0, c.deadline))
+	c.endLocked(e)
+}
+
+// finishLocked ends the connection when what has arrived from the client, but was
+// not read yet, is handled: it may end with DISCONNECT. What comes later is not
+// waited for. mu is held.
+func (c *conn) finishLocked(e ending) {
+	switch {
+	case c.phase.Load() != serving || c.final != nil || c.paused != 0 || c.eof:
+		c.endLocked(e)
+	case c.wire.blocks(): // its reader takes what has arrived at once
+		c.final = &e
+		c.spawn(func() {
+			time.Sleep(arrivedTime)
+			c.end(e)
+		})
+	default:
+		c.final = &e
+		if !c.reading {
+			c.reading = true
+			c.spawn(c.read)
+		}
+	}
+}
+
+// mustFinish reports whether the connection ends with what has been read so far.
+func (c *conn) mustFinish() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.final != nil
 }
 
 // appendDisconnect puts DISCONNECT into the output.
@@ -422,12 +467,15 @@ func (c *conn) closeLocked() {
 func (c *conn) cleanup() {
 	c.broker.subs.removeAll(c)
 	c.mu.Lock()
-	link, request := c.link, c.request
 	left := c.dropQueue()
 	c.mu.Unlock()
 	for _, o := range left {
 		c.broker.cluster.Redispatch(o.share, o.message)
 	}
+	c.settleLine()
+	c.mu.Lock()
+	link, request := c.link, c.request
+	c.mu.Unlock()
 	if link != nil {
 		link.Close(request)
 	}
@@ -439,7 +487,7 @@ func (c *conn) check(now time.Time) (again time.Time) {
 	c.mu.Lock()
 	defer c.unlock()
 	switch c.phase.Load() {
-	case awaiting, proving, leaving, closing:
+	case awaiting, proving, closing:
 		if at := time.Unix(0, c.deadline); now.Before(at) {
 			return at
 		}
@@ -513,7 +561,7 @@ func (c *conn) checkKeepAlive(now time.Time) (again time.Time) {
 	if c.keepAlive == 0 {
 		return time.Time{}
 	}
-	if c.paused&(pausePublish|pauseMemory|pauseAsked|pauseRate) != 0 {
+	if c.paused&(pauseWork|pauseLine) != 0 {
 		return now.Add(c.keepAlive)
 	}
 	if at := time.Unix(0, c.seen.Load()).Add(c.keepAlive); now.Before(at) {

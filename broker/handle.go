@@ -6,17 +6,15 @@ import (
 	"github.com/shoalmq/shoal/broker/packet"
 )
 
-// handle gives a Control Packet to its part. The body is valid until it
-// returns.
+// handle gives a Control Packet to its part, or puts it behind earlier ones. The
+// body is valid until it returns.
 func (c *conn) handle(r *reader, h packet.Header, body []byte) verdict {
 	c.broker.metrics.packets[h.Type].Add(1)
 	if c.phase.Load() == serving {
-		switch h.Type {
-		case packet.TypePublish:
-			return c.verdict(c.handlePublish(r, h, body))
-		case packet.TypePuback, packet.TypePubrec, packet.TypePubrel, packet.TypePubcomp:
-			return c.verdict(c.handleAck(r, h, body))
+		if isOrdered(h.Type) && c.holdBack(h, body) {
+			return c.verdict(nil)
 		}
+		return c.verdict(c.handleServing(r, h, body))
 	}
 	p, err := c.decode(h, body)
 	if err != nil {
@@ -25,8 +23,29 @@ func (c *conn) handle(r *reader, h packet.Header, body []byte) verdict {
 	switch p := p.(type) {
 	case *packet.Connect:
 		return c.handleConnect(p)
+	case *packet.Disconnect:
+		err = c.handleDisconnect(p)
+	case *packet.Auth:
+		err = c.handleAuth(p)
+	}
+	return c.verdict(err)
+}
+
+// handleServing gives a packet that came behind CONNACK to its part.
+func (c *conn) handleServing(r *reader, h packet.Header, body []byte) error {
+	switch h.Type {
+	case packet.TypePublish:
+		return c.handlePublish(r, h, body)
+	case packet.TypePuback, packet.TypePubrec, packet.TypePubrel, packet.TypePubcomp:
+		return c.handleAck(r, h, body)
+	}
+	p, err := c.decode(h, body)
+	if err != nil {
+		return err
+	}
+	switch p := p.(type) {
 	case *packet.Subscribe:
-		err = c.handleSubscribe(p)
+		return c.handleSubscribe(p)
 	case *packet.Unsubscribe:
 		if err = c.meterRequest(packet.TypeUnsubscribe); err == nil {
 			c.handleUnsubscribe(p)
@@ -36,11 +55,11 @@ func (c *conn) handle(r *reader, h packet.Header, body []byte) verdict {
 			c.send(packet.TypePingresp, &packet.Pingresp{})
 		}
 	case *packet.Disconnect:
-		err = c.handleDisconnect(p)
+		return c.handleDisconnect(p)
 	case *packet.Auth:
-		err = c.handleAuth(p)
+		return c.handleAuth(p)
 	}
-	return c.verdict(err)
+	return err
 }
 
 // decode decodes a packet that is not a PUBLISH, and checks that it may come

@@ -72,7 +72,7 @@ func (c *conn) handlePublish(r *reader, h packet.Header, body []byte) error {
 		fillMessage(m, p, name, c.client)
 		c.broker.cluster.PublishQoS0(m)
 		if p.Retain { // [MQTT-3.3.1-5]
-			c.link.Retain(ownMessage(p, name, c.client))
+			c.retain(ownMessage(p, name, c.client))
 		}
 		return nil
 	}
@@ -147,10 +147,6 @@ func ownMessage(p *packet.Publish, name, publisher string) *shoalpb.Message {
 func (c *conn) publish(p *packet.Publish, name string, allowed bool) error {
 	qos, id := uint8(p.QoS), p.PacketID
 	c.mu.Lock()
-	if c.phase.Load() != serving {
-		c.unlock()
-		return nil
-	}
 	in := c.incomingState()
 	a := answer{qos: qos, id: id, size: len(p.Payload), at: time.Now()}
 	var token session.Token
@@ -160,7 +156,7 @@ func (c *conn) publish(p *packet.Publish, name string, allowed bool) error {
 		a.counted = true
 		token = in.order(qos).Push()
 		in.bytes += a.size
-		c.pausePublisher(in)
+		c.pausePublisher()
 	case session.InboundRepeat:
 		c.answerAtOnce(in, a)
 	case session.InboundInUse:
@@ -210,10 +206,26 @@ func (c *conn) route(dup bool, m *shoalpb.Message, a answer, token session.Token
 	}
 }
 
+// retain hands a message of QoS 0 to its register.
+func (c *conn) retain(m *shoalpb.Message) {
+	c.mu.Lock()
+	if c.retaining++; c.retaining >= maxRetaining {
+		c.paused |= pausePublish
+	}
+	c.mu.Unlock()
+	c.link.Retain(m, func() {
+		c.mu.Lock()
+		defer c.unlock()
+		c.retaining--
+		c.publishOn()
+		c.workLine()
+	})
+}
+
 // pausePublisher stops reading a client while too much of what it published is
 // unanswered. mu is held.
-func (c *conn) pausePublisher(in *incoming) {
-	if c.unfinishedTooMany(in) {
+func (c *conn) pausePublisher() {
+	if c.unfinishedTooMany() {
 		c.paused |= pausePublish
 	}
 	if c.broker.memory.short(memoryPause) {
@@ -221,9 +233,20 @@ func (c *conn) pausePublisher(in *incoming) {
 	}
 }
 
-// unfinishedTooMany counts messages for MQTT 3 clients only: the others are
-// held to the Receive Maximum.
-func (c *conn) unfinishedTooMany(in *incoming) bool {
-	config := &c.broker.config
-	return in.bytes > config.MaxUnfinishedBytes || c.version != packet.V5 && in.unanswered() >= int(c.bounds.ReceiveMaximum)
+// publishOn reads a client again that was paused for what it published. mu is held.
+func (c *conn) publishOn() {
+	if c.paused&pausePublish != 0 && !c.unfinishedTooMany() {
+		c.seen.Store(time.Now().UnixNano()) // it could not be heard
+		c.resume(pausePublish)
+	}
+}
+
+// unfinishedTooMany counts messages of QoS 1 and 2 for MQTT 3 clients only: the
+// others are held to the Receive Maximum. mu is held.
+func (c *conn) unfinishedTooMany() bool {
+	if c.retaining >= maxRetaining {
+		return true
+	}
+	in, config := c.incoming, &c.broker.config
+	return in != nil && (in.bytes > config.MaxUnfinishedBytes || c.version != packet.V5 && in.unanswered() >= int(c.bounds.ReceiveMaximum))
 }

@@ -2,7 +2,6 @@ package broker_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/shoalmq/shoal/broker/brokertest"
 	"github.com/shoalmq/shoal/broker/mqtttest"
@@ -10,8 +9,9 @@ import (
 )
 
 // TestPublishThenDisconnect: what a client has published before DISCONNECT is
-// settled before its session hears of the end, although the client has gone; the
-// answers are not sent behind DISCONNECT, and the Will is discarded.
+// with the Link before its session hears of the end, although the client has gone
+// and nothing is settled; the answers are not sent behind DISCONNECT, and the Will is
+// discarded.
 func TestPublishThenDisconnect(t *testing.T) {
 	publishers(t, func(t *testing.T, n *node, pub *mqtttest.Client, durable bool) {
 		ops := []brokertest.Op{brokertest.Publish, brokertest.Received}
@@ -19,19 +19,10 @@ func TestPublishThenDisconnect(t *testing.T) {
 			n.cluster.Hold(op)
 		}
 		closes := len(n.cluster.Closes())
-		before := n.metric("shoal_packets_received_total", "disconnect")
 		pub.Write(publish("a", "1", 1, 1), publish("a", "2", 2, 2), &packet.Disconnect{}, publish("a", "3", 1, 3))
-		await(t, "DISCONNECT", func() bool { return n.metric("shoal_packets_received_total", "disconnect") > before })
 		if durable {
 			pub.Close()
-		}
-		if len(n.cluster.Closes()) > closes {
-			t.Fatal("the session has ended first")
-		}
-		for _, op := range ops {
-			n.cluster.ReleaseAll(op)
-		}
-		if !durable {
+		} else {
 			pub.ExpectClosed()
 		}
 		n.awaitConnections(0)
@@ -40,6 +31,9 @@ func TestPublishThenDisconnect(t *testing.T) {
 		}
 		if got := n.cluster.Messages(); string(got[len(got)-1].Payload) != "2" {
 			t.Errorf("the last message is %q", got[len(got)-1].Payload)
+		}
+		for _, op := range ops {
+			n.cluster.ReleaseAll(op)
 		}
 	})
 }
@@ -59,21 +53,4 @@ func TestTakeoverOfOneThatLeaves(t *testing.T) {
 		t.Errorf("closes %+v", got)
 	}
 	n.cluster.ReleaseAll(brokertest.Publish)
-}
-
-// TestLeaveTime: a shard that does not answer is not waited for without end.
-func TestLeaveTime(t *testing.T) {
-	inFakeTime(t, func(t *testing.T, n *node) {
-		n.cluster.Hold(brokertest.Publish)
-		pub := n.connect(packet.V311, "p")
-		pub.Write(publish("a", "1", 1, 1), &packet.Disconnect{})
-		if took := closedAfter(pub); took < 4*time.Second || took > 7*time.Second {
-			t.Errorf("closed after %v", took)
-		}
-		n.awaitConnections(0)
-		if got := n.cluster.Closes(); len(got) != 1 || !got[0].DiscardWill {
-			t.Errorf("closes %+v", got)
-		}
-		n.cluster.ReleaseAll(brokertest.Publish)
-	})
 }

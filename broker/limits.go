@@ -98,9 +98,24 @@ const (
 	// lingerTime is how long a connection that was told why it ends may take to
 	// read that before it is cut.
 	lingerTime = 2 * time.Second
-	// leaveTime is how long what a client published right before DISCONNECT may
-	// take: a shard without a leader has one in about a second.
-	leaveTime = 5 * time.Second
+	// lineTime is how long what a client sent before its end may wait for earlier
+	// packets: a shard without a leader has one in about a second, and a frozen
+	// node holds up a SUBACK for 4.5 s.
+	lineTime = 6 * time.Second
+	// maxLineBytes bounds the packets of a connection that wait for earlier ones; a
+	// client with more is not read. A packet is taken whole.
+	maxLineBytes = 1 << 20
+	// maxExchanges bounds the QoS 2 exchanges that an MQTT 3 client has begun and
+	// not completed. A shard keeps no more of one publisher.
+	maxExchanges = 1024
+	// maxRetaining bounds the retained messages of QoS 0 of one client that are on
+	// their way to their registers; a client with more is not read.
+	maxRetaining = 512
+	// arrivedTime is how long the reader of a connection that waits in Read may take
+	// for what has arrived, when the connection is about to end. finalChunks are
+	// read of others.
+	arrivedTime = 20 * time.Millisecond
+	finalChunks = 16
 	// keepAliveFactor: one and a half times the Keep Alive ([MQTT-3.1.2-22]).
 	keepAliveFactor = 1.5
 	// complainEvery is how often the log tells that logins are refused, or cannot be

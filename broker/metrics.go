@@ -51,10 +51,12 @@ type refusal int
 const (
 	// refusedNotAuthorized: Permissions.Publish.
 	refusedNotAuthorized refusal = iota
+	// refusedEnded: the connection ended while the packet waited for earlier ones.
+	refusedEnded
 	refusals
 )
 
-var refusalNames = [refusals]string{"not_authorized"}
+var refusalNames = [refusals]string{"not_authorized", "connection_ended"}
 
 // metrics are plain counters; collecting turns them into Prometheus' own.
 type metrics struct {

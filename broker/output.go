@@ -23,7 +23,7 @@ func (b *buffer) free() {
 // append puts a packet into the output, unless write finds it too large for the
 // client. mu is held.
 func (c *conn) append(t packet.Type, write func(dst []byte) []byte) {
-	if c.phase.Load() >= leaving {
+	if c.phase.Load() >= closing || c.mute {
 		return
 	}
 	out := c.output()
@@ -106,17 +106,19 @@ func (c *conn) write() {
 	}
 }
 
-// unwritable ends the connection, unless the client has said that it goes and only
-// its messages are waited for.
+// unwritable ends the connection. A client that reads nothing more may have said
+// its last all the same.
 func (c *conn) unwritable(err error) {
 	c.mu.Lock()
 	defer c.unlock()
-	if c.phase.Load() != leaving {
-		c.abortLocked("write: " + err.Error())
+	e := ending{why: "write: " + err.Error()}
+	if c.phase.Load() != serving || c.mute {
+		c.abortLocked(e.why)
 		return
 	}
 	c.out, c.unsent, c.pending = nil, nil, 0
-	c.blocked, c.eof = false, true
+	c.blocked, c.mute = false, true
+	c.finishLocked(e)
 }
 
 // writeSome is Write, and notes since when there is no progress.
@@ -148,6 +150,9 @@ func (c *conn) nextOutput(round int) (buf *buffer, rest []byte, ok bool) {
 	switch {
 	case c.phase.Load() == closed:
 		c.writing = false
+	case c.mute:
+		c.writing = false
+		c.out, c.pending = nil, 0
 	case c.blocked:
 		c.writing = false
 		c.rearm()

@@ -37,8 +37,11 @@ const (
 func (c *conn) read() {
 	r := c.takeReader()
 	v := c.handleChunk(r)
-	for v == goOn {
+	for n := 1; v == goOn; n++ {
 		v = c.readChunk(r)
+		if n%finalChunks == 0 && c.mustFinish() {
+			break
+		}
 	}
 	c.giveReader(r)
 	c.stopReading(v)
@@ -77,7 +80,7 @@ func (c *conn) handleChunk(r *reader) verdict {
 	defer c.broker.wake.leave()
 	off, v := 0, goOn
 	for v == goOn {
-		if c.phase.Load() >= leaving {
+		if c.phase.Load() >= closing {
 			r.n = 0
 			return goOn
 		}
@@ -208,6 +211,9 @@ func (c *conn) stopReading(v verdict) {
 	c.mu.Lock()
 	defer c.unlock()
 	c.reading = false
+	if c.final != nil {
+		c.endLocked(*c.final)
+	}
 	switch {
 	case v == wait && c.paused == 0:
 		c.rearm()
@@ -220,9 +226,7 @@ func (c *conn) stopReading(v verdict) {
 func (c *conn) lost(err error) {
 	c.mu.Lock()
 	defer c.unlock()
-	switch phase := c.phase.Load(); {
-	case phase == leaving, // the last answer closes
-		phase == closing && c.pending > 0 && errors.Is(err, io.EOF): // write closes when all is written
+	if c.phase.Load() == closing && c.pending > 0 && errors.Is(err, io.EOF) { // write closes when all is written
 		c.eof = true
 		return
 	}

@@ -68,7 +68,7 @@ func (out *outgoing) hold(d *session.Delivery) {
 
 // subscribeAnswered follows SUBACK of a durable session. mu is held.
 func (c *conn) subscribeAnswered() {
-	c.subscribing--
+	c.subscriptionsChanged(&c.subscribing)
 	if out := c.outgoing; out != nil && c.subscribing == 0 {
 		for i := range out.held {
 			d := &out.held[i]
@@ -80,21 +80,23 @@ func (c *conn) subscribeAnswered() {
 	}
 }
 
-// Superseded is part of session.Sink ([MQTT-3.1.4-3]).
+// Superseded is part of session.Sink ([MQTT-3.1.4-3]). What the client sent
+// before it connected anew counts, DISCONNECT above all.
 func (c *conn) Superseded() {
-	c.dismiss(packet.CodeSessionTakenOver, "another connection has the session")
-}
-
-// Lost is part of session.Sink.
-func (c *conn) Lost(err error) {
-	c.dismiss(packet.CodeServerUnavailable, err.Error())
-}
-
-// dismiss ends the connection with DISCONNECT, or with CONNACK if that has not
-// been sent.
-func (c *conn) dismiss(code packet.Code, why string) {
+	const why = "another connection has the session"
 	if c.phase.Load() < serving {
 		c.refuseConnect(packet.CodeServerUnavailable, why)
 	}
-	c.goodbye(code, why)
+	c.mu.Lock()
+	defer c.unlock()
+	c.finishLocked(ending{code: packet.CodeSessionTakenOver, farewell: true, why: why})
+}
+
+// Lost is part of session.Sink. Nothing more can take effect.
+func (c *conn) Lost(err error) {
+	if c.phase.Load() < serving {
+		c.refuseConnect(packet.CodeServerUnavailable, err.Error())
+	}
+	c.goodbye(packet.CodeServerUnavailable, err.Error())
+	c.dropLine()
 }

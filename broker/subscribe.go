@@ -42,9 +42,7 @@ func (c *conn) handleSubscribe(p *packet.Subscribe) error {
 	case c.durable:
 		weight := filtersWeight(p.Subscriptions, subscribedFilter)
 		c.asking(weight)
-		c.mu.Lock()
-		c.subscribing++
-		c.mu.Unlock()
+		c.changeSubscriptions(&c.subscribing)
 		c.link.Subscribe(granted, func(_ []bool, err error) {
 			c.mu.Lock()
 			c.subscribedLocked(p.PacketID, codes, err)
@@ -95,6 +93,7 @@ func (c *conn) subscribeHere(id uint16, codes []packet.Code, places []int, grant
 	var owed []*replay
 	weight := filtersWeight(granted, (*shoalpb.Subscription).GetFilter)
 	c.asking(weight)
+	c.changeSubscriptions(&c.subscribing)
 	answered := func(err error) {
 		if err != nil {
 			failed.Store(&err)
@@ -108,6 +107,7 @@ func (c *conn) subscribeHere(id uint16, codes []packet.Code, places []int, grant
 		c.mu.Lock()
 		c.subscribedLocked(id, codes, err)
 		c.startReplays(owed, err == nil)
+		c.subscriptionsChanged(&c.subscribing)
 		c.unlock()
 		c.answered(weight)
 	}
@@ -191,8 +191,12 @@ func (c *conn) handleUnsubscribe(p *packet.Unsubscribe) {
 	case c.durable:
 		weight := filtersWeight(valid, func(f string) string { return f })
 		c.asking(weight)
+		c.changeSubscriptions(&c.unsubscribing)
 		c.link.Unsubscribe(valid, func(existed []bool, err error) {
 			c.unsubscribed(p.PacketID, codes, existed, err)
+			c.mu.Lock()
+			c.subscriptionsChanged(&c.unsubscribing)
+			c.unlock()
 			c.answered(weight)
 		})
 	default:

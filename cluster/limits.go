@@ -35,6 +35,11 @@ const (
 	// are closed: longer than an election, a lapse and a fence together.
 	awayTimeout = 15 * time.Second
 
+	// settleTimeout is how long a session counts as connected after its connection has
+	// closed, while what that handed over is not settled: a shard without a leader has
+	// one in about a second, and a frozen node holds up a publish for 4.5 s.
+	settleTimeout = 5 * time.Second
+
 	// closeTimeout bounds the wait for connections of a fenced process to let
 	// go; they have nothing to wait for themselves.
 	closeTimeout = 10 * time.Second

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"maps"
 	"sync"
 	"time"
 
@@ -26,13 +25,14 @@ type link struct {
 	held    bool // by former owners
 	waiting []*publish
 	// unsettled counts publishes that were routed and not wholly answered. The
-	// connection has drained when it is closed and this is 0.
+	// connection has drained when it is closed, this is 0 and nothing waits: what it
+	// has handed over outlives it.
 	unsettled int
-	// closeSent: Close is in the stream, so Drained may follow; drained: it did,
+	// closing is what Close asked for, until it is sent; drained: Drained was sent,
 	// or Close said so.
-	closeSent bool
-	drained   bool
-	queues    map[uint32]*commandQueue
+	closing *session.CloseRequest
+	drained bool
+	queues  map[uint32]*commandQueue
 	// acks and expired gather what Ack and Expired got until a batch takes them.
 	acks, expired []uint64
 	// pending are the Released exchanges that wait for their targets, from
@@ -119,14 +119,6 @@ func (l *link) submit(p *publish) {
 func (l *link) postpone(p *publish) {
 	l.mu.Lock()
 	l.unsettled--
-	if l.closed {
-		drained := l.takeDrained()
-		l.mu.Unlock()
-		if drained {
-			l.sendDrained()
-		}
-		return
-	}
 	l.blocked = true
 	p.since = bootTime()
 	l.waiting = append([]*publish{p}, l.waiting...)
@@ -139,7 +131,7 @@ func (l *link) postpone(p *publish) {
 func (l *link) resume() {
 	for {
 		l.mu.Lock()
-		if l.held || l.closed || !l.blocked {
+		if l.held || !l.blocked {
 			l.mu.Unlock()
 			return
 		}
@@ -176,7 +168,7 @@ func (l *link) queue(group uint32) *commandQueue {
 		if l.queues == nil {
 			l.queues = make(map[uint32]*commandQueue, 2)
 		}
-		q = &commandQueue{dead: l.closed}
+		q = &commandQueue{}
 		l.queues[group] = q
 	}
 	return q
@@ -186,64 +178,74 @@ func (l *link) queue(group uint32) *commandQueue {
 func (l *link) settle(done func(error), err error) {
 	l.mu.Lock()
 	l.unsettled--
-	closed, drained := l.closed, l.takeDrained()
+	closed, drained := l.closed, l.drain()
 	l.mu.Unlock()
 	if drained {
-		l.sendDrained()
+		l.p.forget(l)
 	}
 	if !closed {
 		done(err)
 	}
 }
 
-// takeDrained reports once that the closed connection has drained. Called with
-// mu held.
-func (l *link) takeDrained() bool {
-	if !l.closeSent || l.unsettled > 0 || l.drained {
+// drain tells the shard of the end of a closed connection when all that it handed
+// over is settled. It reports once that it has; the caller has the process forget
+// the link. Called with mu held.
+func (l *link) drain() bool {
+	if !l.closed || l.unsettled > 0 || len(l.waiting) > 0 || l.drained {
 		return false
 	}
 	l.drained = true
+	if l.closing != nil {
+		l.sendClose()
+	} else {
+		l.p.control(l.shard, &shoalpb.Command{Drained: &shoalpb.Drained{Client: l.client, Conn: l.conn}}, nil, nil)
+	}
 	return true
 }
 
-func (l *link) sendDrained() {
-	l.p.control(l.shard, &shoalpb.Command{Drained: &shoalpb.Drained{Client: l.client, Conn: l.conn}}, nil, nil)
-	l.p.forget(l)
+// sendClose queues Close, behind everything that was handed over and is settled.
+// Called with mu held.
+func (l *link) sendClose() {
+	r := l.closing
+	l.closing = nil
+	l.p.control(l.shard, &shoalpb.Command{Close: &shoalpb.Close{
+		Client: l.client, Conn: l.conn, Drained: l.drained,
+		ExpiryS: r.ExpirySeconds, DiscardWill: r.DiscardWill,
+	}}, nil, nil)
 }
 
-// Close implements session.Link.
+// closeNow sends Close though not all is settled: a shard may be away for long, and
+// the session must not count as connected meanwhile.
+func (l *link) closeNow() {
+	l.registers.close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing != nil {
+		l.sendClose()
+	}
+}
+
+// Close implements session.Link. The shard hears of it when all that was handed
+// over is settled: a QoS 2 message of a durable session is taken from its owner
+// only.
 func (l *link) Close(r session.CloseRequest) {
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
 		return
 	}
-	l.closed = true
-	waiting := l.waiting
-	l.waiting, l.pending = nil, nil
-	queues := maps.Clone(l.queues) // later ones are born dead
+	l.closed, l.closing, l.pending = true, &r, nil
 	l.mu.Unlock()
 	l.p.feed(l.shard).detach(l)
-	for _, p := range waiting {
-		p.done(session.ErrClosed)
-	}
-	for group, q := range queues {
-		for _, c := range l.p.sources[group].drop(q) {
-			c.finish(nil, session.ErrClosed)
-		}
-	}
-	l.registers.close()
-	l.mu.Lock() // held while Close is queued: Drained comes after it
-	drained := l.unsettled == 0
-	l.p.control(l.shard, &shoalpb.Command{Close: &shoalpb.Close{
-		Client: l.client, Conn: l.conn, Drained: drained,
-		ExpiryS: r.ExpirySeconds, DiscardWill: r.DiscardWill,
-	}}, nil, nil)
-	l.closeSent, l.drained = true, drained
+	l.mu.Lock()
+	drained := l.drain()
 	l.mu.Unlock()
 	if drained {
 		l.p.forget(l)
+		return
 	}
+	time.AfterFunc(settleTimeout, l.closeNow)
 }
 
 // Released implements session.Link.
@@ -450,6 +452,27 @@ func (l *link) disowned() {
 func (l *link) lose() {
 	if !l.isClosed() {
 		l.sink.Lost(session.ErrUnavailable)
+	}
+}
+
+func (l *link) hasDrained() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.drained
+}
+
+// abandon ends what a closed connection has left and its process cannot send any
+// more.
+func (l *link) abandon() {
+	l.mu.Lock()
+	waiting := l.waiting
+	l.waiting = nil
+	l.mu.Unlock()
+	for _, p := range waiting {
+		if p.lazy {
+			l.p.n.metrics.dropped.WithLabelValues("retain_lost").Inc()
+		}
+		p.done(session.ErrNotOwner)
 	}
 }
 

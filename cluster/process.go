@@ -95,6 +95,9 @@ func (p *process) stop(err error) {
 	}
 	p.tasks.wait()
 	p.waitClosed(open)
+	for _, l := range open {
+		l.abandon()
+	}
 }
 
 // waitClosed waits until the connections have closed their links: until then

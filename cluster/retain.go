@@ -124,15 +124,16 @@ func (r *registers) taken(x *lazyRetain, topic string) {
 }
 
 // Retain implements session.Link.
-func (l *link) Retain(m *shoalpb.Message) {
+func (l *link) Retain(m *shoalpb.Message, done func()) {
 	l.mu.Lock()
 	full := len(l.waiting) >= lazyRetains
 	l.mu.Unlock()
 	if full {
 		l.p.n.metrics.dropped.WithLabelValues("retain_full").Inc()
+		done()
 		return
 	}
-	l.submit(&publish{m: m, done: func(error) {}, lazy: true})
+	l.submit(&publish{m: m, done: func(error) { done() }, lazy: true})
 }
 
 // routeLazy queues a retained message of QoS 0 for its register. It reports
@@ -229,7 +230,8 @@ func (l *link) recorded(id uint16) {
 }
 
 // recordAgain asks for what notices may have lost, by saying the same once more:
-// the shard knows it. It asks under the lock, so that PUBREC cannot have left,
+// the shard knows it. Of a connection that has lost its session nothing more can be
+// known. It asks under the lock, so that PUBREC cannot have left,
 // and the identifier be free, before the question has its place in the stream.
 func (l *link) recordAgain(limit time.Time) {
 	r := &l.registers
@@ -241,7 +243,9 @@ func (l *link) recordAgain(limit time.Time) {
 		}
 		x.asked = time.Now()
 		l.p.sources[l.shard].enqueueControl(&command{data: x.command, owner: l, done: func(_ uint64, a *shoalpb.Answer, err error) {
-			if err == nil && (a == nil || a.Code == shoalpb.Code_CODE_KNOWN) {
+			switch {
+			case err != nil:
+			case a == nil, a.Code == shoalpb.Code_CODE_KNOWN, a.Code == shoalpb.Code_CODE_NOT_OWNER: // nobody will tell
 				l.recordedIf(id, x)
 			}
 		}})
@@ -269,7 +273,7 @@ func (r *registers) waits() bool {
 	return len(r.recording) > 0
 }
 
-// close ends the waits of a connection that is closed: what its shard has
+// close ends the waits of a connection that closed long ago: what its shard has
 // recorded goes its way without it.
 func (r *registers) close() {
 	r.mu.Lock()

@@ -296,7 +296,7 @@ func (w *writer) over(l session.Link, ended, stop <-chan struct{}) {
 		n := w.acked.Load() + 1
 		if n%3 == 0 { // QoS 0 is not acknowledged: with the next
 			w.begun.Store(n)
-			l.Retain(w.messageOf(n))
+			l.Retain(w.messageOf(n), func() {})
 			n++
 		}
 		again := w.begun.Swap(n) == n
@@ -484,8 +484,8 @@ func TestRetainedBeforeTakeover(t *testing.T) {
 	first := c.node("n1").open(t, id, true, 3600)
 	first.retain(map[string]string{topic: "v0"})
 	c.net.hold("n1", "n3")
-	first.link.Retain(retainedMessage(topic, 0, "v1"))
-	first.link.Retain(retainedMessage(topic, 0, "v2"))
+	first.link.Retain(retainedMessage(topic, 0, "v1"), func() {})
+	first.link.Retain(retainedMessage(topic, 0, "v2"), func() {})
 	source := first.n.proc.Load().sources[2]
 	eventually(t, "under way", func() error {
 		source.mu.Lock()

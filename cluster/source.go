@@ -21,8 +21,8 @@ type command struct {
 	data []byte
 	// encode, if set, gives data when a batch takes the command.
 	encode func() []byte
-	// owner is the link whose close drops the command while it has no number,
-	// nil for commands that are never dropped.
+	// owner is the link that the command was handed over by: awayTimeout ends it
+	// while it has no number. Commands without an owner are never dropped.
 	owner *link
 	// n is its number, 0 until it is in a batch.
 	n uint64
@@ -151,16 +151,6 @@ func (s *source) cancel(c *command) {
 	if i >= 0 {
 		c.finish(nil, session.ErrUnavailable)
 	}
-}
-
-// drop takes back what of q has no number yet.
-func (s *source) drop(q *commandQueue) []*command {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	dropped := q.list
-	q.list, q.dead = nil, true
-	s.waiting -= len(dropped)
-	return dropped
 }
 
 // take removes up to a batch of commands: control first, then one publish of

@@ -15,16 +15,16 @@ const takeoverAsk = 500 * time.Millisecond
 
 // takeover asks the nodes of former owners to close and drain their
 // connections, again and again, until the shard says that none is left; then
-// l's publishes may go.
+// l's publishes may go, those of a closed connection too.
 func (n *Node) takeover(ctx context.Context, l *link, former []*shoalpb.Owner) {
-	for ctx.Err() == nil && !l.isClosed() {
+	for ctx.Err() == nil && !l.hasDrained() {
 		n.askFormer(ctx, l.client, former)
 		reply, err := n.await(ctx, &shoalpb.AwaitRequest{Group: l.shard, Client: l.client, Conn: l.conn})
 		switch {
 		case err != nil:
 			pause(ctx, retryDelay)
 		case !reply.Owner:
-			l.sink.Superseded()
+			l.disowned()
 			return
 		case reply.Done:
 			n.metFence(reply.Fence)

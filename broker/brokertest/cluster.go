@@ -31,6 +31,7 @@ const (
 	Unsubscribe Op = "Unsubscribe"
 	Release     Op = "Release"
 	Retained    Op = "Retained"
+	Retain      Op = "Retain"
 )
 
 // Cluster is a broker.Cluster of one node without a disk.
@@ -174,6 +175,22 @@ func (c *Cluster) Messages() []*shoalpb.Message {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append([]*shoalpb.Message(nil), c.messages...)
+}
+
+// Supersede tells the connection of a client that another one is about to take
+// its session.
+func (c *Cluster) Supersede(client string) {
+	c.mu.Lock()
+	l := c.owners[client]
+	c.mu.Unlock()
+	l.sink.Superseded()
+}
+
+// Subscriptions is the number of subscriptions of a durable session.
+func (c *Cluster) Subscriptions(client string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.sessions[client].subs)
 }
 
 // Lose tells every open connection that the node has lost its lease.

@@ -17,13 +17,14 @@ type link struct {
 
 var _ session.Link = (*link)(nil)
 
-// begin checks that the connection owns its session, and locks mu.
+// begin checks that the connection is open, and locks mu. What asks for the session
+// also wants to own it.
 func (l *link) begin(op Op) error {
 	l.cluster.mu.Lock()
 	switch {
 	case l.closed:
 		return session.ErrClosed
-	case l.cluster.owners[l.client] != l:
+	case op != Publish && op != Retain && l.cluster.owners[l.client] != l:
 		return session.ErrNotOwner
 	}
 	return l.cluster.begin(op)
@@ -119,11 +120,11 @@ func (l *link) Expired(seq uint64) {
 }
 
 // Retain is part of session.Link.
-func (l *link) Retain(m *shoalpb.Message) {
-	if l.begin("Retain") == nil {
+func (l *link) Retain(m *shoalpb.Message, done func()) {
+	if l.begin(Retain) == nil {
 		l.cluster.retain(m)
 	}
-	l.cluster.mu.Unlock()
+	l.cluster.finish(Retain, done)
 }
 
 // Release is part of session.Link.

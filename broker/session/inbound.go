@@ -75,6 +75,15 @@ func NewResumedInbound(receiveMaximum uint16) *Inbound {
 // Unfinished is the number of PUBLISH packets that use the Receive Maximum.
 func (in *Inbound) Unfinished() int { return in.used }
 
+// Exchanges is the number of QoS 2 exchanges from PUBLISH to PUBCOMP.
+func (in *Inbound) Exchanges() int { return len(in.ids) }
+
+// Knows reports whether a Packet Identifier belongs to one of them.
+func (in *Inbound) Knows(id uint16) bool {
+	_, known := in.ids[id]
+	return known
+}
+
 // Publish takes note of a PUBLISH of QoS 1 or 2. DUP decides nothing: within a
 // connection the identifier alone tells a repeat ([MQTT-4.3.3-10]), and a
 // repeat over connections is for the shard to find.

@@ -79,9 +79,10 @@ type Link interface {
 	Publish(m *shoalpb.Message, done func(error))
 	// Retain hands a message of QoS 0 with the RETAIN flag to the topic's
 	// register, in order with what was published before; the live copies are
-	// Cluster.PublishQoS0's. It is not confirmed; of several that wait for one
-	// topic the last is kept.
-	Retain(m *shoalpb.Message)
+	// Cluster.PublishQoS0's. done comes when the register has it, or a later one of
+	// this Link, or when it is lost and counted; of several that wait for one topic
+	// the last is kept.
+	Retain(m *shoalpb.Message, done func())
 	// Received records a QoS 2 message of a durable publisher. done(nil) means
 	// PUBREC with success, also for a repeat; ErrIDInUse means PUBREC 0x91.
 	Received(id uint16, dup bool, m *shoalpb.Message, done func(error))
@@ -106,9 +107,10 @@ type Link interface {
 	// Fetch starts deliveries to the Sink, after seq (0 for all). Called once,
 	// when CONNACK is on its way. Transient sessions need no Fetch.
 	Fetch()
-	// Close ends the connection's ownership. Idempotent; what is unnumbered is
-	// dropped, pending done functions get ErrClosed, none comes after Close
-	// returned except those already running.
+	// Close ends the connection's ownership, behind everything that was handed over
+	// before: that goes on to its end, for what a client has sent outlives its
+	// connection. Idempotent. No done comes after Close returned except those
+	// already running.
 	Close(r CloseRequest)
 }
 

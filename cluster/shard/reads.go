@@ -51,13 +51,21 @@ func (m *Machine) Attached(yield func(client, node string, boot, conn uint64) bo
 	}
 }
 
-// Former returns the former owners of the session, and whether conn owns it.
-func (m *Machine) Former(client string, conn uint64) (former []*shoalpb.Owner, owner bool) {
-	s := m.owned(client, conn)
+// Former returns the former owners of the session that came before conn, and
+// whether conn owns it, or has owned it and not drained.
+func (m *Machine) Former(client string, conn uint64) (former []*shoalpb.Owner, known bool) {
+	s := m.sessions[client]
 	if s == nil {
 		return nil, false
 	}
-	return s.formerOwners(), true
+	known = s.owner != nil && s.conn == conn
+	for _, o := range s.formerOwners() {
+		known = known || o.Conn == conn
+		if o.Conn < conn {
+			former = append(former, o)
+		}
+	}
+	return former, known
 }
 
 // OpenIndex is the index of the entry that opened a connection.
