@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/shoalmq/shoal/cluster/lease"
+	"github.com/shoalmq/shoal/cluster/sender"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -27,8 +27,9 @@ type leaseClient struct {
 	held atomic.Bool
 	// granted wakes those who wait for a valid lease.
 	granted signal
-	// applied wakes the reporting of the applied index.
+	// applied wakes the reporting of the applied index, which is due; see report.
 	applied signal
+	due     atomic.Bool
 
 	mu     sync.Mutex
 	boot   uint64 // whose lease it is; 0 for nobody's
@@ -159,115 +160,111 @@ func (c *leaseClient) grant(boot uint64, sentAt time.Duration) {
 	c.granted.set()
 }
 
-// leaseStream carries requests to the directory's leader and replies back.
-type leaseStream interface {
-	Send(*shoalpb.LeaseRequest) error
-	Recv() (*shoalpb.LeaseReply, error)
-}
+// leasePipe carries requests to the directory's leader, and its replies back.
+type leasePipe = sender.Pipe[*shoalpb.LeaseRequest, *shoalpb.LeaseReply]
 
 // run keeps asking, whoever leads.
 func (c *leaseClient) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		inner, cancel := context.WithCancel(ctx)
-		stream, err := c.dial(inner)
-		if err == nil {
-			err = c.talk(inner, cancel, stream)
-		}
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			c.fail(err.Error())
-			pause(ctx, retryDelay)
-		}
-	}
+	o := toGroup
+	o.Tick = lease.Renew
+	sender.Run(ctx, &leaseAsker{c: c, leader: office{n: c.n}}, o)
 }
 
-func (c *leaseClient) dial(ctx context.Context) (leaseStream, error) {
-	g := c.n.group(0)
+// report has the applied index told to the directory's leader now, and a lease
+// asked for if there is none.
+func (c *leaseClient) report() {
+	c.due.Store(true)
+	c.applied.set()
+}
+
+// leaseAsker is the lease stream of this node. It is owned by run.
+type leaseAsker struct {
+	c      *leaseClient
+	leader office
+	// say: a request is due; renew: it asks for a lease.
+	say, renew bool
+	// owed: a renewal was sent after the last word.
+	owed bool
+}
+
+// Wait implements sender.Stream.
+func (a *leaseAsker) Wait(ctx context.Context) bool { return ctx.Err() == nil }
+
+// Dial implements sender.Stream.
+func (a *leaseAsker) Dial(ctx context.Context) (leasePipe, error) {
+	g := a.c.n.group(0)
 	if g == nil {
 		return nil, errors.New("this node has no copy of the directory yet")
 	}
 	if g.leads() {
-		return newLocalLease(ctx, c.n), nil
+		a.leader.node = ""
+		return newLocalLease(ctx, a.c.n), nil
 	}
-	_, peer, inner, cancel, err := c.n.toLeader(ctx, 0, 0)
-	if err != nil {
-		return nil, fmt.Errorf("the directory: %w", err)
-	}
-	stream, err := peer.Lease(inner)
-	if err != nil {
-		cancel()
-	}
-	return stream, err
+	return dialLeader(ctx, &a.leader, 0, func(ctx context.Context, p shoalpb.PeerClient) (grpc.BidiStreamingClient[shoalpb.LeaseRequest, shoalpb.LeaseReply], error) {
+		return p.Lease(ctx)
+	})
 }
 
-// talk renews and reports on one stream until it breaks or its end does not
-// lead any more.
-func (c *leaseClient) talk(ctx context.Context, cancel context.CancelFunc, stream leaseStream) error {
-	errs := make(chan error, 1)
-	go func() {
-		defer cancel()
-		errs <- c.listen(stream)
-	}()
-	defer func() {
-		cancel()
-		<-errs
-		if l, ok := stream.(*localLease); ok {
-			l.leave()
-		}
-	}()
-	tick := time.NewTicker(lease.Renew)
-	defer tick.Stop()
-	renew := true
-	for {
-		p := c.n.proc.Load()
-		if c.n.watch.hangs.Load() {
-			renew = false
-			c.fail(errDiskHangs.Error())
-		}
-		if p != nil {
-			if err := stream.Send(c.request(p.boot, renew)); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-tick.C:
-			renew = true
-		case <-c.applied:
-			renew = !c.valid()
-		case err := <-errs:
-			errs <- err
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// Begin implements sender.Stream.
+func (a *leaseAsker) Begin() { a.say, a.renew, a.owed = true, true, false }
+
+// Wake implements sender.Stream.
+func (a *leaseAsker) Wake() <-chan struct{} { return a.c.applied }
+
+// Tick implements sender.Stream.
+func (a *leaseAsker) Tick() { a.say, a.renew = true, true }
+
+// Next implements sender.Stream. A node whose disk hangs reports, and asks for no
+// lease.
+func (a *leaseAsker) Next() (*shoalpb.LeaseRequest, bool) {
+	if a.c.due.Swap(false) {
+		a.say, a.renew = true, a.renew || !a.c.valid()
 	}
+	p := a.c.n.proc.Load()
+	if !a.say || p == nil {
+		return nil, false
+	}
+	if a.c.n.watch.hangs.Load() {
+		a.renew = false
+		a.c.fail(errDiskHangs.Error())
+	}
+	r := a.c.request(p.boot, a.renew)
+	a.owed = a.owed || a.renew
+	a.say, a.renew = false, false
+	return r, true
 }
 
-// listen takes replies.
-func (c *leaseClient) listen(stream leaseStream) error {
-	for {
-		r, err := stream.Recv()
-		if err != nil {
-			return err
+// Owed implements sender.Stream: renewals are answered.
+func (a *leaseAsker) Owed() bool { return a.owed }
+
+// Take implements sender.Stream.
+func (a *leaseAsker) Take(r *shoalpb.LeaseReply) error {
+	a.owed = false
+	c := a.c
+	switch {
+	case r.NotLeader:
+		return &notLeading{r.Leader}
+	case r.Fenced:
+		if p := c.n.proc.Load(); p != nil && r.Boot == p.boot {
+			p.fenced.set()
 		}
-		p := c.n.proc.Load()
-		switch {
-		case r.NotLeader:
-			return errors.New("the directory's leader has changed")
-		case r.Fenced:
-			if p != nil && r.Boot == p.boot {
-				p.fenced.set()
-			}
-		case r.Granted:
-			c.grant(r.Boot, time.Duration(r.Sent))
-		case r.Reason != "":
-			c.fail(r.Reason)
-		}
-		if r.Visible > 0 {
-			c.told(r.Term, r.Visible)
-			c.n.visible.wake.set()
-		}
+	case r.Granted:
+		c.grant(r.Boot, time.Duration(r.Sent))
+	case r.Reason != "":
+		c.fail(r.Reason)
 	}
+	if r.Visible > 0 {
+		c.told(r.Term, r.Visible)
+		c.n.visible.wake.set()
+	}
+	return nil
+}
+
+// Left implements sender.Stream.
+func (a *leaseAsker) Left(err error) time.Duration {
+	a.leader.left(err)
+	a.c.fail("the directory: " + err.Error())
+	return 0
 }
 
 // localLease is the stream of a node that leads the directory to itself.
@@ -290,8 +287,8 @@ func (l *localLease) Send(r *shoalpb.LeaseRequest) error {
 	return nil
 }
 
-// leave gives the seat up.
-func (l *localLease) leave() {
+// Close implements sender.Pipe.
+func (l *localLease) Close() {
 	if s := l.n.leases.Load(); s != nil {
 		s.leave(l.seat)
 	}
@@ -316,7 +313,7 @@ func (l *localLease) Recv() (*shoalpb.LeaseReply, error) {
 func (n *Node) serveLease(stream grpc.BidiStreamingServer[shoalpb.LeaseRequest, shoalpb.LeaseReply]) error {
 	s := n.leases.Load()
 	if s == nil {
-		return stream.Send(&shoalpb.LeaseReply{NotLeader: true})
+		return stream.Send(&shoalpb.LeaseReply{NotLeader: true, Leader: n.hint(0)})
 	}
 	seat := newSeat()
 	ctx, cancel := context.WithCancel(stream.Context())
@@ -339,7 +336,7 @@ func (n *Node) serveLease(stream grpc.BidiStreamingServer[shoalpb.LeaseRequest, 
 				return err
 			}
 		case <-s.over:
-			return stream.Send(&shoalpb.LeaseReply{NotLeader: true})
+			return stream.Send(&shoalpb.LeaseReply{NotLeader: true, Leader: n.hint(0)})
 		case <-ctx.Done():
 			return ctx.Err()
 		}

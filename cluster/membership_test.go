@@ -84,8 +84,14 @@ func (d *device) subscribes(filter string, qos uint32, nodes ...string) {
 // connections as it takes.
 func (d *device) publishes(topic string, qos uint32, payload string, nodes ...string) {
 	d.c.t.Helper()
-	m := d.publish(topic, qos, payload)
-	eventually(d.c.t, payload+" is acknowledged", func() error {
+	d.completes(d.publish(topic, qos, payload), nodes...)
+}
+
+// completes waits until a message is acknowledged for good, over as many
+// connections as it takes.
+func (d *device) completes(m *outgoing, nodes ...string) {
+	d.c.t.Helper()
+	eventually(d.c.t, m.payload+" is acknowledged", func() error {
 		select {
 		case <-m.acked:
 			return nil

@@ -332,7 +332,7 @@ func (n *Node) runProcesses(ctx context.Context) error {
 		p := newProcess(n, boot, int(shards))
 		n.lease.begin(boot)
 		n.proc.Store(p)
-		n.lease.applied.set() // asks for a lease at once
+		n.lease.report() // asks for a lease at once
 		n.setPhase("")
 		p.start()
 		n.log.Info("announced", "boot", boot)
@@ -424,7 +424,7 @@ func (n *Node) directoryMoved(eff *directory.Effects, fence uint64) {
 		n.readDirectory(func(d *directoryMachine) { n.version.Store(d.Version()) })
 	}
 	n.visible.moved(eff.Routed)
-	n.lease.applied.set()
+	n.lease.report()
 	if s := n.leases.Load(); s != nil && (eff.Nodes || eff.Fences) {
 		s.nodesChanged()
 	}
