@@ -70,12 +70,12 @@ func (s *subscriptions) members(share string, hint uint64) (list []member) {
 	return list
 }
 
-// deliverShared gives m to one member: the one with the least to do, unless a
-// hint names one. Without any, a message of QoS ≥ 1 goes back; not so if there are
+// deliverShared gives m to one member: the one with the shortest queue, of equal
+// ones the one whose turn it is, unless a hint names one. Without any, a message of QoS ≥ 1 goes back; not so if there are
 // members and none may receive it, for it would come again.
 func (b *Broker) deliverShared(m *shoalpb.Message, p *shoalpb.Pick) {
 	list := b.subs.members(p.Share, p.Hint)
-	if p.Hint == 0 || m.Qos == 0 { // then the hint is only chance
+	if p.Hint == 0 {
 		rank(list)
 	}
 	denied := 0
@@ -100,7 +100,7 @@ func (b *Broker) deliverShared(m *shoalpb.Message, p *shoalpb.Pick) {
 	b.metrics.dropped[dropNoMember].Add(1)
 }
 
-// rank sorts members by what they have to do; of equal ones the order stays.
+// rank sorts members by what waits for them; of equal ones the order stays.
 func rank(list []member) {
 	if len(list) < 2 {
 		return
@@ -112,8 +112,10 @@ func rank(list []member) {
 	slices.SortStableFunc(list, func(a, b member) int { return loads[a.conn] - loads[b.conn] })
 }
 
-// load is how much a connection has to do. One whose client takes no more for
-// the moment comes after all others.
+// load is how many messages wait to be sent. What is in flight does not count, or
+// who acknowledges a little faster would take others' turns; how much a member is
+// given at a time is for its Receive Maximum to say. A connection whose client takes
+// no more for the moment comes after all others.
 func (c *conn) load() int {
 	c.mu.Lock()
 	defer c.unlock()
@@ -121,7 +123,7 @@ func (c *conn) load() int {
 	load := 0
 	if c.outgoing != nil {
 		out := c.outgoing.session
-		load = out.InFlight() + out.Queued()
+		load = out.Queued()
 		if out.InFlight() >= int(c.window) {
 			load += busy
 		}

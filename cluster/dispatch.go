@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 
 	"github.com/shoalmq/shoal/cluster/directory"
@@ -106,7 +105,7 @@ func (l *shardLead) memberOfDue(d shard.Due) *shoalpb.Dispatch {
 	if !here {
 		share.Candidates = slices.DeleteFunc(share.Candidates, func(c directory.ShareCandidate) bool { return c.Group == l.g.id })
 	}
-	if c := share.Pick(d.QoS, rand.Uint64()); c != nil {
+	if c, _ := share.PickNext(d.QoS); c != nil {
 		p.Targets = []*shoalpb.Target{{Group: c.Group, Node: c.Node, Boot: c.Boot}}
 	}
 	return p

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -135,7 +134,7 @@ func (r *redispatcher) send(o orphan) bool {
 	if !r.p.routes.has(o.share) { // the own members are gone, whatever the directory says still
 		s.Candidates = slices.DeleteFunc(s.Candidates, func(c directory.ShareCandidate) bool { return c.Node == n.config.NodeID })
 	}
-	c := s.Pick(uint8(o.m.Qos), rand.Uint64())
+	c, _ := s.PickNext(uint8(o.m.Qos))
 	if !n.lease.holds(claim) {
 		return false
 	}

@@ -10,7 +10,7 @@ import (
 
 // The publishing node picks, for each Shared Subscription that matches, the
 // target of a message: a shard with durable members or a node with transient
-// ones. The target picks the member. Which target is left to chance, weighted by
+// ones. The target picks the member. Targets take turns, one for each of their
 // members, unless the strategy says otherwise.
 
 // ShareStrategies are the values of Config.SharedStrategy, the default first.
@@ -37,21 +37,37 @@ func mix(x uint64) uint64 {
 // pick chooses the target of m among those of a Shared Subscription, nil if it
 // has none, and the hint for it, 0 to let the members take turns.
 func (n *Node) pick(s *directory.ShareTargets, m *shoalpb.Message) (c *directory.ShareCandidate, hint uint64) {
-	random, qos := rand.Uint64(), uint8(m.Qos)
+	qos := uint8(m.Qos)
+	var member uint64
 	switch n.config.SharedStrategy {
 	case "random":
-		hint = rand.Uint64() | 1
+		c, _ = s.Pick(qos, rand.Uint64())
+		return c, someHint(rand.Uint64())
 	case "sticky":
-		random = mix(hashOf(m.Publisher))
-		hint = mix(random) | 1
+		return pickBy(s, qos, m.Publisher)
 	case "hash":
-		random = mix(hashOf(m.Topic))
-		hint = mix(random) | 1
+		return pickBy(s, qos, m.Topic)
 	case "local":
-		return s.PickLocal(qos, random, n.isLocal), 0
+		c, member = s.PickLocal(qos, n.isLocal)
+	default:
+		c, member = s.PickNext(qos)
 	}
-	return s.Pick(qos, random), hint
+	if c != nil && c.Node == "" && min(qos, c.QoS) == 0 {
+		// A shard takes turns in its log only, which this message does not go through.
+		hint = member + uint64(c.Attached)
+	}
+	return c, hint
 }
+
+// pickBy picks the target and the member that belong to key.
+func pickBy(s *directory.ShareTargets, qos uint8, key string) (*directory.ShareCandidate, uint64) {
+	number := mix(hashOf(key))
+	c, _ := s.Pick(qos, number)
+	return c, someHint(mix(number))
+}
+
+// someHint is a hint made of any number: 0 is none.
+func someHint(number uint64) uint64 { return max(number, 1) }
 
 // isLocal tells whether a target is on this node: its own members, and shards
 // that it leads.
@@ -77,9 +93,6 @@ func (n *Node) picked(t *directory.Targets, m *shoalpb.Message) *directory.Targe
 		if c == nil {
 			n.metrics.dropped.WithLabelValues("no_member").Inc()
 			continue
-		}
-		if hint == 0 && min(uint8(m.Qos), c.QoS) == 0 {
-			hint = rand.Uint64() | 1 // members of a shard take turns only in its log
 		}
 		addPick(t, c, &shoalpb.Pick{Share: s.Share, Hint: hint})
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/shoalmq/shoal/cluster/directory"
@@ -11,7 +12,7 @@ import (
 // TestShareStrategies: which targets get the messages of a few publishers about a
 // few topics.
 func TestShareStrategies(t *testing.T) {
-	s := directory.ShareTargets{Share: "$share/g/#"}
+	s := directory.ShareTargets{Share: "$share/g/#", Turns: new(directory.Turns)}
 	for group := uint32(1); group <= 3; group++ {
 		s.Candidates = append(s.Candidates, directory.ShareCandidate{
 			Source: directory.Source{Group: group}, QoS: 2, Members: 5, Attached: 5,
@@ -33,7 +34,7 @@ func TestShareStrategies(t *testing.T) {
 		publishers, topics int
 		least, most        int
 	}{
-		{"", 1, 1, 3, 3}, // a target by chance; there, members take turns
+		{"", 1, 1, 3, 3}, // targets take turns; there, members do
 		{"round-robin", 1, 1, 3, 3},
 		{"random", 1, 1, 150, 200},
 		{"sticky", 1, 50, 1, 1},
@@ -48,6 +49,78 @@ func TestShareStrategies(t *testing.T) {
 	}
 }
 
+// shareMembers are members of a Shared Subscription, who choose as their targets
+// do.
+type shareMembers struct {
+	s     directory.ShareTargets
+	turns map[directory.Source]uint64
+}
+
+// membersOn puts so many members on each of some nodes, or into shards.
+func membersOn(durable bool, each ...uint32) *shareMembers {
+	g := &shareMembers{directory.ShareTargets{Share: "$share/g/#", Turns: new(directory.Turns)}, map[directory.Source]uint64{}}
+	for i, n := range each {
+		c := directory.ShareCandidate{Source: directory.Source{Node: fmt.Sprint("n", i), Boot: 1}, Members: n, QoS: 1}
+		if durable {
+			c.Source, c.Attached = directory.Source{Group: uint32(i + 1)}, n
+		}
+		g.s.Candidates = append(g.s.Candidates, c)
+	}
+	return g
+}
+
+// member is who gets m.
+func (g *shareMembers) member(n *Node, m *shoalpb.Message) string {
+	c, hint := n.pick(&g.s, m)
+	if hint == 0 {
+		hint = g.turns[c.Source]
+		if c.Node != "" || m.Qos > 0 { // a shard's turns move in its log
+			g.turns[c.Source]++
+		}
+	}
+	return fmt.Sprint(c.Source, hint%uint64(c.Members))
+}
+
+// TestShareIsEven: by turns members get as many as each other, to one; what hangs
+// on a name is within 3 σ, and chance, which is another one in each run, within 5 σ
+// of more messages.
+func TestShareIsEven(t *testing.T) {
+	for _, each := range [][]uint32{{2}, {3}, {4}, {1, 1}, {2, 2}, {1, 1, 1, 1}, {3, 1}, {1, 2, 4}} {
+		for _, durable := range []bool{false, true} {
+			for qos := range uint32(2) {
+				for strategy, messages := range map[string]int{"": 80, "round-robin": 80, "local": 80, "hash": 80, "sticky": 80, "random": 4000} {
+					name := fmt.Sprintf("%s, durable %t, %v, QoS %d", strategy, durable, each, qos)
+					expectEven(t, name, strategy, membersOn(durable, each...), qos, messages)
+				}
+			}
+		}
+	}
+}
+
+func expectEven(t *testing.T, name, strategy string, g *shareMembers, qos uint32, messages int) {
+	t.Helper()
+	n, members := &Node{config: Config{SharedStrategy: strategy, NodeID: "elsewhere"}}, 0
+	for _, c := range g.s.Candidates {
+		members += int(c.Members)
+	}
+	got := map[string]int{}
+	for i := range messages {
+		got[g.member(n, &shoalpb.Message{Topic: fmt.Sprint("t/", i), Publisher: fmt.Sprint("p", i), Qos: qos})]++
+	}
+	p := 1 / float64(members)
+	sigma := math.Sqrt(float64(messages) * p * (1 - p))
+	off := map[string]float64{"hash": 3 * sigma, "sticky": 3 * sigma, "random": 5 * sigma}[strategy]
+	for _, k := range got {
+		if math.Abs(float64(k)-float64(messages)*p) > max(off, 1) {
+			t.Errorf("%s: %v", name, got)
+			return
+		}
+	}
+	if len(got) != members {
+		t.Errorf("%s: %d members of %d got something", name, len(got), members)
+	}
+}
+
 // TestPicked: a target that a message goes to anyway gets the pick with it.
 func TestPicked(t *testing.T) {
 	n := &Node{}
@@ -58,10 +131,10 @@ func TestPicked(t *testing.T) {
 		Shards: []directory.ShardTarget{{Group: 1, QoS: 0}},
 		Nodes:  []directory.NodeTarget{{Node: "a", Boot: 1, QoS: 2}},
 		Shares: []directory.ShareTargets{
-			{Share: "s1", Candidates: candidate(1, "", 1)},
-			{Share: "s2", Candidates: candidate(2, "", 0)},
-			{Share: "s3", Candidates: candidate(0, "a", 1)},
-			{Share: "s4", Candidates: candidate(0, "b", 1)},
+			{Share: "s1", Turns: new(directory.Turns), Candidates: candidate(1, "", 1)},
+			{Share: "s2", Turns: new(directory.Turns), Candidates: candidate(2, "", 0)},
+			{Share: "s3", Turns: new(directory.Turns), Candidates: candidate(0, "a", 1)},
+			{Share: "s4", Turns: new(directory.Turns), Candidates: candidate(0, "b", 1)},
 		},
 	}
 	got := n.picked(of, &shoalpb.Message{Qos: 2})

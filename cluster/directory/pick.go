@@ -1,5 +1,7 @@
 package directory
 
+import "sync/atomic"
+
 // ShareTargets is a Shared Subscription that matches a Topic Name, and where it
 // has members: a message goes to one of the candidates (MQTT 5 §4.8.2).
 type ShareTargets struct {
@@ -7,6 +9,8 @@ type ShareTargets struct {
 	Share string
 	// Candidates in an order that is the same on all nodes.
 	Candidates []ShareCandidate
+	// Turns are shared by all copies.
+	Turns *Turns
 }
 
 // ShareCandidate is a shard (Group) or a process (Node, Boot) with members of a
@@ -20,65 +24,88 @@ type ShareCandidate struct {
 	Members, Attached uint32
 }
 
-// Pick chooses the candidate of a message that is published with a QoS; equal
-// randoms meet the same one as long as the members stay. It returns nil if
-// nobody could take the message.
-//
-// With QoS 1 and 2 shards have precedence over processes, because they keep what
-// they get, and connected members over others. With QoS 0 only connected members
-// count. Among those a target's chance is as large as its share of members.
-func (s *ShareTargets) Pick(qos uint8, random uint64) *ShareCandidate {
-	if qos > 0 {
-		for _, weight := range []func(*ShareCandidate) uint32{durableAttached, durableMembers} {
-			if c := s.weighted(weight, random); c != nil {
-				return c
+// Turns are where this node's turns among the candidates of a Shared Subscription
+// stand, for each precedence. They are no part of the state: each node that
+// publishes counts for itself.
+type Turns [len(precedences)]atomic.Uint64
+
+// precedences tell how many members a candidate has for a message, of those who come
+// first. With QoS 1 and 2 shards come before processes, because they keep what they
+// get, and connected members before others. With QoS 0 only connected members count.
+var precedences = [...]func(*ShareCandidate) uint32{durableAttached, durableMembers, connected}
+
+// precedence returns the first of the precedences that anybody has for a message of
+// a QoS, or none.
+func (s *ShareTargets) precedence(qos uint8) (of int, ok bool) {
+	if qos == 0 {
+		of = len(precedences) - 1
+	}
+	for ; of < len(precedences); of++ {
+		for i := range s.Candidates {
+			if precedences[of](&s.Candidates[i]) > 0 {
+				return of, true
 			}
 		}
 	}
-	return s.weighted(connected, random)
+	return 0, false
 }
 
-// PickLocal is Pick among the candidates that are local, or among all if those
-// can not take the message.
-func (s *ShareTargets) PickLocal(qos uint8, random uint64, local func(*ShareCandidate) bool) *ShareCandidate {
-	near := ShareTargets{Share: s.Share}
-	durable := false
+// Pick chooses the candidate of a message that is published with a QoS; equal
+// numbers meet the same one as long as the members stay. It returns nil if nobody
+// could take the message. Among those of the highest precedence a candidate's
+// chance is as large as its share of members: member, below Members, is the one of
+// the candidate that the number meets.
+func (s *ShareTargets) Pick(qos uint8, number uint64) (c *ShareCandidate, member uint64) {
+	of, ok := s.precedence(qos)
+	if !ok {
+		return nil, 0
+	}
+	return s.meet(of, number)
+}
+
+// PickNext is Pick by turns: of as many messages as there are members, each member
+// gets one.
+func (s *ShareTargets) PickNext(qos uint8) (c *ShareCandidate, member uint64) {
+	of, ok := s.precedence(qos)
+	if !ok {
+		return nil, 0
+	}
+	return s.meet(of, s.Turns[of].Add(1))
+}
+
+// PickLocal is PickNext among the candidates that are local, or among all if others
+// have precedence.
+func (s *ShareTargets) PickLocal(qos uint8, local func(*ShareCandidate) bool) (c *ShareCandidate, member uint64) {
+	near := ShareTargets{Share: s.Share, Turns: s.Turns}
 	for i := range s.Candidates {
-		c := &s.Candidates[i]
-		durable = durable || c.Node == ""
-		if local(c) {
-			near.Candidates = append(near.Candidates, *c)
+		if local(&s.Candidates[i]) {
+			near.Candidates = append(near.Candidates, s.Candidates[i])
 		}
 	}
-	best := s.Pick(qos, random)
-	c := near.Pick(qos, random)
-	switch {
-	case c == nil, best == nil:
-		return best
-	case qos > 0 && durable && (c.Node != "" || c.Attached == 0 && best.Attached > 0):
-		return best // precedence holds everywhere
+	here, some := near.precedence(qos)
+	if anywhere, _ := s.precedence(qos); !some || here != anywhere {
+		return s.PickNext(qos)
 	}
-	return c
+	return near.PickNext(qos)
 }
 
-func (s *ShareTargets) weighted(weight func(*ShareCandidate) uint32, random uint64) *ShareCandidate {
-	total := uint64(0)
+// meet returns the member that a number meets among those of a precedence, which
+// somebody has, and whose it is.
+func (s *ShareTargets) meet(of int, number uint64) (c *ShareCandidate, member uint64) {
+	weight, total := precedences[of], uint64(0)
 	for i := range s.Candidates {
 		total += uint64(weight(&s.Candidates[i]))
 	}
-	if total == 0 {
-		return nil
-	}
-	random %= total
+	member = number % total
 	for i := range s.Candidates {
-		c := &s.Candidates[i]
+		c = &s.Candidates[i]
 		w := uint64(weight(c))
-		if random < w {
-			return c
+		if member < w {
+			break
 		}
-		random -= w
+		member -= w
 	}
-	return nil // not reached: random is below the sum
+	return c, member
 }
 
 func durableAttached(c *ShareCandidate) uint32 {
@@ -110,7 +137,7 @@ func (r *routes) matchShares(topic string, t *Targets) {
 	}
 	r.shared.Match(topic, func(set *shareSet) bool {
 		for _, sh := range set.shares {
-			s := ShareTargets{Share: sh.name}
+			s := ShareTargets{Share: sh.name, Turns: sh.turns}
 			for _, c := range sh.targets {
 				if isAlive(r.alive, c.target) {
 					s.Candidates = append(s.Candidates, ShareCandidate{c.Source, c.qos, c.members, c.attached})
@@ -129,6 +156,7 @@ func (r *routes) matchShares(topic string, t *Targets) {
 func (m *Machine) Share(name string) ShareTargets {
 	s := ShareTargets{Share: name}
 	if sh := m.routes.share(name); sh != nil {
+		s.Turns = sh.turns
 		for _, c := range sh.targets {
 			if isAlive(m.routes.alive, c.target) {
 				s.Candidates = append(s.Candidates, ShareCandidate{c.Source, c.qos, c.members, c.attached})

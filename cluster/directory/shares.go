@@ -20,6 +20,7 @@ type shareSet struct{ shares []*share }
 type share struct {
 	name    string // all of it, "$share/{ShareName}/{filter}"
 	targets []shareTarget
+	turns   *Turns
 }
 
 // shareTarget is a target with members, ascending by source.
@@ -97,7 +98,7 @@ func (r *routes) addShare(name string) *share {
 		set = &shareSet{}
 		r.shared.Set(filter, set)
 	}
-	sh := &share{name: name}
+	sh := &share{name: name, turns: new(Turns)}
 	i, _ := set.find(name)
 	set.shares = slices.Insert(set.shares, i, sh)
 	return sh

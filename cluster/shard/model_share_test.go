@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -89,7 +90,7 @@ func (m *model) pick(p *shoalpb.Pick, msg *shoalpb.Message, until uint64) (rejec
 			return false
 		}
 		chosen = slices.MinFunc(turns, func(a, b *modelSession) int {
-			return cmp.Or(cmp.Compare(isSet(m.crowded(a, msg)), isSet(m.crowded(b, msg))), cmp.Compare(len(a.queue), len(b.queue)))
+			return cmp.Or(cmp.Compare(isSet(m.crowded(a, msg)), isSet(m.crowded(b, msg))), cmp.Compare(m.behind(a), m.behind(b)))
 		})
 	}
 	if p.Hint == 0 {
@@ -101,6 +102,14 @@ func (m *model) pick(p *shoalpb.Pick, msg *shoalpb.Message, until uint64) (rejec
 		e.ids = []uint32{sub.Identifier}
 	}
 	return e.qos > 0 && until > m.clock && m.enqueue(chosen, e)
+}
+
+// behind is how many messages would wait if one more came.
+func (m *model) behind(s *modelSession) int {
+	if m.format >= stream.FormatOrder && m.attached(s) {
+		return max(0, len(s.queue)+1-int(s.window))
+	}
+	return len(s.queue)
 }
 
 // crowded tells that a queue that is not empty has no room for a message.

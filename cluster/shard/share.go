@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -146,7 +147,7 @@ func (m *Machine) tellShare(sh *share) {
 // choose returns the place of the member that gets a message, published with qos
 // and of a size, among those who come into question; it returns none if there
 // are none. Members that are connected come first, then those with room in their
-// queues, then those with the shortest; of equal ones it is the next one's turn.
+// queues, then those for whom least waits; of equal ones it is the next one's turn.
 func (m *Machine) choose(sh *share, hint uint64, qos uint8, size int) (list []*subscription, place int) {
 	if sh == nil {
 		return nil, 0
@@ -195,8 +196,13 @@ func (m *Machine) crowd(s *session, size int) crowd {
 	if s.queue == nil {
 		return crowd{}
 	}
-	l := m.limitsOf(s)
-	return crowd{s.queue.unfinished >= l.messages || s.queue.bytes+size > l.bytes, s.queue.unfinished}
+	l, queued := m.limitsOf(s), s.queue.unfinished
+	if m.format >= stream.FormatOrder && s.attached() {
+		// What is in flight does not wait: who acknowledges a little faster would
+		// take the others' turns.
+		queued = max(0, queued+1-int(s.window))
+	}
+	return crowd{s.queue.unfinished >= l.messages || s.queue.bytes+size > l.bytes, queued}
 }
 
 // deliverPick gives a message to one member of a Shared Subscription, or makes

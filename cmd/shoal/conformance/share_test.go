@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/shoalmq/shoal/broker/mqtttest"
 	"github.com/shoalmq/shoal/broker/packet"
@@ -18,6 +19,42 @@ func (s *scene) member(n *node, name, topic string, qos packet.QoS, options ...m
 	c := s.connect(n, name, options...)
 	c.Subscribe(s.shared(topic), qos)
 	return c
+}
+
+// expectTurns publishes 80 messages about 80 topics to members on these nodes, and
+// expects that they get as many as each other.
+func (s *scene) expectTurns(on ...*node) {
+	s.Helper()
+	pub := s.connect(s.here, "p")
+	for qos := range packet.QoS(2) {
+		group := fmt.Sprint("q", qos)
+		members := make([]*mqtttest.Client, len(on))
+		for i, n := range on {
+			members[i] = s.member(n, fmt.Sprint(group, "m", i), group+"/+", qos)
+			members[i].AutoAck = true
+		}
+		const messages = 80
+		for i := range messages {
+			pub.Publish(s.topic(group, fmt.Sprint(i)), fmt.Sprint(i), qos)
+		}
+		got, all := make([]int, len(members)), 0
+		for end := time.Now().Add(patience); all < messages && time.Now().Before(end); {
+			for i, m := range members {
+				for _, p := range m.Ping() {
+					if _, ok := p.(*packet.Publish); ok {
+						got[i]++
+						all++
+					}
+				}
+			}
+		}
+		if all != messages || slices.Max(got)-slices.Min(got) > 1 {
+			s.Errorf("QoS %d: members got %v of %d", qos, got, messages)
+		}
+		for _, m := range members {
+			m.Unsubscribe(s.shared(group + "/+"))
+		}
+	}
 }
 
 func TestShared(t *testing.T) {
@@ -50,6 +87,15 @@ func TestShared(t *testing.T) {
 					}
 				}
 			}
+		}},
+		{"125 two members on one node take turns (4.8.2)", every, func(s *scene) {
+			s.expectTurns(s.there, s.there)
+		}},
+		{"125 four members on one node take turns (4.8.2)", every, func(s *scene) {
+			s.expectTurns(s.here, s.here, s.here, s.here)
+		}},
+		{"125 members on several nodes take turns (4.8.2)", every, func(s *scene) {
+			s.expectTurns(s.here, s.there, s.other, s.there)
 		}},
 		{"154 identifiers and Retain As Published of a shared subscription are the member's [MQTT-3.3.4-3] [MQTT-3.3.1-13] (4.8.2)", every5, func(s *scene) {
 			pub, m := s.pair()
