@@ -47,9 +47,7 @@ func (c *conn) handleServing(r *reader, h packet.Header, body []byte) error {
 	case *packet.Subscribe:
 		return c.handleSubscribe(p)
 	case *packet.Unsubscribe:
-		if err = c.meterRequest(packet.TypeUnsubscribe); err == nil {
-			c.handleUnsubscribe(p)
-		}
+		err = c.handleUnsubscribe(p)
 	case *packet.Pingreq:
 		if err = c.meterRequest(packet.TypePingreq); err == nil {
 			c.send(packet.TypePingresp, &packet.Pingresp{})

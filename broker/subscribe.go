@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"github.com/shoalmq/shoal/broker/packet"
@@ -66,8 +67,28 @@ func bridged(s packet.Subscription) packet.Subscription {
 
 func subscribedFilter(s packet.Subscription) string { return s.Filter }
 
+// checkForm returns an error for what is no Topic Filter if the client speaks
+// MQTT 3: a violation of the protocol ends the connection ([MQTT-4.8.0-1],
+// [MQTT-4.7.1-2], [MQTT-4.7.1-3]), for which 3.1.1 has no code and 3.1 none for any
+// failure. MQTT 5 has one for each filter (0x8F in SUBACK and UNSUBACK). A Shared
+// Subscription without a Share Name is a filter like others in MQTT 3, and one with
+// more levels than we keep breaks no rule.
+func (c *conn) checkForm(t packet.Type, filter string) error {
+	if c.version == packet.V5 {
+		return nil
+	}
+	err := topic.ValidateFilter(filter)
+	if err == nil || errors.Is(err, topic.ErrTooManyLevels) {
+		return nil
+	}
+	return &packet.Error{Code: packet.CodeTopicFilterInvalid, Packet: t, Reason: err.Error()}
+}
+
 // checkSubscription returns the code to grant, or why not.
 func (c *conn) checkSubscription(s packet.Subscription) (packet.Code, error) {
+	if err := c.checkForm(packet.TypeSubscribe, s.Filter); err != nil {
+		return 0, err
+	}
 	_, filter, shared, err := topic.ParseShare(s.Filter)
 	switch {
 	case err != nil:
@@ -175,10 +196,16 @@ func (c *conn) subscribedLocked(id uint16, codes []packet.Code, err error) {
 
 // handleUnsubscribe is UNSUBSCRIBE. UNSUBACK comes also when nothing was deleted
 // ([MQTT-3.10.4-5]), with 0x11 for the filter concerned ([MQTT-3.11.3-2]).
-func (c *conn) handleUnsubscribe(p *packet.Unsubscribe) {
+func (c *conn) handleUnsubscribe(p *packet.Unsubscribe) error {
+	if err := c.meterRequest(packet.TypeUnsubscribe); err != nil {
+		return err
+	}
 	codes := make([]packet.Code, len(p.Filters))
 	var valid []string
 	for i, filter := range p.Filters {
+		if err := c.checkForm(packet.TypeUnsubscribe, filter); err != nil {
+			return err
+		}
 		if _, _, _, err := topic.ParseShare(filter); err != nil {
 			codes[i] = packet.CodeTopicFilterInvalid
 		} else {
@@ -202,6 +229,7 @@ func (c *conn) handleUnsubscribe(p *packet.Unsubscribe) {
 	default:
 		c.unsubscribed(p.PacketID, codes, c.unsubscribeHere(valid), nil)
 	}
+	return nil
 }
 
 func (c *conn) unsubscribeHere(filters []string) (existed []bool) {

@@ -9,6 +9,7 @@ import (
 	"github.com/shoalmq/shoal/broker/mqtttest"
 	"github.com/shoalmq/shoal/broker/packet"
 	"github.com/shoalmq/shoal/broker/session"
+	"github.com/shoalmq/shoal/broker/topic"
 )
 
 // subscribers runs a test with subscribers of both classes in each version.
@@ -35,6 +36,9 @@ func TestSubackCodes(t *testing.T) {
 		var subs []packet.Subscription
 		var want []packet.Code
 		for f, code := range filters {
+			if c.Version != packet.V5 && topic.ValidateFilter(f) != nil {
+				continue // TestNoFilter
+			}
 			if code.Failed() && c.Version != packet.V5 {
 				code = packet.CodeUnspecifiedError
 			}
@@ -52,6 +56,42 @@ func TestSubackCodes(t *testing.T) {
 			t.Errorf("codes %v", got)
 		}
 	})
+}
+
+// TestNoFilter: what is no Topic Filter ends the connection of an MQTT 3 client, in
+// SUBSCRIBE and UNSUBSCRIBE, and nothing else in the packet happens
+// ([MQTT-4.8.0-1], [MQTT-4.7.1-2], [MQTT-4.7.1-3]). MQTT 5 clients are told (0x8F).
+func TestNoFilter(t *testing.T) {
+	for _, filter := range []string{"ab/+e", "+a", "a+", "a/b+/c", "a#", "a/#/b", "#/", "##", "++", "$share/g/a#", "$share/g+/a", "$share/g/b+/#"} {
+		subscribers(t, func(t *testing.T, n *node, c *mqtttest.Client, durable bool) {
+			closed := n.connect(c.Version, "unsubscribes")
+			c.Subscribe("good", 1)
+			c.Write(&packet.Subscribe{PacketID: 9, Subscriptions: []packet.Subscription{{Filter: "also"}, {Filter: filter}}})
+			closed.Write(&packet.Unsubscribe{PacketID: 9, Filters: []string{"also", filter}})
+			if c.Version == packet.V5 {
+				if got := mqtttest.Expect[*packet.Suback](c); !slices.Equal(got.Codes, []packet.Code{0, packet.CodeTopicFilterInvalid}) {
+					t.Errorf("%s: SUBACK %v", filter, got.Codes)
+				}
+				if got := mqtttest.Expect[*packet.Unsuback](closed); got.Codes[1] != packet.CodeTopicFilterInvalid {
+					t.Errorf("%s: UNSUBACK %v", filter, got.Codes)
+				}
+				c.Ping()
+				closed.Ping()
+				return
+			}
+			c.ExpectClosed()
+			closed.ExpectClosed()
+			if !durable {
+				return
+			}
+			again, _ := n.durable(c.Version, "durable")
+			pub := n.connect(packet.V5, "p")
+			pub.Publish("also", "x", 1)
+			pub.Publish("good", "y", 1)
+			again.ExpectPublish("good", "y")
+			again.ExpectNothing()
+		})
+	}
 }
 
 // TestSubackAfterRoute: SUBACK means visible everywhere.
@@ -192,7 +232,7 @@ func TestUnsubscribe(t *testing.T) {
 		pub := n.connect(c.Version, "p")
 		pub.Publish("a/1", "x", 1)
 		started := c.ExpectPublish("a/1", "x")
-		codes := c.Unsubscribe("a/+", "a/1", "a/#/b", "$share/g/a")
+		codes := c.Unsubscribe("a/+", "a/1", "$share//a", "$share/g/a")
 		want := []packet.Code{0, packet.CodeNoSubscriptionExisted, packet.CodeTopicFilterInvalid, packet.CodeNoSubscriptionExisted}
 		if c.Version == packet.V5 && !slices.Equal(codes, want) {
 			t.Errorf("codes %v, want %v", codes, want)

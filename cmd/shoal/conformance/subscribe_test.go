@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -41,13 +42,13 @@ func TestSubscribe(t *testing.T) {
 		}},
 		{"116 one code for each filter, in order [MQTT-3.8.4-5] [MQTT-3.8.4-6] [MQTT-3.8.4-7] [MQTT-3.9.3-1]", every, func(s *scene) {
 			pub, sub := s.pair()
-			bad := packet.CodeTopicFilterInvalid
-			if s.v != packet.V5 {
-				bad = packet.CodeUnspecifiedError
+			bad, one, two := packet.CodeTopicFilterInvalid, s.topic("#", "b"), s.topic("c+")
+			if s.v != packet.V5 { // those would end the connection; we share, and these name no group
+				bad, one, two = packet.CodeUnspecifiedError, "$share//b", "$share/c"
 			}
 			codes := sub.SubscribeAll(
-				packet.Subscription{Filter: s.topic("a"), QoS: 2}, packet.Subscription{Filter: s.topic("#", "b"), QoS: 1},
-				packet.Subscription{Filter: s.topic("b"), QoS: 0}, packet.Subscription{Filter: s.topic("c+")}, packet.Subscription{Filter: s.topic("d"), QoS: 1})
+				packet.Subscription{Filter: s.topic("a"), QoS: 2}, packet.Subscription{Filter: one, QoS: 1},
+				packet.Subscription{Filter: s.topic("b"), QoS: 0}, packet.Subscription{Filter: two}, packet.Subscription{Filter: s.topic("d"), QoS: 1})
 			if want := []packet.Code{2, bad, 0, bad, 1}; !slices.Equal(codes, want) {
 				s.Errorf("codes %v, want %v", codes, want)
 			}
@@ -147,13 +148,11 @@ func TestSubscribe(t *testing.T) {
 			pub.Publish(s.topic("a", "b"), "y", 1)
 			sub.ExpectNothing()
 		}},
-		{"122 placement of # and + [MQTT-4.7.1-1] [MQTT-4.7.1-2]", every, func(s *scene) {
-			c := s.connect(s.there, "c")
-			for _, filter := range []string{"a#", "#/a", "a/#/b", "+a", "a+", "a/+b/c", "##", "++"} {
-				if codes := c.SubscribeAll(packet.Subscription{Filter: filter}); !codes[0].Failed() {
-					s.Errorf("%q: code %s", filter, codes[0])
-				}
+		{"122 placement of # and + [MQTT-4.7.1-1] [MQTT-4.7.1-2]", every | v31, func(s *scene) {
+			for i, filter := range []string{"a#", "#/a", "a/#/b", "+a", "a+", "a/+b/c", "##", "++", "ab/+e"} {
+				s.expectNoFilter(fmt.Sprint("c", i), filter)
 			}
+			c := s.connect(s.there, "c")
 			for _, filter := range []string{s.topic("+", "+"), s.topic("#"), s.topic("+", "a", "#")} {
 				if codes := c.SubscribeAll(packet.Subscription{Filter: filter}); codes[0].Failed() {
 					s.Errorf("%q: code %s", filter, codes[0])
@@ -202,16 +201,45 @@ func TestSubscribe(t *testing.T) {
 		}},
 		{"125 the form of a share name [MQTT-4.8.2-1] [MQTT-4.8.2-2]", every, func(s *scene) {
 			c, connack := s.open(s.there, "c")
-			for _, filter := range []string{"$share/", "$share//a", "$share/g", "$share/g/", "$share/g+/a", "$share/#/a"} {
+			for _, filter := range []string{"$share/", "$share//a", "$share/g", "$share/g/"} {
 				if codes := c.SubscribeAll(packet.Subscription{Filter: filter}); !codes[0].Failed() {
 					s.Errorf("%q: code %s", filter, codes[0])
 				}
 			}
+			s.expectNoFilter("plus", "$share/g+/a")
+			s.expectNoFilter("hash", "$share/#/a")
 			if codes := c.SubscribeAll(packet.Subscription{Filter: "$share/g/" + s.topic("a")}); codes[0].Failed() != connack.SharedUnavailable && s.v == packet.V5 {
 				s.Errorf("code %s, shared subscriptions unavailable: %t", codes[0], connack.SharedUnavailable)
 			}
 		}},
 	})
+}
+
+// expectNoFilter expects that SUBSCRIBE and UNSUBSCRIBE with what is no Topic Filter
+// end the connection, or, in MQTT 5, are answered with 0x8F.
+func (s *scene) expectNoFilter(client, filter string) {
+	s.Helper()
+	for _, p := range []packet.Packet{
+		&packet.Subscribe{PacketID: 9, Subscriptions: []packet.Subscription{{Filter: filter}}},
+		&packet.Unsubscribe{PacketID: 9, Filters: []string{filter}},
+	} {
+		c := s.connect(s.there, client)
+		c.Write(p)
+		if s.v != packet.V5 {
+			c.ExpectClosed()
+			continue
+		}
+		var codes []packet.Code
+		if _, ok := p.(*packet.Subscribe); ok {
+			codes = mqtttest.Expect[*packet.Suback](c).Codes
+		} else {
+			codes = mqtttest.Expect[*packet.Unsuback](c).Codes
+		}
+		if !slices.Equal(codes, []packet.Code{packet.CodeTopicFilterInvalid}) {
+			s.Errorf("%q: codes %v", filter, codes)
+		}
+		c.Close()
+	}
 }
 
 func noLocal(s *scene) {
