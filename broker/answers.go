@@ -102,7 +102,7 @@ func (c *conn) handlePubrel(id uint16) {
 	switch in.session.Pubrel(id) {
 	case session.InboundKnown:
 		if ask = c.durable; !ask {
-			in.session.Completed(id)
+			in.session.Completed(id, true)
 			c.appendAck(packet.TypePubcomp, id, packet.CodeSuccess)
 			c.workLine()
 		}
@@ -133,10 +133,9 @@ func (c *conn) completed(id uint16, known bool, err error) {
 		return
 	}
 	code := packet.CodeSuccess
-	if !known {
+	if !c.incoming.session.Completed(id, known) {
 		code = packet.CodePacketIdentifierNotFound
 	}
-	c.incoming.session.Completed(id)
 	c.appendAck(packet.TypePubcomp, id, code)
 	c.workLine()
 }

@@ -286,6 +286,37 @@ func TestQoS2OverReconnect(t *testing.T) {
 	})
 }
 
+// TestPubrelRepeatedOnResume: PUBCOMP was lost with the connection. PUBREL comes
+// again on the next, and is answered as before, not with 0x92, which clients take
+// for a failure; of an identifier that has been ended on this connection, or on one
+// that resumed nothing, it is one of nothing.
+func TestPubrelRepeatedOnResume(t *testing.T) {
+	versions(t, func(t *testing.T, n *node, v packet.Version) {
+		unknown := packet.CodePacketIdentifierNotFound
+		if v != packet.V5 {
+			unknown = 0
+		}
+		pub, _ := n.durable(v, "p")
+		pub.Write(publish("a", "x", 2, 9))
+		pub.ExpectAck(packet.TypePubrec, 9, 0)
+		for range 3 {
+			pub.Write(ack(packet.TypePubrel, 9))
+			pub.ExpectAck(packet.TypePubcomp, 9, 0)
+			pub.Write(ack(packet.TypePubrel, 9))
+			pub.ExpectAck(packet.TypePubcomp, 9, unknown)
+			pub.Close()
+			pub, _ = n.durable(v, "p")
+		}
+		pub.Publish("a", "y", 2)
+		if got := len(n.cluster.Messages()); got != 2 {
+			t.Errorf("%d messages", got)
+		}
+		fresh := n.connect(v, "fresh")
+		fresh.Write(ack(packet.TypePubrel, 9))
+		fresh.ExpectAck(packet.TypePubcomp, 9, unknown)
+	})
+}
+
 // TestPubrelAlwaysAnswered: [MQTT-4.3.3-11].
 func TestPubrelAlwaysAnswered(t *testing.T) {
 	publishers(t, func(t *testing.T, n *node, pub *mqtttest.Client, _ bool) {

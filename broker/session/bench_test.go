@@ -75,7 +75,7 @@ func BenchmarkInboundQoS2(b *testing.B) {
 		in.Publish(2, id, false)
 		in.Answered(2, id, false)
 		in.Pubrel(id)
-		in.Completed(id)
+		in.Completed(id, true)
 	}
 }
 

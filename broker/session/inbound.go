@@ -17,6 +17,9 @@ type Inbound struct {
 	resumed int
 	resume  bool
 	ids     map[uint16]inboundStage
+	// recovered are the identifiers of exchanges of former connections that were
+	// ended on this one.
+	recovered map[uint16]struct{}
 }
 
 type inboundStage uint8
@@ -53,7 +56,8 @@ const (
 	// not reach the shard before its message.
 	InboundUnknown
 	// InboundAsk: unknown here, but the session was resumed: its shard knows
-	// whether the exchange exists. PUBCOMP (0x00 or 0x92) and Completed follow.
+	// whether the exchange exists. PUBCOMP and Completed follow, which tells the
+	// code.
 	InboundAsk
 )
 
@@ -151,8 +155,15 @@ func (in *Inbound) Pubrel(id uint16) InboundResult {
 
 // Completed says that the PUBCOMP of a PUBREL that was InboundKnown or
 // InboundAsk leaves: the quota returns and the identifier is free
-// ([MQTT-4.3.3-12]).
-func (in *Inbound) Completed(id uint16) {
+// ([MQTT-4.3.3-12]). exists tells whether the session's shard knew the exchange.
+//
+// It reports whether PUBCOMP says 0x00. A client that has lost a PUBCOMP with its
+// connection sends PUBREL again on the next, and has to ([MQTT-4.4.0-1]): the shard
+// has ended the exchange then, and to say 0x92 would be no error (MQTT 5 §3.7.2.1),
+// but clients take it for one and publish again. So on a resumed session the first
+// PUBREL of an identifier is the repeat of one that was done. A second one is not:
+// the client has had its PUBCOMP.
+func (in *Inbound) Completed(id uint16, exists bool) (success bool) {
 	switch s, known := in.ids[id]; {
 	case !known || s < finishing:
 	case s == finishing:
@@ -167,7 +178,23 @@ func (in *Inbound) Completed(id uint16) {
 			in.resumed--
 			in.used = max(in.used-1, 0)
 		}
+		return in.recover(id) || exists
 	}
+	return exists
+}
+
+// recover notes that an exchange of a former connection has ended, and reports
+// whether the client may still have waited for that. A session has no more
+// exchanges open than maxRecovered, so what comes beyond is invented.
+func (in *Inbound) recover(id uint16) bool {
+	if _, again := in.recovered[id]; again || len(in.recovered) >= maxRecovered {
+		return false
+	}
+	if in.recovered == nil {
+		in.recovered = make(map[uint16]struct{})
+	}
+	in.recovered[id] = struct{}{}
+	return true
 }
 
 func (in *Inbound) note(id uint16, s inboundStage) {

@@ -107,7 +107,7 @@ func TestInboundQuota(t *testing.T) {
 			},
 			"pubcomp": func(t *rapid.T) {
 				if id, ok := take(t, &c.released); ok {
-					in.Completed(id)
+					in.Completed(id, true)
 					delete(begun, id)
 					c.regain()
 				}
@@ -179,7 +179,7 @@ func TestInboundInventedExchanges(t *testing.T) {
 			accepted++
 		}
 		in.Pubrel(2)
-		in.Completed(2)
+		in.Completed(2, true)
 	}
 	if accepted != 1+packetIDs {
 		t.Errorf("%d PUBLISH packets unanswered", accepted)

@@ -5,6 +5,10 @@ const (
 	// whose seq differs by a multiple of it would share one.
 	packetIDs = 65535
 
+	// maxRecovered is how many exchanges of former connections a client may end that
+	// its shard does not know any more: as many as its session can have had open.
+	maxRecovered = 1024
+
 	// minRing is the first size of a ring: most connections have a few packets
 	// in flight, and idle ones have no ring at all.
 	minRing = 8

@@ -195,7 +195,9 @@ func (p *player) inbound() map[string]func(args) []string {
 		"answered": func(a args) []string { p.in.Answered(a.qos(), a.id(), a.failed()); return nil },
 		"pubrel":   func(a args) []string { return []string{results[p.in.Pubrel(a.id())]} },
 		"completed": func(a args) []string {
-			p.in.Completed(a.id())
+			if success := p.in.Completed(a.id(), !a.flag("unknown")); !success {
+				return []string{"PUBCOMP code=0x92"}
+			}
 			return nil
 		},
 	}

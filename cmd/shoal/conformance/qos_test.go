@@ -139,8 +139,10 @@ func TestQoS(t *testing.T) {
 				pub.ExpectAck(packet.TypePubcomp, 5, s.code5(packet.CodePacketIdentifierNotFound))
 			}
 			pub.ExpectNothing()
-			if s.durable {
+			if s.durable { // the first may be the repeat of one whose PUBCOMP was lost
 				pub = s.resume(s.there, "p")
+				pub.Write(ack(packet.TypePubrel, 5))
+				pub.ExpectAck(packet.TypePubcomp, 5, 0)
 				pub.Write(ack(packet.TypePubrel, 5))
 				pub.ExpectAck(packet.TypePubcomp, 5, s.code5(packet.CodePacketIdentifierNotFound))
 			}
@@ -258,13 +260,9 @@ func qos2OverNodes(s *scene) {
 		pub = s.resume(nodes[(i+1)%3], "p")
 		p.Dup = true
 	}
-	for i := range 2 {
+	for i := range 2 { // a client repeats PUBREL that has not seen PUBCOMP
 		pub.Write(ack(packet.TypePubrel, 9))
-		code := packet.CodeSuccess
-		if i > 0 {
-			code = s.code5(packet.CodePacketIdentifierNotFound)
-		}
-		pub.ExpectAck(packet.TypePubcomp, 9, code)
+		pub.ExpectAck(packet.TypePubcomp, 9, 0)
 		pub.Close()
 		pub = s.resume(nodes[i], "p")
 	}
