@@ -26,9 +26,11 @@ const (
 
 // ShardMeta is the one row of everything that is small.
 type ShardMeta struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	Group  uint32                 `protobuf:"varint,2,opt,name=group,proto3" json:"group,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// format of all rows: the highest one of log entries so far, 2 at most. An
+	// older build, which refuses it, is in no cluster that writes such entries.
+	Format uint32 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Group  uint32 `protobuf:"varint,2,opt,name=group,proto3" json:"group,omitempty"`
 	// applied is the index of the last entry in this state.
 	Applied uint64 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
 	// clock_ms is the shard's clock.
@@ -740,7 +742,8 @@ type SessionRow struct {
 	SentHi  uint64 `protobuf:"varint,12,opt,name=sent_hi,json=sentHi,proto3" json:"sent_hi,omitempty"`
 	// open_sent_hi is the sent_hi that the owner's Open was answered.
 	OpenSentHi uint64 `protobuf:"varint,13,opt,name=open_sent_hi,json=openSentHi,proto3" json:"open_sent_hi,omitempty"`
-	// queue holds the unfinished entries, delta-coded; see package shard.
+	// queue holds the unfinished entries, delta-coded; see package shard. If there
+	// are queue_rows, it holds those behind them.
 	Queue []byte `protobuf:"bytes,14,opt,name=queue,proto3" json:"queue,omitempty"`
 	// dropped counts messages dropped at the queue limit.
 	Dropped uint64 `protobuf:"varint,15,opt,name=dropped,proto3" json:"dropped,omitempty"`
@@ -760,7 +763,10 @@ type SessionRow struct {
 	// bid, of format 2, is an Open that its node has not confirmed yet.
 	Bid *BidRow `protobuf:"bytes,23,opt,name=bid,proto3" json:"bid,omitempty"`
 	// wills, of format 2, are those of former whose Will is on its way.
-	Wills         []*WillRow `protobuf:"bytes,24,rep,name=wills,proto3" json:"wills,omitempty"`
+	Wills []*WillRow `protobuf:"bytes,24,rep,name=wills,proto3" json:"wills,omitempty"`
+	// queue_rows is the number of the session's QueueRows. From format 2 of
+	// ShardMeta on.
+	QueueRows     uint32 `protobuf:"varint,30,opt,name=queue_rows,json=queueRows,proto3" json:"queue_rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -963,6 +969,13 @@ func (x *SessionRow) GetWills() []*WillRow {
 	return nil
 }
 
+func (x *SessionRow) GetQueueRows() uint32 {
+	if x != nil {
+		return x.QueueRows
+	}
+	return 0
+}
+
 // BidRow is an Open that changes the session when it is confirmed.
 type BidRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1095,6 +1108,70 @@ func (x *WillRow) GetPending() []*PendingRow {
 	return nil
 }
 
+// QueueRow is a part of a session's queue. Key: a number that is higher for later
+// parts, and the Client Identifier. From format 2 of ShardMeta on.
+type QueueRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// first is the lowest seq of the part.
+	First uint64 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	// queue and shares are as in SessionRow.
+	Queue         []byte   `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
+	Shares        []string `protobuf:"bytes,3,rep,name=shares,proto3" json:"shares,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueueRow) Reset() {
+	*x = QueueRow{}
+	mi := &file_shard_rows_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueueRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueueRow) ProtoMessage() {}
+
+func (x *QueueRow) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_rows_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueueRow.ProtoReflect.Descriptor instead.
+func (*QueueRow) Descriptor() ([]byte, []int) {
+	return file_shard_rows_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *QueueRow) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *QueueRow) GetQueue() []byte {
+	if x != nil {
+		return x.Queue
+	}
+	return nil
+}
+
+func (x *QueueRow) GetShares() []string {
+	if x != nil {
+		return x.Shares
+	}
+	return nil
+}
+
 // ReplayRow is a replay of retained messages to one session.
 type ReplayRow struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1114,7 +1191,7 @@ type ReplayRow struct {
 
 func (x *ReplayRow) Reset() {
 	*x = ReplayRow{}
-	mi := &file_shard_rows_proto_msgTypes[11]
+	mi := &file_shard_rows_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1203,7 @@ func (x *ReplayRow) String() string {
 func (*ReplayRow) ProtoMessage() {}
 
 func (x *ReplayRow) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_rows_proto_msgTypes[11]
+	mi := &file_shard_rows_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1216,7 @@ func (x *ReplayRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRow.ProtoReflect.Descriptor instead.
 func (*ReplayRow) Descriptor() ([]byte, []int) {
-	return file_shard_rows_proto_rawDescGZIP(), []int{11}
+	return file_shard_rows_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReplayRow) GetId() uint64 {
@@ -1203,7 +1280,7 @@ type ReceivedRow struct {
 
 func (x *ReceivedRow) Reset() {
 	*x = ReceivedRow{}
-	mi := &file_shard_rows_proto_msgTypes[12]
+	mi := &file_shard_rows_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1292,7 @@ func (x *ReceivedRow) String() string {
 func (*ReceivedRow) ProtoMessage() {}
 
 func (x *ReceivedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_rows_proto_msgTypes[12]
+	mi := &file_shard_rows_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1305,7 @@ func (x *ReceivedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceivedRow.ProtoReflect.Descriptor instead.
 func (*ReceivedRow) Descriptor() ([]byte, []int) {
-	return file_shard_rows_proto_rawDescGZIP(), []int{12}
+	return file_shard_rows_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReceivedRow) GetId() uint32 {
@@ -1283,7 +1360,7 @@ type PendingRow struct {
 
 func (x *PendingRow) Reset() {
 	*x = PendingRow{}
-	mi := &file_shard_rows_proto_msgTypes[13]
+	mi := &file_shard_rows_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1372,7 @@ func (x *PendingRow) String() string {
 func (*PendingRow) ProtoMessage() {}
 
 func (x *PendingRow) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_rows_proto_msgTypes[13]
+	mi := &file_shard_rows_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1385,7 @@ func (x *PendingRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingRow.ProtoReflect.Descriptor instead.
 func (*PendingRow) Descriptor() ([]byte, []int) {
-	return file_shard_rows_proto_rawDescGZIP(), []int{13}
+	return file_shard_rows_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PendingRow) GetTarget() *Target {
@@ -1387,7 +1464,7 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\x04body\x18\x01 \x01(\x04R\x04body\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x03 \x01(\x04R\x04conn\x12\"\n" +
-	"\x04pick\x18\x04 \x01(\v2\x0e.shoal.v1.PickR\x04pick\"\x8f\x06\n" +
+	"\x04pick\x18\x04 \x01(\v2\x0e.shoal.v1.PickR\x04pick\"\xae\x06\n" +
 	"\n" +
 	"SessionRow\x12\x18\n" +
 	"\adurable\x18\x01 \x01(\bR\adurable\x12\x12\n" +
@@ -1416,7 +1493,9 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\x06shares\x18\x15 \x03(\tR\x06shares\x12\x1b\n" +
 	"\tlast_conn\x18\x16 \x01(\x04R\blastConn\x12\"\n" +
 	"\x03bid\x18\x17 \x01(\v2\x10.shoal.v1.BidRowR\x03bid\x12'\n" +
-	"\x05wills\x18\x18 \x03(\v2\x11.shoal.v1.WillRowR\x05wills\"\x82\x01\n" +
+	"\x05wills\x18\x18 \x03(\v2\x11.shoal.v1.WillRowR\x05wills\x12\x1d\n" +
+	"\n" +
+	"queue_rows\x18\x1e \x01(\rR\tqueueRows\"\x82\x01\n" +
 	"\x06BidRow\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\x04R\x04boot\x12\x12\n" +
@@ -1425,7 +1504,11 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\x04open\x18\x05 \x01(\v2\x0e.shoal.v1.OpenR\x04open\"M\n" +
 	"\aWillRow\x12\x12\n" +
 	"\x04conn\x18\x01 \x01(\x04R\x04conn\x12.\n" +
-	"\apending\x18\x02 \x03(\v2\x14.shoal.v1.PendingRowR\apending\"\xad\x01\n" +
+	"\apending\x18\x02 \x03(\v2\x14.shoal.v1.PendingRowR\apending\"N\n" +
+	"\bQueueRow\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x14\n" +
+	"\x05queue\x18\x02 \x01(\fR\x05queue\x12\x16\n" +
+	"\x06shares\x18\x03 \x03(\tR\x06shares\"\xad\x01\n" +
 	"\tReplayRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12:\n" +
 	"\fsubscription\x18\x02 \x01(\v2\x16.shoal.v1.SubscriptionR\fsubscription\x12\x14\n" +
@@ -1457,7 +1540,7 @@ func file_shard_rows_proto_rawDescGZIP() []byte {
 	return file_shard_rows_proto_rawDescData
 }
 
-var file_shard_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_shard_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_shard_rows_proto_goTypes = []any{
 	(*ShardMeta)(nil),     // 0: shoal.v1.ShardMeta
 	(*OutboxMeta)(nil),    // 1: shoal.v1.OutboxMeta
@@ -1470,41 +1553,42 @@ var file_shard_rows_proto_goTypes = []any{
 	(*SessionRow)(nil),    // 8: shoal.v1.SessionRow
 	(*BidRow)(nil),        // 9: shoal.v1.BidRow
 	(*WillRow)(nil),       // 10: shoal.v1.WillRow
-	(*ReplayRow)(nil),     // 11: shoal.v1.ReplayRow
-	(*ReceivedRow)(nil),   // 12: shoal.v1.ReceivedRow
-	(*PendingRow)(nil),    // 13: shoal.v1.PendingRow
-	(*Target)(nil),        // 14: shoal.v1.Target
-	(*Message)(nil),       // 15: shoal.v1.Message
-	(*RouteChange)(nil),   // 16: shoal.v1.RouteChange
-	(*Pick)(nil),          // 17: shoal.v1.Pick
-	(*Owner)(nil),         // 18: shoal.v1.Owner
-	(*Will)(nil),          // 19: shoal.v1.Will
-	(*Subscription)(nil),  // 20: shoal.v1.Subscription
-	(*QueueLimits)(nil),   // 21: shoal.v1.QueueLimits
-	(*Open)(nil),          // 22: shoal.v1.Open
+	(*QueueRow)(nil),      // 11: shoal.v1.QueueRow
+	(*ReplayRow)(nil),     // 12: shoal.v1.ReplayRow
+	(*ReceivedRow)(nil),   // 13: shoal.v1.ReceivedRow
+	(*PendingRow)(nil),    // 14: shoal.v1.PendingRow
+	(*Target)(nil),        // 15: shoal.v1.Target
+	(*Message)(nil),       // 16: shoal.v1.Message
+	(*RouteChange)(nil),   // 17: shoal.v1.RouteChange
+	(*Pick)(nil),          // 18: shoal.v1.Pick
+	(*Owner)(nil),         // 19: shoal.v1.Owner
+	(*Will)(nil),          // 20: shoal.v1.Will
+	(*Subscription)(nil),  // 21: shoal.v1.Subscription
+	(*QueueLimits)(nil),   // 22: shoal.v1.QueueLimits
+	(*Open)(nil),          // 23: shoal.v1.Open
 }
 var file_shard_rows_proto_depIdxs = []int32{
 	1,  // 0: shoal.v1.ShardMeta.outboxes:type_name -> shoal.v1.OutboxMeta
 	2,  // 1: shoal.v1.ShardMeta.counters:type_name -> shoal.v1.ShardCounters
-	14, // 2: shoal.v1.OutboxMeta.target:type_name -> shoal.v1.Target
-	15, // 3: shoal.v1.BodyRow.message:type_name -> shoal.v1.Message
-	16, // 4: shoal.v1.OutboxRow.route:type_name -> shoal.v1.RouteChange
-	17, // 5: shoal.v1.OutboxRow.picks:type_name -> shoal.v1.Pick
-	17, // 6: shoal.v1.DueRow.pick:type_name -> shoal.v1.Pick
-	18, // 7: shoal.v1.SessionRow.former:type_name -> shoal.v1.Owner
-	19, // 8: shoal.v1.SessionRow.will:type_name -> shoal.v1.Will
-	20, // 9: shoal.v1.SessionRow.subscriptions:type_name -> shoal.v1.Subscription
-	12, // 10: shoal.v1.SessionRow.received:type_name -> shoal.v1.ReceivedRow
-	21, // 11: shoal.v1.SessionRow.limits:type_name -> shoal.v1.QueueLimits
-	11, // 12: shoal.v1.SessionRow.replays:type_name -> shoal.v1.ReplayRow
+	15, // 2: shoal.v1.OutboxMeta.target:type_name -> shoal.v1.Target
+	16, // 3: shoal.v1.BodyRow.message:type_name -> shoal.v1.Message
+	17, // 4: shoal.v1.OutboxRow.route:type_name -> shoal.v1.RouteChange
+	18, // 5: shoal.v1.OutboxRow.picks:type_name -> shoal.v1.Pick
+	18, // 6: shoal.v1.DueRow.pick:type_name -> shoal.v1.Pick
+	19, // 7: shoal.v1.SessionRow.former:type_name -> shoal.v1.Owner
+	20, // 8: shoal.v1.SessionRow.will:type_name -> shoal.v1.Will
+	21, // 9: shoal.v1.SessionRow.subscriptions:type_name -> shoal.v1.Subscription
+	13, // 10: shoal.v1.SessionRow.received:type_name -> shoal.v1.ReceivedRow
+	22, // 11: shoal.v1.SessionRow.limits:type_name -> shoal.v1.QueueLimits
+	12, // 12: shoal.v1.SessionRow.replays:type_name -> shoal.v1.ReplayRow
 	9,  // 13: shoal.v1.SessionRow.bid:type_name -> shoal.v1.BidRow
 	10, // 14: shoal.v1.SessionRow.wills:type_name -> shoal.v1.WillRow
-	22, // 15: shoal.v1.BidRow.open:type_name -> shoal.v1.Open
-	13, // 16: shoal.v1.WillRow.pending:type_name -> shoal.v1.PendingRow
-	20, // 17: shoal.v1.ReplayRow.subscription:type_name -> shoal.v1.Subscription
-	13, // 18: shoal.v1.ReceivedRow.pending:type_name -> shoal.v1.PendingRow
-	13, // 19: shoal.v1.ReceivedRow.retained:type_name -> shoal.v1.PendingRow
-	14, // 20: shoal.v1.PendingRow.target:type_name -> shoal.v1.Target
+	23, // 15: shoal.v1.BidRow.open:type_name -> shoal.v1.Open
+	14, // 16: shoal.v1.WillRow.pending:type_name -> shoal.v1.PendingRow
+	21, // 17: shoal.v1.ReplayRow.subscription:type_name -> shoal.v1.Subscription
+	14, // 18: shoal.v1.ReceivedRow.pending:type_name -> shoal.v1.PendingRow
+	14, // 19: shoal.v1.ReceivedRow.retained:type_name -> shoal.v1.PendingRow
+	15, // 20: shoal.v1.PendingRow.target:type_name -> shoal.v1.Target
 	21, // [21:21] is the sub-list for method output_type
 	21, // [21:21] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
@@ -1525,7 +1609,7 @@ func file_shard_rows_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shard_rows_proto_rawDesc), len(file_shard_rows_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -58,7 +58,7 @@ func (m *Machine) Freeze() *Checkpoint {
 	for _, o := range m.outboxes {
 		c.freezeOutbox(o)
 	}
-	m.file = file{generation: c.generation + 1, writing: c}
+	m.file = file{generation: c.generation + 1, lastSegment: m.file.lastSegment, writing: c}
 	return c
 }
 
@@ -146,7 +146,7 @@ func (c *Checkpoint) writeDirty(rows Rows, lock func(func())) error {
 }
 
 func writeRow(rows Rows, d *dirtyRow) error {
-	key := nameKey(d.name)
+	key := rowKey(d.name, d.number)
 	if d.object == nil {
 		if err := rows.Delete(d.bucket, key); err != nil {
 			return fmt.Errorf("delete from %s: %w", d.bucket, err)

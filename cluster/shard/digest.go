@@ -19,7 +19,7 @@ func (m *Machine) Digest() [32]byte {
 	use := func(b *body) { bodies[b] = struct{}{} }
 	for _, s := range slices.SortedFunc(maps.Values(m.sessions), byClient) {
 		d.add([]byte(s.client))
-		d.add(s.row(use))
+		d.add(encode(s.record(use, true)))
 	}
 	m.eachFilter(func(f *filter) bool {
 		d.add([]byte(f.name))

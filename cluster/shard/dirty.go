@@ -7,6 +7,8 @@ type file struct {
 	// list of the generation in which it changed last.
 	generation uint32
 	dirty      []dirtyRow
+	// lastSegment is the highest number of a segment's row.
+	lastSegment uint64
 	// deadBodies are rows of the file that nothing refers to any more;
 	// deadOutboxes are outboxes to fenced processes, whose rows are to go.
 	deadBodies   []uint64
@@ -24,10 +26,12 @@ type tracked struct {
 
 func (t *tracked) track() *tracked { return t }
 
-// stored is an object with a row of its own: a session or a filter.
+// stored is an object with a row of its own: a session, a segment of its queue, a
+// filter.
 type stored interface {
 	track() *tracked
-	key() (bucket, name string)
+	// key is what rowKey takes, and does not change.
+	key() (bucket, name string, number uint64)
 	// row encodes the object and tells use which bodies the row refers to.
 	row(use func(*body)) []byte
 }
@@ -37,6 +41,7 @@ type dirtyRow struct {
 	object stored // nil: the row is to be deleted
 	bucket string
 	name   string
+	number uint64
 	// value is the encoded row of a frozen object that had to change before it
 	// was written.
 	value []byte
@@ -59,8 +64,8 @@ func (m *Machine) touch(o stored) {
 func (m *Machine) addDirty(o stored) {
 	t := o.track()
 	t.generation, t.place = m.file.generation, uint32(len(m.file.dirty))
-	bucket, name := o.key()
-	m.file.dirty = append(m.file.dirty, dirtyRow{object: o, bucket: bucket, name: name})
+	bucket, name, number := o.key()
+	m.file.dirty = append(m.file.dirty, dirtyRow{object: o, bucket: bucket, name: name, number: number})
 	m.file.refs++
 }
 
@@ -80,7 +85,7 @@ func (m *Machine) undirty(failed []dirtyRow, generation uint32) {
 	for _, d := range failed {
 		switch {
 		case d.object == nil:
-			m.file.dirty = append(m.file.dirty, dirtyRow{bucket: d.bucket, name: d.name})
+			m.file.dirty = append(m.file.dirty, dirtyRow{bucket: d.bucket, name: d.name, number: d.number})
 		case d.object.track().generation == generation:
 			m.addDirty(d.object)
 		}

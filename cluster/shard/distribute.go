@@ -36,7 +36,7 @@ func (m *Machine) distributeRetained(b **body, message *shoalpb.Message, group u
 // pushMessage puts e into the outbox to t, and makes its waiter wait.
 func (m *Machine) pushMessage(t *shoalpb.Target, e outboxEntry) pending {
 	o := m.outbox(t)
-	p := pending{o, m.push(o, e)}
+	p := pending{o, m.pushOutbox(o, e)}
 	if e.waiter != nil {
 		e.waiter.pending = append(e.waiter.pending, p)
 	}

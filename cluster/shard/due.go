@@ -179,8 +179,8 @@ func (m *Machine) dispatchPick(d *due, targets []*shoalpb.Target) {
 	m.distribute(&b, b.message, targets[:1], []*shoalpb.TargetPick{{Target: targets[0], Pick: d.pick}}, nil)
 }
 
-func (d *due) key() (bucket, name string) {
-	return bucketDue, string(binary.BigEndian.AppendUint64(nil, d.id))
+func (d *due) key() (bucket, name string, number uint64) {
+	return bucketDue, string(binary.BigEndian.AppendUint64(nil, d.id)), 0
 }
 
 func (d *due) row(use func(*body)) []byte {

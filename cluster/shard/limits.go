@@ -57,6 +57,16 @@ const (
 	deadlinePage = 1000
 	deadlineRefs = 100_000
 
+	// segmentRefs is how many entries of a queue have a row together: about two
+	// hundred bytes. sessionRowRefs is how many of the youngest are in the session's
+	// row, which each message writes anyway, before they go into that of a segment
+	// at once. Together they make a message to a long queue cost at most twice of
+	// one to an empty queue. maxSegmentRefs is what a row may span that another
+	// build wrote.
+	segmentRefs    = 64
+	sessionRowRefs = 16
+	maxSegmentRefs = 64 << 10
+
 	// sweepPage bounds the sessions, and the outbox entries, that one entry sweeps
 	// after a fence: a few milliseconds of apply. The leader proposes Ticks for the
 	// next pages, so 100,000 sessions take some fifty commits.

@@ -31,8 +31,10 @@ type Config struct {
 	// Retained bounds the retained messages.
 	Retained int
 
-	// sweepPage is what an entry sweeps after a fence; tests have it lower.
-	sweepPage int
+	// sweepPage is what an entry sweeps after a fence, segment how many entries a
+	// segment of a queue has, unrowed how many are in the session's row. Tests have
+	// them lower.
+	sweepPage, segment, unrowed int
 }
 
 // Machine is the state of one shard. See the package comment for who may call
@@ -117,6 +119,8 @@ func New(c Config) *Machine {
 	setDefault(&c.RestoreBytes, defaultRestoreBytes)
 	setDefault(&c.Retained, defaultRetained)
 	setDefault(&c.sweepPage, sweepPage)
+	setDefault(&c.segment, segmentRefs)
+	setDefault(&c.unrowed, sessionRowRefs)
 	return &Machine{
 		cfg:       c,
 		format:    stream.FirstFormat,

@@ -84,8 +84,8 @@ func cloneTarget(t *shoalpb.Target) *shoalpb.Target {
 	return &shoalpb.Target{Group: t.Group, Node: strings.Clone(t.Node), Boot: t.Boot}
 }
 
-// push adds an entry and returns its number.
-func (m *Machine) push(o *outbox, e outboxEntry) uint64 {
+// pushOutbox adds an entry and returns its number.
+func (m *Machine) pushOutbox(o *outbox, e outboxEntry) uint64 {
 	n := o.next()
 	o.entries = append(o.entries, e)
 	o.bytes += e.bytes()
@@ -96,7 +96,7 @@ func (m *Machine) push(o *outbox, e outboxEntry) uint64 {
 
 // pushRoute tells the directory of a route.
 func (m *Machine) pushRoute(r *shoalpb.RouteChange) uint64 {
-	return m.push(m.outbox(directoryTarget), outboxEntry{route: r})
+	return m.pushOutbox(m.outbox(directoryTarget), outboxEntry{route: r})
 }
 
 func (e outboxEntry) bytes() int {

@@ -7,9 +7,8 @@ import (
 // queue holds the unfinished entries of one session. Entries have consecutive
 // seqs; one that is finished while a lower one is not leaves an empty ref.
 type queue struct {
-	refs []ref
-	head int    // refs below are gone
-	base uint64 // seq of refs[head], always unfinished: the lowest there is
+	segments []*segment // ascending; there may be gaps of finished entries between
+	base     uint64     // the lowest seq that is unfinished
 	// unfinished counts the entries, sent those up to the session's sentHi.
 	unfinished int
 	sent       int
@@ -18,6 +17,8 @@ type queue struct {
 	// unsent: no unfinished entry above sentHi is below. It saves a search and
 	// is no part of the state.
 	unsent uint64
+	// unrowed counts the refs that the session's row has.
+	unrowed int
 }
 
 // ref is one entry of a queue: 24 bytes.
@@ -48,32 +49,6 @@ const (
 
 func (f refFlag) qos() uint8 { return uint8(f & refQoS) }
 
-// find returns the unfinished entry seq, or nil.
-func (q *queue) find(seq uint64) *ref {
-	if q == nil || seq < q.base || seq-q.base >= uint64(len(q.refs)-q.head) {
-		return nil
-	}
-	if r := &q.refs[q.head+int(seq-q.base)]; r.body != nil {
-		return r
-	}
-	return nil
-}
-
-// trim drops finished entries from the front. It reports whether any entry is
-// left.
-func (q *queue) trim() bool {
-	for q.head < len(q.refs) && q.refs[q.head].body == nil {
-		q.head++
-		q.base++
-	}
-	if q.head > spareQueueEntries && q.head > len(q.refs)/2 {
-		n := copy(q.refs, q.refs[q.head:])
-		clear(q.refs[n:])
-		q.refs, q.head = q.refs[:n], 0
-	}
-	return q.head < len(q.refs)
-}
-
 // enqueue adds a reference to the body in *b, made of message if missing. If the
 // session's queue is full its policy decides what is lost, and counted; rejected
 // says that it was the new message, and that the publisher is to be told.
@@ -91,12 +66,10 @@ func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, from *
 	}
 	q := s.queue
 	if q == nil {
-		q = m.newQueue(s.nextSeq)
+		q = m.newQueue(s)
 		s.queue = q
 	}
-	q.refs = append(q.refs, ref{m.use(b, message), from, flag})
-	q.unfinished++
-	q.bytes += size
+	m.push(s, s.nextSeq, ref{m.use(b, message), from, flag})
 	s.nextSeq++
 	m.gauges.queued++
 	m.counters.Enqueued++
@@ -110,15 +83,18 @@ func (m *Machine) enqueue(s *session, b **body, message *shoalpb.Message, from *
 	return false
 }
 
-// newQueue returns an empty queue whose first entry will be base.
-func (m *Machine) newQueue(base uint64) *queue {
-	if n := len(m.spare); n > 0 {
-		q := m.spare[n-1]
-		m.spare = m.spare[:n-1]
-		*q = queue{refs: q.refs[:0], base: base}
-		return q
+// newQueue returns an empty queue for s.
+func (m *Machine) newQueue(s *session) *queue {
+	n := len(m.spare)
+	if n == 0 {
+		return &queue{base: s.nextSeq}
 	}
-	return &queue{base: base}
+	q := m.spare[n-1]
+	m.spare = m.spare[:n-1]
+	g := q.segments[0]
+	*g = segment{session: s, first: s.nextSeq, refs: g.refs[:0]}
+	*q = queue{segments: q.segments[:1], base: s.nextSeq}
+	return q
 }
 
 // advance moves sentHi over what may be sent now. It reports whether entries
@@ -132,11 +108,14 @@ func (s *session) advance() bool {
 	s.sentHi = max(s.sentHi, q.base-1)
 	top := min(s.nextSeq-1, q.base+identifierSpan)
 	for limit := max(2*int(s.window), minSendable); q.sent < limit && s.sentHi < top; {
-		s.sentHi++
-		if r := q.find(s.sentHi); r != nil {
-			q.sent++
-			q.sentBytes += int(r.body.size)
+		seq, r := q.next(s.sentHi+1, false)
+		if r == nil || seq > top {
+			s.sentHi = top
+			break
 		}
+		s.sentHi = seq
+		q.sent++
+		q.sentBytes += int(r.body.size)
 	}
 	return q.sent > before
 }
@@ -145,10 +124,11 @@ func (s *session) advance() bool {
 func (m *Machine) finish(s *session, seq uint64) {
 	m.touch(s)
 	q := s.queue
-	r := q.find(seq)
-	size := int(r.body.size)
-	m.drop(r.body)
-	*r = ref{}
+	if q.unrowed > 2*m.cfg.unrowed { // a row of before FormatOrder
+		m.rowFrom(s, 0)
+	}
+	g := q.at(seq)
+	size := int(g.refs[seq-g.first].body.size)
 	q.unfinished--
 	q.bytes -= size
 	if seq <= s.sentHi {
@@ -156,8 +136,12 @@ func (m *Machine) finish(s *session, seq uint64) {
 		q.sentBytes -= size
 	}
 	m.gauges.queued--
-	if !q.trim() {
+	m.take(g, seq)
+	switch {
+	case q.unfinished == 0:
 		m.recycle(s)
+	case seq == q.base:
+		m.trim(q)
 	}
 	m.weighReplay(s)
 }
@@ -166,7 +150,10 @@ func (m *Machine) finish(s *session, seq uint64) {
 func (m *Machine) recycle(s *session) {
 	q := s.queue
 	s.queue = nil
-	if len(m.spare) < spareQueues && cap(q.refs) <= spareQueueEntries {
+	for _, g := range q.segments {
+		m.forgetSegment(g)
+	}
+	if g := q.segments[0]; len(q.segments) == 1 && g.number == 0 && len(m.spare) < spareQueues && cap(g.refs) <= spareQueueEntries {
 		m.spare = append(m.spare, q)
 	}
 }
@@ -179,15 +166,18 @@ func (m *Machine) discardQueue(s *session) {
 		return
 	}
 	ended := uint64(q.unfinished)
-	for i := range q.refs[q.head:] {
-		r := &q.refs[q.head+i]
-		if r.body == nil {
-			continue
+	for _, g := range q.segments {
+		m.forgetSegment(g)
+		for i := range g.refs {
+			r := &g.refs[i]
+			if r.body == nil {
+				continue
+			}
+			if m.passOn(s, g.first+uint64(i), r) {
+				ended--
+			}
+			m.drop(r.body)
 		}
-		if m.passOn(s, q.base+uint64(i), r) {
-			ended--
-		}
-		m.drop(r.body)
 	}
 	m.gauges.queued -= q.unfinished
 	m.counters.SessionEnded += ended
@@ -232,7 +222,7 @@ func (m *Machine) release(c *shoalpb.Release) *shoalpb.Answer {
 		return notOwner()
 	}
 	if r := s.queue.find(c.Seq); r != nil && c.Seq <= s.sentHi && r.flag.qos() == 2 && r.flag&refReleased == 0 {
-		m.touch(s)
+		m.touchEntry(s.queue.at(c.Seq), c.Seq)
 		r.flag |= refReleased
 	}
 	return nil

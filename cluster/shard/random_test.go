@@ -76,6 +76,8 @@ func TestRandom(t *testing.T) {
 		config.RestoreBytes = rapid.SampledFrom([]int{1, 1000, 1 << 20}).Draw(t, "restored")
 		config.Retained = rapid.SampledFrom([]int{1, 2, 100}).Draw(t, "retained")
 		config.QueueBytes = rapid.SampledFrom([]int{20, 500, 1 << 20}).Draw(t, "queue bytes")
+		config.segment = rapid.SampledFrom([]int{1, 2, 5, 256}).Draw(t, "segment")
+		config.unrowed = rapid.SampledFrom([]int{1, 3, 32}).Draw(t, "unrowed")
 		config.sweepPage = rapid.SampledFrom([]int{1, 2, 1000}).Draw(t, "page")
 		w := newWorld(t)
 		m, plain := New(config), newModel(config)
@@ -184,8 +186,8 @@ func checkCounts(t *rapid.T, m *Machine) {
 	}
 	bodies := map[*body]int32{}
 	for _, s := range m.sessions {
-		s.queue.row(func(b *body) { bodies[b]++ })
-		checkQueue(t, s)
+		s.queue.record(func(b *body) { bodies[b]++ }, true)
+		checkQueue(t, m, s)
 	}
 	for _, d := range m.due.list {
 		if d != nil {
@@ -299,29 +301,50 @@ func checkRoomy(t *rapid.T, m *Machine) {
 	}
 }
 
-// checkQueue checks what a queue counts.
-func checkQueue(t *rapid.T, s *session) {
-	if s.queue == nil {
+// checkQueue checks what a queue and its segments count.
+func checkQueue(t *rapid.T, m *Machine, s *session) {
+	q := s.queue
+	if q == nil {
 		return
 	}
-	var want queue
-	for i, r := range s.queue.refs[s.queue.head:] {
-		if r.body == nil {
-			continue
+	want, next, rows := queue{unsent: q.unsent}, uint64(1), 0
+	for i, g := range q.segments {
+		left, shared := 0, 0
+		for i, r := range g.refs {
+			if r.body == nil {
+				continue
+			}
+			seq := g.first + uint64(i)
+			if want.unfinished == 0 {
+				want.base = seq
+			}
+			want.count(s, seq, &r)
+			left++
+			shared += isSet(r.from.isShared())
 		}
-		want.unfinished++
-		want.bytes += int(r.body.size)
-		if s.queue.base+uint64(i) <= s.sentHi {
-			want.sent++
-			want.sentBytes += int(r.body.size)
+		want.unrowed += len(g.refs) - g.rowed
+		switch {
+		case left != g.left, shared != g.shared, g.session != s, g.first < next, len(g.refs) > m.cfg.segment:
+			t.Fatalf("segment of %s from %d on counts %+v and has %d entries, %d shared", s.client, next, g, left, shared)
+		case g.rowed > 0 && g.number == 0, g.number > m.file.lastSegment, i > 0 && g.number > 0 && g.number <= q.segments[i-1].number:
+			t.Fatalf("segment %d of %s has row %d", i, s.client, g.number)
+		case g.rowed < len(g.refs) && i+1 < len(q.segments) && q.segments[i+1].rowed > 0:
+			t.Fatalf("entries of %s in the middle are in the session's row", s.client)
 		}
+		next = g.end()
+		rows += isSet(g.number > 0)
 	}
-	got := queue{unfinished: s.queue.unfinished, sent: s.queue.sent, bytes: s.queue.bytes, sentBytes: s.queue.sentBytes}
+	got := *q
+	got.segments = nil
 	if !reflect.DeepEqual(got, want) {
 		t.Fatalf("queue of %s counts %+v and has %+v", s.client, got, want)
 	}
-	if n := len(s.queue.refs) - s.queue.head; s.queue.base+uint64(n) != s.nextSeq {
-		t.Fatalf("queue of %s ends at %d, not %d", s.client, s.queue.base+uint64(n), s.nextSeq)
+	if next > s.nextSeq {
+		t.Fatalf("queue of %s ends at %d, not %d", s.client, next, s.nextSeq)
+	}
+	// One of before FormatOrder is all in the session's row until it changes.
+	if q.unrowed > m.cfg.unrowed && rows > 0 {
+		t.Fatalf("%d entries of %s are in the session's row", q.unrowed, s.client)
 	}
 }
 

@@ -21,12 +21,11 @@ func (m *Machine) Entries(client string, conn, after uint64, limit int, now uint
 	if q == nil {
 		return true
 	}
-	for seq := max(after+1, q.base); seq <= s.sentHi && limit > 0; seq++ {
-		r := q.find(seq)
-		if r == nil {
-			continue
+	for seq := after; limit > 0; limit-- {
+		var r *ref
+		if seq, r = q.next(seq+1, false); r == nil || seq > s.sentHi {
+			break
 		}
-		limit--
 		if !yield(mqtt.Delivery{
 			Seq:         seq,
 			QoS:         r.flag.qos(),

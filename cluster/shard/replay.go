@@ -239,12 +239,12 @@ func (m *Machine) replayRoom(s *session) (messages, bytes int) {
 // forgetVolatile finishes entries of QoS 0, which come from replays alone, that a
 // connection before may have sent: they are sent at most once.
 func (m *Machine) forgetVolatile(s *session) {
-	q := s.queue
-	if q == nil {
-		return
-	}
-	for seq := q.base; seq <= s.sentHi && s.queue != nil; seq++ {
-		if r := s.queue.find(seq); r != nil && r.flag.qos() == 0 {
+	for seq := uint64(0); s.queue != nil; {
+		var r *ref
+		if seq, r = s.queue.next(seq+1, false); r == nil || seq > s.sentHi {
+			return
+		}
+		if r.flag.qos() == 0 {
 			m.finish(s, seq)
 			m.counters.Acked++
 		}

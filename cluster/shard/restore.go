@@ -23,6 +23,8 @@ type restorer struct {
 	pinned map[uint64]bool
 	// registers are the bodies of retained messages.
 	registers map[uint64]bool
+	// segments of queues, by the key of their session.
+	segments map[string][]*segment
 	// conns are the connections that own or owned sessions.
 	conns []restoredConn
 }
@@ -32,7 +34,7 @@ type restorer struct {
 // during fn. A file without any row leaves the machine empty. After an error
 // the machine must not be used.
 func (m *Machine) Restore(scan func(bucket string, fn func(k, v []byte) error) error) error {
-	r := &restorer{m: m, bodies: map[uint64]*body{}, pinned: map[uint64]bool{}, registers: map[uint64]bool{}}
+	r := &restorer{m: m, bodies: map[uint64]*body{}, pinned: map[uint64]bool{}, registers: map[uint64]bool{}, segments: map[string][]*segment{}}
 	// In order of what refers to what.
 	for _, step := range []struct {
 		bucket string
@@ -44,6 +46,7 @@ func (m *Machine) Restore(scan func(bucket string, fn func(k, v []byte) error) e
 		{bucketBodies, r.bodyRow},
 		{bucketOutbox, r.outboxRow},
 		{bucketFilters, r.filterRow},
+		{bucketQueues, r.queueRow},
 		{bucketSessions, r.sessionRow},
 		{bucketDue, r.dueRow},
 		{bucketRetained, r.retainedRow},
@@ -56,7 +59,7 @@ func (m *Machine) Restore(scan func(bucket string, fn func(k, v []byte) error) e
 		return fmt.Errorf("restore shard %d: %w", m.cfg.Group, err)
 	}
 	r.enterConns()
-	m.file = file{generation: 1}
+	m.file = file{generation: 1, lastSegment: m.file.lastSegment}
 	return nil
 }
 
@@ -235,6 +238,9 @@ func (r *restorer) check() (err error) {
 		if b.refs == 0 {
 			return fmt.Errorf("nothing refers to body %d: %w", seq, errCorrupt)
 		}
+	}
+	for key := range r.segments {
+		return fmt.Errorf("segments of a queue have no session, key %x: %w", key, errCorrupt)
 	}
 	for _, o := range m.outboxes {
 		for i, e := range o.entries {

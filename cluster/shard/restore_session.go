@@ -43,7 +43,7 @@ func (r *restorer) sessionRow(k, v []byte) error {
 	if err := r.subscriptions(s, row.Subscriptions); err != nil {
 		return fmt.Errorf("session %q: %w", client, err)
 	}
-	if err := r.queue(s, row.Queue, row.Shares); err != nil {
+	if err := r.queue(s, string(k), row); err != nil {
 		return fmt.Errorf("session %q: %w", client, err)
 	}
 	if err := r.extra(s, row); err != nil {
@@ -178,58 +178,104 @@ func (r *restorer) wait(w *waiter, p *shoalpb.PendingRow) error {
 	return nil
 }
 
-// queue decodes what queue.row encodes.
-func (r *restorer) queue(s *session, b []byte, shares []string) error {
-	if len(b) == 0 {
+// queueRow decodes a segment; its session comes later.
+func (r *restorer) queueRow(k, v []byte) error {
+	row := &shoalpb.QueueRow{}
+	if err := decode(v, row); err != nil {
+		return err
+	}
+	if len(k) <= 8 || row.First == 0 {
+		return fmt.Errorf("segment %x: %w", k, errCorrupt)
+	}
+	g := &segment{first: row.First, number: binary.BigEndian.Uint64(k)}
+	r.m.file.lastSegment = max(r.m.file.lastSegment, g.number)
+	err := r.refs(row.Queue, row.Shares, func(seq uint64, x ref) bool {
+		if seq < g.end() || seq-g.first >= maxSegmentRefs {
+			return false
+		}
+		g.append(seq, x)
+		return true
+	})
+	g.rowed = len(g.refs)
+	r.segments[string(k[8:])] = append(r.segments[string(k[8:])], g)
+	return err
+}
+
+// queue puts the segments of a queue together, and decodes what the session's own
+// row has of it. key is that of the row.
+func (r *restorer) queue(s *session, key string, row *shoalpb.SessionRow) error {
+	segments := r.segments[key]
+	delete(r.segments, key)
+	if len(segments) != int(row.QueueRows) {
+		return fmt.Errorf("%d segments, not %d: %w", len(segments), row.QueueRows, errCorrupt)
+	}
+	if len(segments) == 0 && len(row.Queue) == 0 {
 		return nil
 	}
-	d := &varints{b: b}
-	q := &queue{}
+	q := &queue{segments: segments}
 	s.queue = q
+	next := uint64(1)
+	for _, g := range segments {
+		if g.first < next {
+			return fmt.Errorf("segment %d: %w", g.number, errCorrupt)
+		}
+		g.session = s
+		for i := range g.refs {
+			if x := &g.refs[i]; x.body != nil {
+				q.count(s, g.first+uint64(i), x)
+			}
+		}
+		next = g.end()
+	}
+	err := r.refs(row.Queue, row.Shares, func(seq uint64, x ref) bool {
+		if seq < next {
+			return false
+		}
+		r.m.pushRestored(s, seq, x)
+		q.count(s, seq, &x)
+		next = seq + 1
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if next > s.nextSeq || q.unfinished == 0 {
+		return fmt.Errorf("queue: %w", errCorrupt)
+	}
+	q.base, _ = q.next(0, false)
+	r.m.gauges.queued += q.unfinished
+	return nil
+}
+
+// refs decodes what refCoder encodes. add reports whether an entry fits.
+func (r *restorer) refs(b []byte, shares []string, add func(seq uint64, x ref) bool) error {
+	d := &varints{b: b}
 	var seq, bodySeq uint64
 	var last *origin
 	for len(d.b) > 0 && !d.bad {
-		seq += d.unsigned()
+		step := d.unsigned()
+		seq += step
 		bodySeq += uint64(d.signed())
 		flag := refFlag(d.unsigned())
 		from := d.origin(flag, shares, last)
 		if from != nil {
 			last = from
 		}
+		if d.bad {
+			break
+		}
 		body, err := r.use(bodySeq)
 		if err != nil {
 			return err
 		}
-		q.append(seq, ref{body, from, flag &^ (refHasIDs | refIsShared)})
-		if seq <= s.sentHi {
-			q.sent++
-			q.sentBytes += int(body.size)
+		if step == 0 || !add(seq, ref{body, from, flag &^ (refHasIDs | refIsShared)}) {
+			return fmt.Errorf("queue entry %d: %w", seq, errCorrupt)
 		}
 	}
-	if d.bad || seq >= s.nextSeq {
+	if d.bad {
 		return fmt.Errorf("queue: %w", errCorrupt)
 	}
-	q.fill(s.nextSeq)
-	r.m.gauges.queued += q.unfinished
 	return nil
-}
-
-// append adds a restored entry, after finished ones if its seq says so.
-func (q *queue) append(seq uint64, r ref) {
-	if q.unfinished == 0 {
-		q.base = seq
-	}
-	q.fill(seq)
-	q.refs = append(q.refs, r)
-	q.unfinished++
-	q.bytes += int(r.body.size)
-}
-
-// fill adds finished entries up to next.
-func (q *queue) fill(next uint64) {
-	for q.base+uint64(len(q.refs)) < next {
-		q.refs = append(q.refs, ref{})
-	}
 }
 
 // varints reads numbers; bad is set at the first that is cut off.

@@ -86,7 +86,7 @@ func (m *Machine) unregister(b *body) {
 	m.drop(b)
 }
 
-func (r *retained) key() (bucket, name string) { return bucketRetained, r.topic }
+func (r *retained) key() (bucket, name string, number uint64) { return bucketRetained, r.topic, 0 }
 
 func (r *retained) row(use func(*body)) []byte {
 	use(r.body)

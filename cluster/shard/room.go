@@ -89,7 +89,7 @@ func (m *Machine) room(s *session, size int) bool {
 		}
 		m.finish(s, seq)
 	}
-	s.closeHoles()
+	m.closeHoles(s)
 	return true
 }
 
@@ -100,18 +100,16 @@ func (s *session) oldestUnsent() (seq uint64, b *body) {
 	if q.unfinished == q.sent {
 		return 0, nil
 	}
-	for q.unsent = max(q.unsent, q.base, s.sentHi+1); ; q.unsent++ {
-		if r := q.find(q.unsent); r != nil {
-			return q.unsent, r.body
-		}
-	}
+	seq, r := q.next(max(q.unsent, s.sentHi+1), false)
+	q.unsent = seq
+	return seq, r.body
 }
 
 // closeHoles numbers the unsent entries anew when more than half of their
 // numbers are those of finished ones: a client that is connected and stands
 // still must not make its queue grow with every message that is dropped. Nobody
 // has seen a number above sentHi.
-func (s *session) closeHoles() {
+func (m *Machine) closeHoles(s *session) {
 	q := s.queue
 	if q == nil {
 		return
@@ -121,15 +119,7 @@ func (s *session) closeHoles() {
 	if holes := int(s.nextSeq-from) - unsent; holes <= max(unsent, minHoles) {
 		return
 	}
-	at := q.head + int(from-q.base)
-	kept := q.refs[:at]
-	for _, r := range q.refs[at:] {
-		if r.body != nil {
-			kept = append(kept, r)
-		}
-	}
-	clear(q.refs[len(kept):])
-	q.refs = kept
+	m.touch(s)
 	q.unsent = 0
-	s.nextSeq = from + uint64(unsent)
+	s.nextSeq = m.closeUp(s, from)
 }

@@ -14,6 +14,7 @@ import (
 //	shard.meta      metaKey: everything small
 //	shard.bodies    body number, 8 bytes big-endian
 //	shard.sessions  Client Identifier, see nameKey
+//	shard.queues    number, 8 bytes big-endian, and Client Identifier, see nameKey
 //	shard.filters   Topic Filter, see nameKey
 //	shard.retained  Topic Name, see nameKey
 //	shard.outbox    target and number, see outboxKey
@@ -22,6 +23,7 @@ const (
 	bucketMeta     = "shard.meta"
 	bucketBodies   = "shard.bodies"
 	bucketSessions = "shard.sessions"
+	bucketQueues   = "shard.queues"
 	bucketFilters  = "shard.filters"
 	bucketOutbox   = "shard.outbox"
 	bucketRetained = "shard.retained"
@@ -64,6 +66,15 @@ func nameInside(name string) string {
 		return name
 	}
 	return ""
+}
+
+// rowKey is the key of a row that is named by a client and, if it is not 0, by a
+// number: in front, so that what is written together stands together.
+func rowKey(name string, number uint64) []byte {
+	if number == 0 {
+		return nameKey(name)
+	}
+	return append(binary.BigEndian.AppendUint64(nil, number), nameKey(name)...)
 }
 
 func bodyKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
@@ -126,7 +137,7 @@ func (b *body) row() []byte {
 	return encode(&shoalpb.BodyRow{Message: b.message, AtMs: b.at})
 }
 
-func (f *filter) key() (bucket, name string) { return bucketFilters, f.name }
+func (f *filter) key() (bucket, name string, number uint64) { return bucketFilters, f.name, 0 }
 
 func (f *filter) row(func(*body)) []byte {
 	return encode(&shoalpb.FilterRow{Route: f.route, Filter: nameInside(f.name)})
@@ -139,10 +150,14 @@ func (e outboxEntry) row() []byte {
 	return encode(&shoalpb.OutboxRow{Route: e.route})
 }
 
-func (s *session) key() (bucket, name string) { return bucketSessions, s.client }
+func (s *session) key() (bucket, name string, number uint64) { return bucketSessions, s.client, 0 }
 
-// row encodes the session and tells use which bodies the row refers to.
-func (s *session) row(use func(*body)) []byte {
+// row encodes the session without what segments of its queue have in rows of
+// their own, and tells use which bodies the row refers to.
+func (s *session) row(use func(*body)) []byte { return encode(s.record(use, false)) }
+
+// record is the session's row, with all of its queue if whole.
+func (s *session) record(use func(*body), whole bool) *shoalpb.SessionRow {
 	row := &shoalpb.SessionRow{
 		Client:     nameInside(s.client),
 		Durable:    s.durable,
@@ -155,7 +170,7 @@ func (s *session) row(use func(*body)) []byte {
 		SentHi:     s.sentHi,
 		OpenSentHi: s.openSentHi,
 	}
-	row.Queue, row.Shares = s.queue.row(use)
+	row.Queue, row.Shares, row.QueueRows = s.queue.record(use, whole)
 	if s.owner != nil {
 		row.Node, row.Boot = s.owner.node, s.owner.boot
 	} else {
@@ -183,7 +198,7 @@ func (s *session) row(use func(*body)) []byte {
 			row.Replays = append(row.Replays, r.row())
 		}
 	}
-	return encode(row)
+	return row
 }
 
 func (r *received) row() *shoalpb.ReceivedRow {
@@ -202,28 +217,55 @@ func pendingRows(list []pending) (rows []*shoalpb.PendingRow) {
 	return rows
 }
 
-// row encodes the unfinished entries, each as varints: seq and body number as
+// record encodes the entries that are in the session's row, or the whole queue,
+// and counts the rows of segments.
+func (q *queue) record(use func(*body), whole bool) (b []byte, shares []string, rows uint32) {
+	if q == nil {
+		return nil, nil, 0
+	}
+	c := refCoder{use: use}
+	if whole {
+		c.b = make([]byte, 0, 16+4*q.unfinished)
+	}
+	for _, g := range q.segments {
+		from := g.rowed
+		if whole {
+			from = 0
+		} else if g.number > 0 {
+			rows++
+		}
+		c.add(g, from, len(g.refs))
+	}
+	return c.b, c.shares, rows
+}
+
+// refCoder encodes unfinished entries, each as varints: seq and body number as
 // differences to the entry before, flags, and, if flagged, the number of
 // identifiers and the identifiers, and the place of the Shared Subscription in
 // shares. A usual entry takes three bytes.
-func (q *queue) row(use func(*body)) (b []byte, shares []string) {
-	if q == nil {
-		return nil, nil
+type refCoder struct {
+	use          func(*body) // told which bodies there are
+	b            []byte
+	shares       []string
+	seq, bodySeq uint64
+}
+
+// add encodes the entries of g at the places from <= i < to.
+func (c *refCoder) add(g *segment, from, to int) {
+	if n := 16 + 4*(to-from); to > from && cap(c.b)-len(c.b) < n {
+		c.b = slices.Grow(c.b, n)
 	}
-	b = make([]byte, 0, 16+4*q.unfinished)
-	var seq, bodySeq uint64
-	for i, r := range q.refs[q.head:] {
+	for i, r := range g.refs[from:to] {
 		if r.body == nil {
 			continue
 		}
-		use(r.body)
-		at := q.base + uint64(i)
-		b = binary.AppendUvarint(b, at-seq)
-		b = binary.AppendVarint(b, int64(r.body.seq-bodySeq))
-		seq, bodySeq = at, r.body.seq
-		b, shares = r.from.append(b, r.flag, shares)
+		c.use(r.body)
+		at := g.first + uint64(from+i)
+		c.b = binary.AppendUvarint(c.b, at-c.seq)
+		c.b = binary.AppendVarint(c.b, int64(r.body.seq-c.bodySeq))
+		c.seq, c.bodySeq = at, r.body.seq
+		c.b, c.shares = r.from.append(c.b, r.flag, c.shares)
 	}
-	return b, shares
 }
 
 // append encodes the flags of an entry and where it came from.

@@ -272,10 +272,10 @@ func (m *Machine) passOn(s *session, seq uint64, r *ref) bool {
 // passUnsent makes up to limit entries due that came to s through a Shared
 // Subscription and were never sent. rest says that others wait, of any.
 func (m *Machine) passUnsent(s *session, share string, limit int) (rest bool) {
-	for seq := s.sentHi + 1; s.queue != nil && seq < s.nextSeq; seq++ {
-		r := s.queue.find(seq)
-		if r == nil || !r.from.isShared() {
-			continue
+	for seq := s.sentHi; s.queue != nil; {
+		var r *ref
+		if seq, r = s.queue.next(seq+1, true); r == nil {
+			break
 		}
 		if r.from.share != share || limit == 0 {
 			rest = true
@@ -289,7 +289,7 @@ func (m *Machine) passUnsent(s *session, share string, limit int) (rest bool) {
 			limit--
 		}
 	}
-	s.closeHoles()
+	m.closeHoles(s)
 	return rest
 }
 

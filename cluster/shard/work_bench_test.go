@@ -2,6 +2,7 @@ package shard
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	shoalpb "github.com/shoalmq/shoal/proto"
@@ -16,6 +17,8 @@ func BenchmarkFence(b *testing.B) {
 		for i := range 100_000 {
 			f.do(&shoalpb.Command{Open: &shoalpb.Open{Client: fmt.Sprintf("c%d", i), ExpiryS: 60, Will: will("gone")}})
 		}
+		save(b, f.m, memRows{})
+		runtime.GC()
 		b.StartTimer()
 		f.fence()
 	}
