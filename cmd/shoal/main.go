@@ -74,24 +74,25 @@ const sameSignal = 500 * time.Millisecond
 // untilSignal returns a context that ends with the first SIGINT or SIGTERM. A
 // later one ends the process at once: whoever asks twice does not want to
 // wait for the drain, and what was acknowledged is on disk.
+//
+// The signals stay caught until the process has ended: if they went back to their
+// defaults before, the second of two in a row would kill a process that has done
+// all it was asked for, and its exit code would say so.
 func untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		select {
-		case <-signals:
-			cancel()
-		case <-ctx.Done():
-			return
-		}
-		for first := time.Now(); time.Since(first) < sameSignal; {
+		<-signals
+		first := time.Now()
+		cancel()
+		for time.Since(first) < sameSignal {
 			<-signals
 		}
 		fmt.Fprintln(os.Stderr, "shoal: second signal, ending without a drain")
 		os.Exit(exitFailed)
 	}()
-	return ctx, func() { signal.Stop(signals); cancel() }
+	return ctx, cancel
 }
 
 func rootCommand() *cobra.Command {

@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		os.Exit(run(os.Args[1:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == aboutToExit {
+		os.Exit(beAboutToExit())
+	}
 	os.Exit(m.Run())
 }
 
@@ -104,7 +107,10 @@ func TestServeFromStartToStop(t *testing.T) {
 	if out, err := shoal(ctx, nil, "cluster", "status", "--http-addr", p.http); err != nil || !strings.Contains(out, "\na     yes ") {
 		t.Errorf("cluster status: %v\n%s", err, out)
 	}
-	for range 2 { // two in a row are one, as timeout(1) sends it
+	// Two in a row are one, as timeout(1) sends it. A test that was held up between
+	// them would send them too far apart.
+	first := time.Now()
+	for i := 0; i < 2 && time.Since(first) < sameSignal/2; i++ {
 		if err := p.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
@@ -112,6 +118,48 @@ func TestServeFromStartToStop(t *testing.T) {
 	if err := p.Wait(); err != nil {
 		t.Errorf("after SIGTERM: %v\n%s", err, &p.said)
 	}
+}
+
+// The second of two signals in a row may come when the process has done all and
+// is about to exit. It must not be killed then.
+func TestSignalsStayCaught(t *testing.T) {
+	cmd := exec.Command(program(t), aboutToExit)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	if _, err := io.ReadFull(stdout, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	stdin.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// aboutToExit is the argument of a process that has given up waiting for signals,
+// says so, and exits when its standard input ends.
+const aboutToExit = "about-to-exit"
+
+func beAboutToExit() int {
+	_, stop := untilSignal()
+	stop()
+	fmt.Print("x")
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return exitFailed
+	}
+	return 0
 }
 
 // What a durable subscriber has not acknowledged is there the next time: also
