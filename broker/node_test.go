@@ -34,16 +34,44 @@ type node struct {
 // of a message may be left unaccounted for.
 func start(t testing.TB, change ...func(*broker.Config)) *node {
 	t.Helper()
+	return startOn(t, func(l net.Listener) net.Listener { return l }, change...)
+}
+
+// startNarrow is start with sockets that buffer little: what a client of
+// connectNarrow does not read stays with the node, whatever the kernel's defaults
+// are.
+func startNarrow(t testing.TB, change ...func(*broker.Config)) *node {
+	t.Helper()
+	return startOn(t, func(l net.Listener) net.Listener { return narrowListener{l} }, change...)
+}
+
+func startOn(t testing.TB, over func(net.Listener) net.Listener, change ...func(*broker.Config)) *node {
+	t.Helper()
 	n := newNode(t, change...)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.addr = l.Addr().String()
-	n.serve(l)
+	n.serve(over(l))
 	n.serve(n.pipes)
 	t.Cleanup(n.stop)
 	return n
+}
+
+// narrowBytes is the kernel's buffer at each end of a narrow connection. A size
+// that is set is not adjusted by the kernel any more.
+const narrowBytes = 64 << 10
+
+// narrowListener accepts connections whose ends buffer little.
+type narrowListener struct{ net.Listener }
+
+func (l narrowListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return nc, nc.(*net.TCPConn).SetWriteBuffer(narrowBytes)
 }
 
 func newNode(t testing.TB, change ...func(*broker.Config)) *node {
@@ -156,6 +184,22 @@ func (n *node) connect(v packet.Version, id string, options ...mqtttest.Option) 
 	n.t.Helper()
 	c := n.dial(v)
 	c.Connect(append([]mqtttest.Option{mqtttest.ID(id)}, options...)...)
+	return c
+}
+
+// connectNarrow is connect for a client whose end buffers little, too. The node
+// is one of startNarrow.
+func (n *node) connectNarrow(v packet.Version, id string) *mqtttest.Client {
+	n.t.Helper()
+	nc, err := net.DialTimeout("tcp", n.addr, mqtttest.Timeout)
+	if err == nil {
+		err = nc.(*net.TCPConn).SetReadBuffer(narrowBytes)
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	c := mqtttest.Over(n.t, nc, v)
+	c.Connect(mqtttest.ID(id))
 	return c
 }
 

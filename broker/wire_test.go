@@ -21,8 +21,8 @@ import (
 // TestStalledSocket: a client that stops reading has its output kept, bounded,
 // and gets all of it when it goes on: writes that the kernel takes in part.
 func TestStalledSocket(t *testing.T) {
-	n := start(t, func(c *broker.Config) { c.MaxOutputBytes = 8 << 20 })
-	sub := n.connect(packet.V5, "s")
+	n := startNarrow(t, func(c *broker.Config) { c.MaxOutputBytes = 16 << 20 }) // more than all
+	sub := n.connectNarrow(packet.V5, "s")
 	sub.Subscribe("a", 1)
 	pub := n.connect(packet.V5, "p")
 	payload := strings.Repeat("x", 200<<10)

@@ -11,7 +11,7 @@ import (
 
 // Timeout is how long a Client waits for what has to come: far longer than it
 // takes, so that no test depends on speed.
-const Timeout = 20 * time.Second
+const Timeout = 2 * time.Minute
 
 // Client is a Conn that fails its test when something else happens than was
 // expected. It must be used from the test's goroutine.
