@@ -48,6 +48,10 @@ type Config struct {
 	CAFile, CertFile, KeyFile string
 	// GossipKeyFile holds the key that encrypts gossip.
 	GossipKeyFile string
+	// ElectionTimeout is for how long a replica does without its group's leader
+	// before it stands for election, and for how long a leader goes on that its
+	// followers do not answer: 500 ms if 0. Leases do not depend on it.
+	ElectionTimeout time.Duration
 	// MinFreeBytes of the data directory's file system must be free for the node
 	// to be ready and to lead; 0 for no such bound.
 	MinFreeBytes uint64

@@ -33,6 +33,8 @@ type group struct {
 	state   *storage.StateFile
 	mux     *raftnet.Mux
 	self    raft.ServerID
+	// election is Config.ElectionTimeout.
+	election time.Duration
 
 	batcher *batcher
 	// clock is the estimate of a shard's clock; nil for the directory.
@@ -123,9 +125,12 @@ func openGroup(g *group, founders []raft.Server, fresh func(scanFunc) (machine, 
 func (g *group) config(notify chan bool) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = g.self
-	c.HeartbeatTimeout = heartbeatTimeout
-	c.ElectionTimeout = electionTimeout
-	c.LeaderLeaseTimeout = leaderLease
+	c.HeartbeatTimeout = g.election
+	c.ElectionTimeout = g.election
+	// Nothing is read by raft's lease (see Transport.Confirm of raftnet), so it may last as long
+	// as followers wait: a leader that was not heard for half of that would only
+	// cause an election.
+	c.LeaderLeaseTimeout = g.election
 	c.CommitTimeout = commitTimeout
 	c.MaxAppendEntries = 64
 	c.TrailingLogs = trailingEntries
@@ -481,7 +486,7 @@ func (g *group) transfer(to raft.ServerID) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- f.Error() }()
-	t := time.NewTimer(transferTimeout)
+	t := time.NewTimer(transferElections * g.election)
 	defer t.Stop()
 	select {
 	case err := <-done:

@@ -81,9 +81,9 @@ const (
 	askTimeout     = 3 * time.Second
 	operateTimeout = 15 * time.Second
 
-	// transferTimeout bounds the wait for a leadership transfer: raft gives up
-	// after an election timeout.
-	transferTimeout = 4 * electionTimeout
+	// transferElections bounds the wait for a leadership transfer, in election
+	// timeouts: raft gives up after one.
+	transferElections = 4
 
 	// openStart is how many Opens of a process to a shard may be under way before
 	// anything is known of it: a burst, some batches long. openMost and openLeast
@@ -229,12 +229,11 @@ const (
 	logCacheBytes = 8 << 20
 )
 
-// Raft's timers: a failover takes about one second, and eight spinning
-// processes on two cores cause no false election (at 300 ms they caused 24).
 const (
-	heartbeatTimeout = 500 * time.Millisecond
-	electionTimeout  = 500 * time.Millisecond
-	leaderLease      = 250 * time.Millisecond
+	// electionTimeout is the default of Config.ElectionTimeout: a failover takes
+	// about one second, and eight spinning processes on two cores cause no false
+	// election (at 300 ms they caused 24).
+	electionTimeout = 500 * time.Millisecond
 	// commitTimeout is how often an idle leader tells its followers the commit
 	// index; with raft's default of 50 ms two thirds of an idle cluster's calls
 	// are these.

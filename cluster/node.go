@@ -255,7 +255,7 @@ func (n *Node) openGroup(id uint32, founders []raft.Server, clock *shardClock, f
 	}
 	g := &group{
 		id: id, name: groupName(id), log: n.log.With("group", groupName(id)), fatal: n.fatal,
-		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, tasks: newTasks(n.tasks.ctx), progress: newSignal(), leaderMoved: newBroadcast(), muted: newBroadcast(),
+		logs: n.logs.Group(id), state: state, mux: n.mux, self: n.self, election: cmp.Or(n.config.ElectionTimeout, electionTimeout), tasks: newTasks(n.tasks.ctx), progress: newSignal(), leaderMoved: newBroadcast(), muted: newBroadcast(),
 	}
 	g.clock = clock
 	g.format = n.entryFormat

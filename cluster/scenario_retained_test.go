@@ -174,7 +174,7 @@ func TestScenarioReplayKills(t *testing.T) {
 	w.retain(values)
 
 	d := newDevice(c, c.clientIn(1, "d"))
-	c.must(d.connect("n2"))
+	c.must(d.stay("n2"))
 	g := c.gateAt(4)
 	c.must(d.subscribe("plant/#", 2))
 	leader := wait(t, "the fourth page", g.at) // n3, or who took over from it
