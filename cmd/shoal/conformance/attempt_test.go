@@ -38,8 +38,7 @@ func (a *attempt) Fatalf(format string, args ...any) { a.Errorf(format, args...)
 // Then the rule is tried again: what must hold over elections is the business of
 // cmd/shoal/e2e.
 func (r *rule) try(t *testing.T, v packet.Version, keep bool, via transport) {
-	const tries = 6
-	for i := 1; ; i++ {
+	for i, end := 1, time.Now().Add(patience); ; i++ {
 		before := disturbances()
 		a := &attempt{T: t}
 		over := make(chan struct{})
@@ -55,7 +54,7 @@ func (r *rule) try(t *testing.T, v packet.Version, keep bool, via transport) {
 		for _, f := range a.failures {
 			t.Logf("try %d, disturbed %t: %s", i, disturbed, f)
 		}
-		if !disturbed || i == tries {
+		if !disturbed || time.Now().After(end) {
 			t.FailNow()
 		}
 		for _, n := range nodes {
@@ -107,10 +106,17 @@ func watchLapses(ctx context.Context) {
 }
 
 // disturbances changes whenever a leader is elected, or a node has been unready.
-func disturbances() (sum uint64) {
-	sum = lapses.Load()
-	for _, g := range nodes[0].Status().Groups {
+func disturbances() uint64 { return lapses.Load() + nodes[0].disturbances() }
+
+// disturbances changes whenever a leader is elected, or this node's process was
+// taken for dead.
+func (n *node) disturbances() (sum uint64) {
+	s := n.Status()
+	for _, g := range s.Groups {
 		sum += g.Term
+	}
+	for _, x := range s.Nodes {
+		sum += x.Boot
 	}
 	return sum
 }

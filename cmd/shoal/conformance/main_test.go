@@ -14,10 +14,16 @@ import (
 
 	"github.com/shoalmq/shoal/broker"
 	"github.com/shoalmq/shoal/cluster"
+	"github.com/shoalmq/shoal/storage/storagetest"
 )
 
-// patience bounds every wait for something that must happen.
-const patience = 60 * time.Second
+// patience bounds every wait for something that must happen: far longer than it
+// takes, so that no test depends on speed.
+const patience = 3 * time.Minute
+
+// testElection is twice the default: the race detector makes nodes of one process
+// several times slower than those in production.
+const testElection = time.Second
 
 // nodes is the cluster that all rules share.
 var nodes []*node
@@ -38,6 +44,7 @@ type node struct {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	storagetest.InMemory()
 	if flag.Lookup("test.parallel").Value.String() == flag.Lookup("test.parallel").DefValue {
 		// Rules mostly wait for commits: these share fsyncs, not processors.
 		flag.Set("test.parallel", "16")
@@ -114,7 +121,7 @@ func startNode(c cluster.Config) (*node, error) {
 	if os.Getenv("SHOAL_TEST_LOG") != "" {
 		out = os.Stderr
 	}
-	c.GossipAddr, c.RPCAddr, c.Build = "127.0.0.1:0", "127.0.0.1:0", "test"
+	c.GossipAddr, c.RPCAddr, c.Build, c.ElectionTimeout = "127.0.0.1:0", "127.0.0.1:0", "test", testElection
 	c.Log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	n := &node{served: make(chan error, transports)}
 	var err error
