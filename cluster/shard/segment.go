@@ -103,14 +103,17 @@ func (m *Machine) pushRestored(s *session, seq uint64, r ref) {
 		q.segments = append(q.segments, &segment{session: s, first: seq, refs: make([]ref, 0, m.cfg.segment)})
 	}
 	g := q.segments[len(q.segments)-1]
-	q.unrowed -= len(g.refs)
+	q.unrowed -= len(g.refs) - g.rowed
 	g.append(seq, r)
-	q.unrowed += len(g.refs)
+	q.unrowed += len(g.refs) - g.rowed
 }
 
 // append adds the entry seq, behind finished ones if need be.
 func (g *segment) append(seq uint64, r ref) {
 	for g.end() < seq {
+		if g.number > 0 && g.rowed == len(g.refs) {
+			g.rowed++ // nothing more for the row
+		}
 		g.refs = append(g.refs, ref{})
 	}
 	g.refs = append(g.refs, r)
