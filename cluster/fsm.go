@@ -27,6 +27,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
 	entries := make([]*shoalpb.Entry, len(logs))
 	for i, l := range logs {
+		f.g.logged.Add(int64(len(l.Data)))
 		if l.Type == raft.LogConfiguration {
 			f.g.configured.Store(&configuration{l.Index, raft.DecodeConfiguration(l.Data).Servers})
 		}

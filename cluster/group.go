@@ -60,6 +60,8 @@ type group struct {
 	// progress wakes spread when something was applied.
 	progress   signal
 	dirtySince atomic.Int64
+	// logged counts the bytes of the entries applied since the last checkpoint.
+	logged atomic.Int64
 	// loaded counts messages read back from the state file.
 	loaded atomic.Uint64
 
@@ -411,6 +413,10 @@ func (g *group) checkpoint() error {
 	if applied <= g.lastCheckpoint.Load() {
 		return nil
 	}
+	logged := g.logged.Load()
+	if err := g.boundTrailing(r); err != nil {
+		return err
+	}
 	err := r.Snapshot().Error()
 	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		err = nil
@@ -418,8 +424,21 @@ func (g *group) checkpoint() error {
 	if err == nil {
 		g.lastCheckpoint.Store(applied)
 		g.dirtySince.Store(0)
+		g.logged.Add(-logged)
 	}
 	return err
+}
+
+// boundTrailing has the next checkpoint leave no more of the log than
+// trailingEntries and trailingBytes allow.
+func (g *group) boundTrailing(r *raft.Raft) error {
+	entries, err := g.logs.Trailing(trailingBytes, trailingEntries)
+	if err != nil {
+		return fmt.Errorf("measure the log of %s: %w", g.name, err)
+	}
+	c := r.ReloadableConfig()
+	c.TrailingLogs = entries
+	return r.ReloadConfig(c)
 }
 
 // checkpointDue tells whether enough has changed since the last checkpoint;
@@ -440,7 +459,7 @@ func (g *group) checkpointDue(now time.Time, dirtyLimit int) bool {
 		g.dirtySince.Store(now.UnixNano())
 		return false
 	}
-	return refs >= checkpointRefs || bytes >= dirtyLimit || behind >= checkpointEntries ||
+	return g.logged.Load() >= checkpointLog || refs >= checkpointRefs || bytes >= dirtyLimit || behind >= checkpointEntries ||
 		now.UnixNano()-since >= int64(checkpointIdle)
 }
 

@@ -213,7 +213,10 @@ const (
 	checkpointRefs    = 64 << 10
 	checkpointBytes   = 32 << 20
 	checkpointEntries = 16 << 10
-	checkpointIdle    = 10 * time.Second
+	// checkpointLog makes one due by what the log has since the last, also of
+	// messages that nobody gets.
+	checkpointLog  = 64 << 20
+	checkpointIdle = 10 * time.Second
 
 	// defaultQueueMemory is what messages may take in memory, of all shards that
 	// a node has a replica of. minDirty is the least that is worth a checkpoint.
@@ -224,6 +227,9 @@ const (
 	// a little behind, and for as long as an install takes: one that outlasts
 	// them has to be done again.
 	trailingEntries = 4096
+	// trailingBytes bounds the same entries, of each group: they may have 512 KiB
+	// and more.
+	trailingBytes = 64 << 20
 
 	// logCacheBytes bounds the tail cache of each group's log.
 	logCacheBytes = 8 << 20

@@ -21,6 +21,9 @@ type engine interface {
 	sweep() bool
 	// read returns an entry, raft.ErrLogNotFound if it is not there.
 	read(group uint32, index uint64, out *raft.Log) error
+	// sizes visits what the entries from last down take, until visit returns
+	// false or one is not there.
+	sizes(group uint32, last uint64, visit func(bytes int) bool) error
 	close() error
 }
 

@@ -128,6 +128,40 @@ func (b *boltLog) read(group uint32, index uint64, out *raft.Log) error {
 	})
 }
 
+func (b *boltLog) sizes(group uint32, last uint64, visit func(bytes int) bool) error {
+	return b.view(func(tx *bolt.Tx) error {
+		bucket := tx.Bucket(groupBucket(group))
+		if bucket == nil {
+			return nil
+		}
+		base := checksum(groupBucket(group))
+		var chunk *bolt.Bucket
+		for index := last; index > 0; index-- {
+			if chunk == nil || (index+1)%chunkEntries == 0 {
+				if chunk = bucket.Bucket(chunkKey(chunkOf(index))); chunk == nil {
+					return nil
+				}
+			}
+			row := chunk.Get(rowKey(index, 0))
+			if row == nil {
+				return nil
+			}
+			payload, ok := openRow(base, rowKey(index, 0), row)
+			if !ok {
+				return badDisk(b.path, "entry %d: CRC of row 0 does not match", index)
+			}
+			data, ext, err := parseEntryHead(payload, index, &raft.Log{})
+			if err != nil {
+				return badDisk(b.path, "entry %d: %v", index, err)
+			}
+			if !visit(entryHeader + data + ext) {
+				return nil
+			}
+		}
+		return nil
+	})
+}
+
 // readEntry puts the rows of an entry together.
 func (b *boltLog) readEntry(c *bolt.Cursor, base uint32, index uint64, out *raft.Log) error {
 	key := rowKey(index, 0)

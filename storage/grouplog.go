@@ -219,6 +219,30 @@ func (g *GroupLog) front(min, max uint64) (to uint64, behind raft.Log) {
 	return max, behind
 }
 
+// Trailing is how many of the last entries take no more than bytes together: at
+// least 1, at most most. It reads the heads of those that are not in memory.
+func (g *GroupLog) Trailing(bytes int, most uint64) (entries uint64, err error) {
+	g.mu.RLock()
+	first, last := g.head.first, g.head.last
+	fits := func(size int) bool {
+		bytes -= size
+		if bytes < 0 && entries > 0 || entries >= most || last == 0 || last-entries < first {
+			return false
+		}
+		entries++
+		return true
+	}
+	more := true
+	for i := len(g.tail.logs) - 1; i >= 0 && more; i-- {
+		more = fits(entryBytes(&g.tail.logs[i]))
+	}
+	g.mu.RUnlock()
+	if more && last > entries {
+		err = g.log.eng.sizes(g.id, last-entries, fits)
+	}
+	return max(entries, 1), err
+}
+
 // KeepFor has the log keep the entries that receivers of copies of s will ask
 // for next, when raft truncates it. It must be set before raft is started.
 func (g *GroupLog) KeepFor(s *StateFile) {

@@ -270,3 +270,48 @@ func TestReserve(t *testing.T) {
 		t.Fatal(info, err)
 	}
 }
+
+// TestTrailing counts the last entries that take no more than so many bytes: of
+// those in memory and of those that are not, over chunks, and never none.
+func TestTrailing(t *testing.T) {
+	path := t.TempDir()
+	d := openDir(t, path)
+	g := openTestLog(t, d).Group(1)
+	const size = 10_000
+	must(t, g.StoreLogs(entries(5, 2*chunkEntries, 1, size)))
+	check := func(g *GroupLog) {
+		t.Helper()
+		for _, want := range []struct {
+			bytes         int
+			most, entries uint64
+		}{
+			{0, 100, 1},
+			{size + entryHeader, 100, 1},
+			{2*(size+entryHeader) - 1, 100, 1},
+			{2 * (size + entryHeader), 100, 2},
+			{chunkEntries * (size + entryHeader), 1000, chunkEntries},
+			{1 << 30, 1000, 2 * chunkEntries},
+			{1 << 30, 200, 200},
+		} {
+			if got, err := g.Trailing(want.bytes, want.most); err != nil || got != want.entries {
+				t.Errorf("%d bytes, at most %d: %d entries, %v; not %d", want.bytes, want.most, got, err, want.entries)
+			}
+		}
+	}
+	check(g)
+	must(t, d.Close())
+	d = openDir(t, path)
+	g = openTestLog(t, d).Group(1)
+	check(g)
+	must(t, g.StoreLogs(entries(5+2*chunkEntries, 3, 1, size))) // in memory
+	if got, err := g.Trailing(10*(size+entryHeader), 100); err != nil || got != 10 {
+		t.Errorf("%d entries, %v", got, err)
+	}
+	must(t, g.DeleteRange(5, 5+2*chunkEntries))
+	if got, err := g.Trailing(1<<30, 100); err != nil || got != 2 {
+		t.Errorf("%d entries, %v", got, err)
+	}
+	if got, err := g.log.Group(2).Trailing(1<<30, 100); err != nil || got != 1 {
+		t.Errorf("of an empty log: %d entries, %v", got, err)
+	}
+}
