@@ -95,14 +95,15 @@ func lateness() (worst time.Duration) {
 // testCluster is a cluster in one process, made by the production constructor.
 // Its methods are called by the test's goroutine, those that say so by any.
 type testCluster struct {
-	t     *testing.T
-	dir   string
-	names []string
-	size  int
-	parts int
-	log   *slog.Logger
-	net   *network  // nil if nothing comes between the nodes
-	time  *testTime // nil if the shards' clocks are the real ones
+	t      *testing.T
+	dir    string
+	names  []string
+	size   int
+	parts  int
+	log    *slog.Logger
+	net    *network          // nil if nothing comes between the nodes
+	time   *testTime         // nil if the shards' clocks are the real ones
+	fronts map[string]string // where the clients are; nil: where the scenario says
 	// changes to the nodes' configuration.
 	changes []func(*Config)
 

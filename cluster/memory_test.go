@@ -256,9 +256,16 @@ func (c *testCluster) churn(pace time.Duration) (stop func()) {
 // TestScenarioOutOfMemory is TestScenarioQoS2 with every message out of memory as
 // soon as it can be: queues, outboxes and takeovers read the state files.
 func TestScenarioOutOfMemory(t *testing.T) {
-	c := startCluster(t, 3, 2, newNetwork(), func(c *Config) { c.QueueMemory = 1 })
+	t.Run("3 nodes", func(t *testing.T) {
+		testScenarioOutOfMemory(t, 3, []string{"n3"}, []string{"n1"}, []string{"n2"}, []string{"n1", "n2", "n3"})
+	})
+	t.Run("5 nodes", func(t *testing.T) { testScenarioOutOfMemory(t, 5, []string{"n3", "n5"}) })
+}
+
+func testScenarioOutOfMemory(t *testing.T, size int, kills ...[]string) {
+	c := startCluster(t, 3, 2, newNetwork(), func(c *Config) { c.QueueMemory = 1 }).widened(size)
 	defer c.churn(20 * time.Millisecond)()
-	for round, names := range [][]string{{"n3"}, {"n1"}, {"n2"}, {"n1", "n2", "n3"}} {
+	for round, names := range kills {
 		c.lead(1, "n3")
 		c.lead(2, "n1")
 		c.interrupt(round, 1, 2, names)

@@ -47,16 +47,6 @@ func (w *network) cut(a, b string)  { w.set(pairOf(a, b), linkCut) }
 func (w *network) hold(a, b string) { w.set(pairOf(a, b), linkHeld) }
 func (w *network) join(a, b string) { w.set(pairOf(a, b), linkUp) }
 
-// others are the nodes of scenarios, which have three.
-func others(name string) (list []string) {
-	for _, other := range []string{"n1", "n2", "n3"} {
-		if other != name {
-			list = append(list, other)
-		}
-	}
-	return list
-}
-
 // isolate cuts a node off from all others, freeze holds all that goes to and
 // from it, rejoin ends both.
 func (w *network) isolate(name string) { w.setAll(name, linkCut) }

@@ -19,13 +19,19 @@ import (
 // timing), SHOAL_TEST_SECONDS sets its length.
 func TestScenarioRandom(t *testing.T) {
 	t.Parallel()
-	for _, parts := range []int{1, 6} {
-		t.Run(fmt.Sprint(parts), func(t *testing.T) {
+	for _, test := range []struct {
+		nodes, parts int
+		seconds      uint64
+	}{{3, 1, 12}, {3, 6, 12}, {5, 4, 8}} {
+		t.Run(fmt.Sprintf("%d nodes, %d shards", test.nodes, test.parts), func(t *testing.T) {
 			t.Parallel()
 			seed := fromEnv(t, "SHOAL_TEST_SEED", rand.Uint64N(1<<32))
-			span := time.Duration(fromEnv(t, "SHOAL_TEST_SECONDS", 12)) * time.Second
+			if os.Getenv("SHOAL_CHAOS") == "long" {
+				test.seconds = 60
+			}
+			span := time.Duration(fromEnv(t, "SHOAL_TEST_SECONDS", test.seconds)) * time.Second
 			t.Logf("SHOAL_TEST_SEED=%d", seed)
-			r := newRun(t, 3, parts, seed)
+			r := newRun(t, test.nodes, test.parts, seed)
 			r.trouble(t.Context(), span)
 			r.finish()
 			t.Log(r.h.summary())
@@ -167,7 +173,10 @@ func (r *run) trouble(ctx context.Context, span time.Duration) {
 		case k == 6:
 			r.disturb(name, func() { r.c.net.isolate(name); pause(ctx, long); r.c.net.rejoin(name) })
 		case k == 7:
-			other := others(name)[rng.IntN(2)]
+			other := r.anyNode(rng)
+			if other == name {
+				continue
+			}
 			r.disturb(other, func() {})
 			r.disturb(name, func() { r.c.net.cut(name, other); pause(ctx, long); r.c.net.join(name, other) })
 		default:

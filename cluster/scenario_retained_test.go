@@ -73,15 +73,19 @@ func (c *client) subscribeRetained(filter string, qos uint32) {
 // gets the value (scenario 30). A notice that is lost is asked for.
 func TestScenarioRecorded(t *testing.T) {
 	t.Parallel()
+	onSizes(t, testScenarioRecorded)
+}
+
+func testScenarioRecorded(t *testing.T, size int) {
 	for _, test := range []struct {
 		name    string
 		notices bool
 	}{{"leaderless", true}, {"and the publisher's shard changes its leader", false}} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			c := newScenario(t, 3, 2)
+			c := newSized(t, size, 2)
 			c.lead(1, "n2")
-			pub := c.node("n1").open(t, c.clientIn(1, "pub"), true, 3600)
+			pub := c.at("n1").open(t, c.clientIn(1, "pub"), true, 3600)
 			topic := c.topicIn(2, "state")
 			c.net.filter(func(m raftnet.Message) (<-chan struct{}, bool) { return nil, m.Group == 2 })
 			recorded := make(chan error, 1)
@@ -111,7 +115,7 @@ func TestScenarioRecorded(t *testing.T) {
 					t.Errorf("%s reads %v, %v", n.config.NodeID, got, err)
 				}
 				sub := n.open(t, fmt.Sprint("sub", i), true, 3600)
-				sub.subscribeRetained(topic, uint32(i))
+				sub.subscribeRetained(topic, uint32(i%3))
 				sub.expect("v1")
 			}
 			released := make(chan error, 1)
@@ -161,12 +165,19 @@ func (c *testCluster) gateAt(page int64) *gate {
 // its connection later: each topic once, with consecutive numbers (scenario 31).
 func TestScenarioReplayKills(t *testing.T) {
 	t.Parallel()
-	const topics = 10_000
-	c := newScenario(t, 3, 2)
+	onSizes(t, testScenarioReplayKills)
+}
+
+func testScenarioReplayKills(t *testing.T, size int) {
+	topics := 10_000
+	if size == 5 {
+		topics = 4_000 // still more pages than are waited for
+	}
+	c := newSized(t, size, 2)
 	c.lead(0, "n1")
 	c.lead(1, "n3")
 	c.lead(2, "n1")
-	w := c.node("n1").open(t, "w", true, 0)
+	w := c.at("n1").open(t, "w", true, 0)
 	values := make(map[string]string, topics)
 	for i := range topics {
 		values[fmt.Sprintf("plant/%d/%d", i%17, i)] = fmt.Sprintf("v%d", i)
@@ -174,21 +185,21 @@ func TestScenarioReplayKills(t *testing.T) {
 	w.retain(values)
 
 	d := newDevice(c, c.clientIn(1, "d"))
-	c.must(d.stay("n2"))
+	c.must(d.stay(c.on("n2")))
 	g := c.gateAt(4)
 	c.must(d.subscribe("plant/#", 2))
 	leader := wait(t, "the fourth page", g.at) // n3, or who took over from it
 	g = c.gateAt(4)                            // of the next leader: the ninth or so
 	c.kill(leader)
 	c.start(leader)
-	if leader == "n2" {
-		c.must(d.stay("n1", "n3"))
+	if leader == c.on("n2") {
+		c.must(d.stay(c.on("n1"), c.on("n3")))
 	}
 	wait(t, "pages of the next leader", g.at)
 	c.gateAt(0)
-	c.kill("n2")
+	c.kill(c.on("n2"))
 	close(g.open)
-	c.must(d.stay("n1", "n3"))
+	c.must(d.stay(c.on("n1"), c.on("n3")))
 	eventually(t, "all topics", func() error {
 		got, faults := d.payloads()
 		if len(faults) > 0 {
@@ -199,7 +210,7 @@ func TestScenarioReplayKills(t *testing.T) {
 		}
 		return nil
 	})
-	c.start("n2")
+	c.start(c.on("n2"))
 	c.ready()
 	got, faults := d.payloads()
 	seen := make(map[string]bool)
@@ -212,7 +223,7 @@ func TestScenarioReplayKills(t *testing.T) {
 	if len(got) != topics || len(faults) > 0 {
 		t.Errorf("%d messages of %d topics; %q", len(got), topics, faults)
 	}
-	if n := c.stats(1).Enqueued; n != topics {
+	if n := c.stats(1).Enqueued; n != uint64(topics) {
 		t.Errorf("%d entries were made for %d topics", n, topics)
 	}
 }
@@ -222,11 +233,15 @@ func TestScenarioReplayKills(t *testing.T) {
 // page come (scenario 32).
 func TestScenarioReplayLive(t *testing.T) {
 	t.Parallel()
-	c := newScenario(t, 3, 2)
-	w := c.node("n1").open(t, "w", true, 0)
+	onSizes(t, testScenarioReplayLive)
+}
+
+func testScenarioReplayLive(t *testing.T, size int) {
+	c := newSized(t, size, 2)
+	w := c.at("n1").open(t, "w", true, 0)
 	a, b := c.topicIn(1, "t/a"), c.topicIn(2, "t/b")
 	w.retain(map[string]string{a: "a1", b: "b1", a + "/x": "x1", b + "/x": "y1"})
-	sub := c.node("n2").open(t, "sub", true, 3600)
+	sub := c.at("n2").open(t, "sub", true, 3600)
 	g := c.gateAt(1)
 	sub.subscribeRetained("t/#", 1)
 	wait(t, "a page", g.at)

@@ -263,16 +263,20 @@ func TestSharedUnsubscribe(t *testing.T) {
 // that was acknowledged reaches a member.
 func TestScenarioShared(t *testing.T) {
 	t.Parallel()
-	c := newScenario(t, 3, 3)
+	onSizes(t, testScenarioShared)
+}
+
+func testScenarioShared(t *testing.T, size int) {
+	c := newSized(t, size, 3)
 	var members []*device
 	for i := range 6 {
 		d := newDevice(c, c.clientIn(uint32(i%3)+1, fmt.Sprintf("member-%d", i)))
-		c.must(d.stay(c.names[i%3]))
+		c.must(d.stay(c.on(c.names[i%3])))
 		c.must(d.subscribe(shareFilter, 1))
 		members = append(members, d)
 	}
 	p := newDevice(c, "publisher")
-	c.must(p.stay("n1"))
+	c.must(p.stay(c.on("n1")))
 	var want []string
 	some := func(what string) {
 		var sent []*outgoing
@@ -284,20 +288,20 @@ func TestScenarioShared(t *testing.T) {
 			wait(t, "PUBACK", m.acked)
 		}
 	}
-	for _, name := range []string{"n2", "n3"} {
+	for _, name := range []string{c.on("n2"), "n3"} {
 		some("before " + name)
 		c.kill(name)
 		some("without " + name)
 		for _, d := range members {
 			if !d.connected() {
-				c.must(d.stay("n1"))
+				c.must(d.stay(c.on("n1")))
 			}
 		}
 		some("connected elsewhere, without " + name)
 		c.start(name)
 		c.ready()
 		if !p.connected() {
-			c.must(p.stay("n1"))
+			c.must(p.stay(c.on("n1")))
 		}
 	}
 	eventually(t, "the members have all", func() error {
@@ -355,10 +359,14 @@ func TestSharedBeyondMemory(t *testing.T) {
 // member.
 func TestScenarioSharedCutOff(t *testing.T) {
 	t.Parallel()
-	c := newScenario(t, 3, 3)
+	onSizes(t, testScenarioSharedCutOff)
+}
+
+func testScenarioSharedCutOff(t *testing.T, size int) {
+	c := newSized(t, size, 3)
 	c.lead(0, "n1")
 	g := c.join("member", 0, 2)
-	p := c.node("n1").open(t, "publisher", true, 0)
+	p := c.at("n1").open(t, "publisher", true, 0)
 	var want []string
 	var answers []<-chan error
 	send := func(n int) {
@@ -368,7 +376,7 @@ func TestScenarioSharedCutOff(t *testing.T) {
 		}
 	}
 	send(100)
-	c.net.isolate("n2")
+	c.net.isolate(c.on("n2"))
 	send(200)
 	for i, a := range answers {
 		if err := wait(t, "PUBACK", a); err != nil {
@@ -376,7 +384,7 @@ func TestScenarioSharedCutOff(t *testing.T) {
 		}
 	}
 	g.expectAll(t, want)
-	c.net.rejoin("n2")
+	c.net.rejoin(c.on("n2"))
 	c.ready()
 }
 

@@ -67,12 +67,16 @@ func stays[T any](t *testing.T, what string, c <-chan T) {
 // neither the first subscriber nor the second gets SUBACK before it is visible.
 func TestScenarioRouteHeldBack(t *testing.T) {
 	t.Parallel()
-	c := newScenario(t, 3, 2)
+	onSizes(t, testScenarioRouteHeldBack)
+}
+
+func testScenarioRouteHeldBack(t *testing.T, size int) {
+	c := newSized(t, size, 2)
 	c.lead(0, "n1")
 	c.lead(1, "n2")
-	first := c.node("n3").open(t, c.clientIn(1, "first"), true, 3600)
-	second := c.node("n3").open(t, c.clientIn(1, "second"), true, 3600)
-	pub := c.node("n1").open(t, "pub", true, 0)
+	first := c.at("n3").open(t, c.clientIn(1, "first"), true, 3600)
+	second := c.at("n3").open(t, c.clientIn(1, "second"), true, 3600)
+	pub := c.at("n1").open(t, "pub", true, 0)
 	c.net.hold("n1", "n2")
 	one, two := first.subscribing("f"), second.subscribing("f")
 	c.shardHas(1, "n3", "f")
@@ -117,11 +121,15 @@ func (c *testCluster) shardFilter(shard uint32, node, filter string, want bool) 
 // the failover, and then a publish anywhere matches.
 func TestScenarioLeaderDiesBeforeRoute(t *testing.T) {
 	t.Parallel()
-	c := newScenario(t, 3, 2)
+	onSizes(t, testScenarioLeaderDiesBeforeRoute)
+}
+
+func testScenarioLeaderDiesBeforeRoute(t *testing.T, size int) {
+	c := newSized(t, size, 2)
 	c.lead(0, "n1")
 	c.lead(1, "n2")
-	sub := c.node("n3").open(t, c.clientIn(1, "sub"), true, 3600)
-	pub := c.node("n1").open(t, "pub", true, 0)
+	sub := c.at("n3").open(t, c.clientIn(1, "sub"), true, 3600)
+	pub := c.at("n1").open(t, "pub", true, 0)
 	c.net.hold("n1", "n2")
 	suback := sub.subscribing("f")
 	c.shardHas(1, "n3", "f")
@@ -144,10 +152,14 @@ func TestScenarioLeaderDiesBeforeRoute(t *testing.T) {
 // subscription matches everywhere.
 func TestScenarioResubscribe(t *testing.T) {
 	t.Parallel()
-	c := newScenario(t, 3, 2)
+	onSizes(t, testScenarioResubscribe)
+}
+
+func testScenarioResubscribe(t *testing.T, size int) {
+	c := newSized(t, size, 2)
 	c.lead(0, "n1")
 	c.lead(1, "n2")
-	sub := c.node("n3").open(t, c.clientIn(1, "sub"), true, 3600)
+	sub := c.at("n3").open(t, c.clientIn(1, "sub"), true, 3600)
 	sub.subscribe("f", 1)
 	c.net.hold("n1", "n2")
 	unsuback := make(chan error, 1)
@@ -177,9 +189,13 @@ func TestScenarioResubscribe(t *testing.T) {
 // leads, so it grants no lease after another was elected.
 func TestScenarioStaleLeader(t *testing.T) {
 	t.Parallel()
-	c := newScenario(t, 3, 1)
+	onSizes(t, testScenarioStaleLeader)
+}
+
+func testScenarioStaleLeader(t *testing.T, size int) {
+	c := newSized(t, size, 1)
 	c.lead(0, "n1")
-	sub := c.node("n2").open(t, "sub", true, 0)
+	sub := c.at("n2").open(t, "sub", true, 0)
 	held := make(chan struct{}, 2)
 	release := make(chan struct{})
 	c.net.filter(func(m raftnet.Message) (<-chan struct{}, bool) {
@@ -208,10 +224,12 @@ func TestScenarioStaleLeader(t *testing.T) {
 	}
 	granted := c.node("n1").lease.expiry()
 	eventually(t, "another leader", func() error {
-		if !c.node("n2").group(0).leads() && !c.node("n3").group(0).leads() {
-			return errNoLeader
+		for _, n := range c.up() {
+			if n.config.NodeID != "n1" && n.group(0).leads() {
+				return nil
+			}
 		}
-		return nil
+		return errNoLeader
 	})
 	sub.subscribe("new", 1) // comes when the frozen node's lease has lapsed
 	if now := c.node("n1").lease.expiry(); now > granted {
@@ -228,16 +246,20 @@ func TestScenarioStaleLeader(t *testing.T) {
 // leader nor the next gives it a lease before it has caught up.
 func TestScenarioLaggingCopy(t *testing.T) {
 	t.Parallel()
-	c := newScenario(t, 3, 1)
+	onSizes(t, testScenarioLaggingCopy)
+}
+
+func testScenarioLaggingCopy(t *testing.T, size int) {
+	c := newSized(t, size, 1)
 	c.lead(0, "n1")
-	sub := c.node("n2").open(t, "sub", true, 0)
+	sub := c.at("n2").open(t, "sub", true, 0)
 	sub.subscribe("before", 1)
 	c.net.filter(func(m raftnet.Message) (<-chan struct{}, bool) {
-		return nil, m.Group == 0 && !m.Answer && nodeOf(m.To) == "n3" &&
+		return nil, m.Group == 0 && !m.Answer && nodeOf(m.To) == c.on("n3") &&
 			(m.Kind == raftnet.KindAppend || m.Kind == raftnet.KindSnapshot)
 	})
 	sub.subscribe("behind", 1)
-	lagging := c.node("n3")
+	lagging := c.at("n3")
 	if lagging.lease.valid() {
 		t.Error("SUBACK came while a node without the route had a lease")
 	}

@@ -26,29 +26,37 @@ func willOf(name string, delay, expiry uint32, retain bool) session.OpenRequest 
 // back within its delay does; also if the node is back within a second, and if
 // the shards' leader dies while it dispatches.
 func TestScenarioWills(t *testing.T) {
+	t.Parallel()
+	onSizes(t, testScenarioWills)
+}
+
+func testScenarioWills(t *testing.T, size int) {
 	for _, s := range []struct {
 		name            string
 		restart, leader bool
 	}{{"node dies", false, false}, {"node restarts", true, false}, {"leader dies too", true, true}} {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			c := newTimed(t, 3, 2)
+			c := newTimed(t, 3, 2).widened(size)
+			if size == 5 {
+				c.fronts["n3"] = "n5" // not the node that dies
+			}
 			w := newWillWatch(c)
 			share := newShareOfWills(c)
 			for i := range 25 {
-				c.node("n1").openWith(t, willOf(fmt.Sprint("now-", i), 300, 0, false), nil) // transient: no delay
-				c.node("n1").openWith(t, willOf(fmt.Sprint("kept-", i), 0, 3600, true), nil)
-				c.node("n1").openWith(t, willOf(fmt.Sprint("later-", i), 300, 3600, false), nil)
-				c.node("n1").openWith(t, willOf(fmt.Sprint("back-", i), 300, 3600, false), nil)
+				c.at("n1").openWith(t, willOf(fmt.Sprint("now-", i), 300, 0, false), nil) // transient: no delay
+				c.at("n1").openWith(t, willOf(fmt.Sprint("kept-", i), 0, 3600, true), nil)
+				c.at("n1").openWith(t, willOf(fmt.Sprint("later-", i), 300, 3600, false), nil)
+				c.at("n1").openWith(t, willOf(fmt.Sprint("back-", i), 300, 3600, false), nil)
 			}
 			c.lead(1, "n2")
 			c.lead(2, "n2")
-			c.kill("n1")
+			c.kill(c.on("n1"))
 			if s.restart {
-				c.start("n1")
+				c.start(c.on("n1"))
 			}
 			for i := range 25 {
-				if x := c.node("n3").openWith(t, session.OpenRequest{Client: fmt.Sprint("back-", i), ExpirySeconds: 3600}, nil); !x.opened.Present {
+				if x := c.at("n3").openWith(t, session.OpenRequest{Client: fmt.Sprint("back-", i), ExpirySeconds: 3600}, nil); !x.opened.Present {
 					t.Errorf("back-%d has lost its session", i)
 				}
 			}
@@ -115,7 +123,7 @@ type willWatch struct {
 func newWillWatch(c *testCluster) *willWatch {
 	w := &willWatch{c: c}
 	for i, expiry := range []uint32{0, 3600} {
-		x := c.node("n3").open(c.t, fmt.Sprint("watch-", i), true, expiry)
+		x := c.at("n3").open(c.t, fmt.Sprint("watch-", i), true, expiry)
 		x.subscribe("will/#", 1)
 		w.subs = append(w.subs, x)
 	}
@@ -195,7 +203,7 @@ type shareOfWills struct {
 func newShareOfWills(c *testCluster) *shareOfWills {
 	s := &shareOfWills{c: c}
 	for id := range uint32(c.parts) {
-		x := c.node("n3").open(c.t, c.clientIn(id+1, "member"), true, 3600)
+		x := c.at("n3").open(c.t, c.clientIn(id+1, "member"), true, 3600)
 		x.subscribe("$share/wills/will/#", 1)
 		s.members = append(s.members, x)
 	}
