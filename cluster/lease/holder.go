@@ -9,8 +9,8 @@ type Holder struct {
 	expiry  time.Duration
 	from    time.Duration // renewals that were sent earlier count for nothing
 	copies  uint64        // copies of the directory that SetBack has ended
-	ran     time.Duration // the last call of CloseClients
-	woke    time.Duration // the last one after a stall
+	awake   awake         // as CloseClients sees it
+	gone    time.Duration // for how long the node has run without its lease
 	term    uint64
 	visible uint64
 }
@@ -27,7 +27,7 @@ func (h *Holder) Begin(now time.Duration) {
 // again. The node goes on with another copy: see Copy.
 func (h *Holder) SetBack(now time.Duration) {
 	*h = Holder{
-		copies: h.copies + 1, from: now + 1, expiry: min(h.expiry, now), ran: h.ran, woke: h.woke,
+		copies: h.copies + 1, from: now + 1, expiry: min(h.expiry, now), awake: h.awake,
 	}
 }
 
@@ -53,15 +53,17 @@ func (h *Holder) Expiry() time.Duration { return h.expiry }
 // Valid reports whether the lease holds.
 func (h *Holder) Valid(now time.Duration) bool { return now < h.expiry }
 
-// CloseClients reports whether the lease ended so long ago that the node lets
-// its clients go. Call it at least every Renew: after a longer pause the
-// process itself was suspended, and gets CloseAfter to be renewed.
+// CloseClients reports whether the node has run for so long without its lease
+// that it lets its clients go. Call it at least every Renew: in a longer pause the
+// process itself was suspended, and could not be renewed.
 func (h *Holder) CloseClients(now time.Duration) bool {
-	if now-h.ran > stall {
-		h.woke = now
+	ran := h.awake.tick(now)
+	if h.expiry == 0 || h.Valid(now) {
+		h.gone = 0
+		return false
 	}
-	h.ran = now
-	return h.expiry != 0 && now >= max(h.expiry, h.woke)+CloseAfter
+	h.gone += min(ran, now-h.expiry)
+	return h.gone >= CloseAfter
 }
 
 // Applied tells that the node has applied the entry of the directory at index,

@@ -20,9 +20,8 @@ type Table struct {
 	first   uint64
 	nodes   map[string]*process
 	visible uint64
-	led     uint64        // what the leader's own copy has applied
-	ran     time.Duration // the last call
-	woke    time.Duration // the last call after a stall
+	led     uint64 // what the leader's own copy has applied
+	awake   awake
 }
 
 // process is what the leader knows of one process.
@@ -34,15 +33,16 @@ type process struct {
 	// or is counted since the leader began.
 	until   time.Duration
 	counted bool
-	// heard is when a process that was never counted appeared or last asked.
-	heard time.Duration
+	// silent is for how long the leader has run since the count ended, or, of a
+	// process that was never counted, since it appeared or last asked.
+	silent time.Duration
 	// dead: it was returned by Expired, last at proposed.
 	dead     bool
 	proposed time.Duration
-	// owed is an index that the leader's copy has had since owedSince and the
-	// process has not reported yet; 0 for none.
-	owed      uint64
-	owedSince time.Duration
+	// owed is an index that the leader's copy has, and which the process has not
+	// reported for as long as the leader ran for in owedFor; 0 for none.
+	owed    uint64
+	owedFor time.Duration
 }
 
 // NewTable returns the table of the leader of a term. firstIndex is that of the
@@ -50,7 +50,7 @@ type process struct {
 // before it calls this; nodes are the processes that are up in that copy. All of
 // them count as leased for Count from now.
 func NewTable(now time.Duration, term uint64, firstIndex uint64, nodes []Member) *Table {
-	t := &Table{term: term, first: firstIndex, nodes: map[string]*process{}, ran: now}
+	t := &Table{term: term, first: firstIndex, nodes: map[string]*process{}, awake: awake{now}}
 	for _, m := range nodes {
 		t.nodes[m.Node] = &process{boot: m.Boot, counted: true, until: now + Count}
 	}
@@ -70,7 +70,7 @@ func (t *Table) SetNodes(now time.Duration, nodes []Member) {
 	for _, m := range nodes {
 		p := old[m.Node]
 		if p == nil || p.boot != m.Boot {
-			p = &process{boot: m.Boot, heard: now}
+			p = &process{boot: m.Boot}
 		}
 		t.nodes[m.Node] = p
 	}
@@ -91,7 +91,7 @@ type Report struct {
 func (t *Table) Applied(now time.Duration, r Report) {
 	t.tick(now)
 	if p := t.nodes[r.Node]; p != nil && p.boot == r.Boot {
-		p.report(now, r, t.led)
+		p.report(r, t.led)
 	}
 }
 
@@ -105,13 +105,13 @@ func (t *Table) Led(now time.Duration, index uint64) {
 	}
 	t.led = index
 	for _, p := range t.nodes {
-		p.owe(now, t.led)
+		p.owe(t.led)
 	}
 }
 
 // report notes what the process has applied. What an earlier copy had applied,
 // one that an install has replaced since, counts no more.
-func (p *process) report(now time.Duration, r Report, led uint64) {
+func (p *process) report(r Report, led uint64) {
 	switch {
 	case r.Copy < p.copy:
 		return
@@ -120,16 +120,16 @@ func (p *process) report(now time.Duration, r Report, led uint64) {
 	default:
 		p.applied = max(p.applied, r.Applied)
 	}
-	p.owe(now, led)
+	p.owe(led)
 }
 
-// owe notes since when the process has lacked an entry that the leader's copy has.
-func (p *process) owe(now time.Duration, led uint64) {
+// owe notes what the process lacks of what the leader's copy has.
+func (p *process) owe(led uint64) {
 	switch {
 	case p.applied >= led:
 		p.owed = 0
 	case p.owed == 0 || p.applied >= p.owed:
-		p.owed, p.owedSince = led, now
+		p.owed, p.owedFor = led, 0
 	}
 }
 
@@ -143,8 +143,10 @@ func (t *Table) Renew(now time.Duration, r Report, confirmed bool) (granted bool
 	if p == nil || p.boot != r.Boot {
 		return false, "the directory does not have this process as up"
 	}
-	p.heard = now
-	p.report(now, r, t.led)
+	if !p.counted {
+		p.silent = 0
+	}
+	p.report(r, t.led)
 	switch needed := max(t.first, t.visible); {
 	case p.dead:
 		return false, "the process is being declared dead"
@@ -154,10 +156,10 @@ func (t *Table) Renew(now time.Duration, r Report, confirmed bool) (granted bool
 		return false, "the copy of the directory has been replaced since"
 	case r.Applied < needed: // not p.applied: a copy without a number may have been set back
 		return false, fmt.Sprintf("the directory is applied up to %d of %d", r.Applied, needed)
-	case p.owed != 0 && now-max(p.owedSince, t.woke) > LagLimit:
-		return false, fmt.Sprintf("the directory is applied up to %d, and %d has been there for %v", p.applied, p.owed, now-p.owedSince)
+	case p.owed != 0 && p.owedFor > LagLimit:
+		return false, fmt.Sprintf("the directory is applied up to %d, and %d has been there for %v", p.applied, p.owed, p.owedFor)
 	}
-	p.counted, p.until = true, now+Count
+	p.counted, p.until, p.silent = true, now+Count, 0
 	if r.Copy == 0 { // it may have been set back since it reported more
 		p.applied = r.Applied
 	}
@@ -183,11 +185,12 @@ func (p *process) leased(now time.Duration) bool { return p.counted && now < p.u
 // Behind tells for how long each process has lacked an entry that the leader's
 // copy has: what the visible index waits for.
 func (t *Table) Behind(now time.Duration) map[string]time.Duration {
+	t.tick(now)
 	all := make(map[string]time.Duration, len(t.nodes))
 	for node, p := range t.nodes {
 		all[node] = 0
 		if p.owed != 0 {
-			all[node] = now - p.owedSince
+			all[node] = p.owedFor
 		}
 	}
 	return all
@@ -201,7 +204,7 @@ func (t *Table) Expired(now time.Duration) []Member {
 	t.tick(now)
 	var expired []Member
 	for node, p := range t.nodes {
-		if now >= t.due(p) {
+		if now >= p.due(now) {
 			p.dead, p.proposed = true, now
 			expired = append(expired, Member{node, p.boot})
 		}
@@ -210,36 +213,45 @@ func (t *Table) Expired(now time.Duration) []Member {
 	return expired
 }
 
-// due returns when p is to be declared dead.
-func (t *Table) due(p *process) time.Duration {
+// due returns when p is to be declared dead, if the leader runs until then.
+func (p *process) due(now time.Duration) time.Duration {
 	switch {
 	case p.dead:
 		return p.proposed + repeatDead
+	case p.leased(now):
+		return p.until + DeadAfter
 	case p.counted:
-		return max(p.until, t.woke) + DeadAfter
+		return now + DeadAfter - p.silent
 	}
-	return max(p.heard, t.woke) + newcomerPatience
+	return now + newcomerPatience - p.silent
 }
 
 // Next returns when Visible or Expired may answer otherwise if nothing else
 // happens: a time not before now, or Never.
 func (t *Table) Next(now time.Duration) time.Duration {
+	t.tick(now)
 	next := Never
 	for _, p := range t.nodes {
 		if p.leased(now) {
 			next = min(next, p.until)
 		} else {
-			next = min(next, max(now, t.due(p)))
+			next = min(next, max(now, p.due(now)))
 		}
 	}
 	return next
 }
 
-// tick notices that the leader itself was suspended: nobody is declared dead for
-// not renewing meanwhile.
+// tick counts how long processes have been silent while the leader ran: nobody is
+// declared dead for not renewing while the leader itself was suspended.
 func (t *Table) tick(now time.Duration) {
-	if now-t.ran > stall {
-		t.woke = now
+	ran := t.awake.tick(now)
+	for _, p := range t.nodes {
+		switch {
+		case !p.counted:
+			p.silent += ran
+		case !p.leased(now):
+			p.silent += min(ran, now-p.until)
+		}
+		p.owedFor += ran
 	}
-	t.ran = max(t.ran, now)
 }

@@ -275,3 +275,46 @@ func TestSetBackUnnumbered(t *testing.T) {
 	l.Applied(second, Report{"c", 1, 1, 100})
 	visible(t, l, second, 80)
 }
+
+// TestLeaderThatStandsAgainAndAgain: a leader that runs for a tenth of each second
+// still finds out who is dead, and takes nobody for dead that renews whenever it
+// runs.
+func TestLeaderThatStandsAgainAndAgain(t *testing.T) {
+	l := NewTable(0, 1, 1, abc)
+	ran, now := time.Duration(0), time.Duration(0)
+	for ; ran < 2*(Count+DeadAfter); now += 900 * time.Millisecond {
+		for wake := now + 100*time.Millisecond; now < wake; now, ran = now+20*time.Millisecond, ran+20*time.Millisecond {
+			renew(t, l, now, "a", 1, 9)
+			renew(t, l, now, "b", 1, 9)
+			l.Visible(now)
+			dead := l.Expired(now)
+			if len(dead) == 0 {
+				continue
+			}
+			expired(t, l, now+repeatDead, Member{"c", 1})
+			if now < Count+DeadAfter {
+				t.Fatalf("declared dead after %v", now)
+			}
+			return
+		}
+	}
+	t.Fatalf("not declared dead though the leader ran for %v of %v", ran, now)
+}
+
+// TestHolderThatStandsAgainAndAgain: a node that runs for a tenth of each second
+// and is not renewed lets its clients go.
+func TestHolderThatStandsAgainAndAgain(t *testing.T) {
+	var h Holder
+	h.Granted(0, 0)
+	for now := time.Duration(0); now < 20*second; now += 900 * time.Millisecond {
+		for wake := now + 100*time.Millisecond; now < wake; now += 20 * time.Millisecond {
+			if h.CloseClients(now) {
+				if now < Duration+CloseAfter {
+					t.Fatalf("clients closed after %v", now)
+				}
+				return
+			}
+		}
+	}
+	t.Fatal("the clients stay")
+}
