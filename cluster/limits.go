@@ -107,6 +107,22 @@ const (
 	hangTime = 4 * time.Second
 	hangTick = 250 * time.Millisecond
 
+	// pulseTick is how often a process feels its own pulse. A tick that comes late
+	// by more than standTime is a stand: goroutines of a process that has one of
+	// fifteen turns on its processors wait for less. standLimit of standWindow is
+	// more than clients and raft bear without notice; a single stand counts for
+	// standMost at most, since one pause, however long, says nothing of the next
+	// second.
+	pulseTick   = 100 * time.Millisecond
+	standTime   = 200 * time.Millisecond
+	standWindow = 5 * time.Second
+	standMost   = time.Second
+	standLimit  = 1500 * time.Millisecond
+
+	// calmTime is how long after that a process wants no leaderships: longer than
+	// standWindow, so that it does not come and go.
+	calmTime = 2 * standWindow
+
 	// spaceTick: a second of writing at full speed is a tenth of the default
 	// min-free-bytes.
 	spaceTick = time.Second

@@ -125,7 +125,7 @@ func Open(c Config) (*Node, error) {
 		guesses: newGuesses(), fences: newBroadcast(), directoryChanged: newBroadcast(),
 		groups: make(map[uint32]*group), leads: make(map[uint32]*shardLead), phase: "starting",
 	}
-	n.watch = &diskWatch{n: n}
+	n.watch = &diskWatch{n: n, stood: newSignal()}
 	n.lease, n.routes, n.visible = newLeaseClient(n), newRouteCache(n), newVisibility(n)
 	if err := n.open(); err != nil {
 		n.shut()

@@ -16,6 +16,8 @@ func (n *Node) runLeaders(ctx context.Context) {
 		select {
 		case <-tick.C:
 			n.leadOrLeave()
+		case <-n.watch.stood:
+			n.hand(n.steadyNodes())
 		case <-ctx.Done():
 			return
 		}
@@ -37,6 +39,8 @@ func (n *Node) leadOrLeave() {
 	switch {
 	case draining || n.behind >= 2:
 		n.leave()
+	case n.watch.unsteady.Load():
+		n.hand(n.steadyNodes())
 	case n.watch.unfit():
 		n.hand(n.settledNodes())
 	case n.behind == 0 && n.drained():

@@ -10,8 +10,9 @@ import (
 	"github.com/shoalmq/shoal/storage"
 )
 
-// diskWatch looks after the disk below a running node: it may hang without an
-// error, be slow, or fill up.
+// diskWatch looks after what a running node stands on: its disk, which may hang
+// without an error, be slow, or fill up; and its own process, which may stand
+// still again and again (pulse.go).
 //
 // A node whose disk hangs is as good as dead, only that its heartbeats go on,
 // so that nobody would take its place: its raft instances wait in a write,
@@ -32,6 +33,9 @@ type diskWatch struct {
 	low   atomic.Bool
 	slow  atomic.Int64 // bootTime until which the disk counts as slow
 	free  atomic.Uint64
+	// unsteady: see pulse. stood wakes runLeaders while it is.
+	unsteady atomic.Bool
+	stood    signal
 
 	looked time.Time // lookHang's last call
 }
@@ -45,11 +49,12 @@ type DiskHooks struct {
 }
 
 // run watches until ctx ends. Whoever asks a disk may have to wait for it, so
-// the two questions have a goroutine each.
+// each question has a goroutine of its own.
 func (w *diskWatch) run(ctx context.Context) {
 	t := newTasks(ctx)
 	t.run(func(ctx context.Context) { every(ctx, hangTick, w.lookHang) })
 	t.run(func(ctx context.Context) { every(ctx, spaceTick, w.lookSpace) })
+	t.run(w.feel)
 	<-ctx.Done()
 	t.wait()
 }
@@ -145,7 +150,7 @@ func (w *diskWatch) isSlow() bool {
 }
 
 // unfit tells that this node should lead nothing.
-func (w *diskWatch) unfit() bool { return w.low.Load() || w.hangs.Load() }
+func (w *diskWatch) unfit() bool { return w.low.Load() || w.hangs.Load() || w.unsteady.Load() }
 
 // trouble is nil while the disk can serve clients, else why not.
 func (w *diskWatch) trouble() error {

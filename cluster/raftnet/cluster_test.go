@@ -138,3 +138,46 @@ func TestMove(t *testing.T) {
 	apply(t, lead, "two")
 	await(t, "moved node has caught up", func() bool { return now.fsm.len() == 2 })
 }
+
+// TestAbstain: a server that abstains leaves the lead to another, and takes it
+// when there is none.
+func TestAbstain(t *testing.T) {
+	l := &links{}
+	ms, _ := startCluster(t, 3, l, clusterOptions{})
+	lead := leader(t, ms)
+	apply(t, lead, "one")
+	rest, _ := others(ms, lead)
+	quiet, other := rest[0], rest[1]
+	await(t, "all have it", func() bool { return quiet.fsm.len() == 1 && other.fsm.len() == 1 })
+	quiet.mux.Abstain(true)
+	// Whoever of the two is a candidate first, the other one leads.
+	for range 3 {
+		_, names := others(ms, lead)
+		cut := time.Now()
+		l.isolate(true, lead.self, names...)
+		next := other
+		await(t, "another one leads", func() bool {
+			if quiet.raft.State() == raft.Leader {
+				if after := time.Since(cut); after < abstainTime {
+					t.Fatalf("the one that abstains leads after %v", after)
+				}
+				next = quiet // the machine is so slow that the other one took too long
+			}
+			return next.raft.State() == raft.Leader
+		})
+		l.isolate(false, lead.self, names...)
+		if err := next.raft.LeadershipTransferToServer(raft.ServerID(lead.self), raft.ServerAddress(lead.self)).Error(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the first one leads again", func() bool { return lead.raft.State() == raft.Leader })
+	}
+	// With the other one gone only it can.
+	other.stop()
+	_, names := others(ms, lead)
+	l.isolate(true, lead.self, names...)
+	time.Sleep(2 * raftConfig("").ElectionTimeout)
+	l.isolate(false, lead.self, names...)
+	_, names = others([]*member{quiet, lead}, lead)
+	lead.mux.Abstain(true) // now both do
+	await(t, "one of two leads", func() bool { return quiet.raft.State() == raft.Leader || lead.raft.State() == raft.Leader })
+}

@@ -34,6 +34,9 @@ const (
 	// controlTimeout is longer than any election timeout in use: an answer
 	// later than this helps nobody.
 	controlTimeout = 2 * time.Second
+	// abstainTime is longer than others take to elect a leader if they can: two
+	// election timeouts, and once more for a split vote.
+	abstainTime = 3 * time.Second
 	// appendTimeout allows a follower's disk to stall for some seconds.
 	appendTimeout = 10 * time.Second
 	// chunkTimeout is the longest a snapshot may stand still.

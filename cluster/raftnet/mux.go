@@ -32,6 +32,7 @@ type Mux struct {
 	pool      *Pool
 	log       *slog.Logger
 	muted     atomic.Bool
+	abstains  atomic.Bool
 	boots     *Boots // nil: not checked
 
 	mu      sync.RWMutex
@@ -87,6 +88,14 @@ func (m *Mux) Mute(on bool) { m.muted.Store(on) }
 
 // Muted tells what Mute has been told last.
 func (m *Mux) Muted() bool { return m.muted.Load() }
+
+// ErrAbstains is what pre-votes get that a node asks for while it abstains.
+var ErrAbstains = errors.New("this node leaves the election to others")
+
+// Abstain makes this node leave elections to others, in every group, or ends
+// that. It votes as ever, but asks for votes only when a group has been without a
+// leader for abstainTime. It is for a node that others should be preferred to.
+func (m *Mux) Abstain(on bool) { m.abstains.Store(on) }
 
 // Close closes all Transports. The streams they serve end with the server.
 func (m *Mux) Close() error {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -34,6 +35,9 @@ type Transport struct {
 	// since this server was last a candidate; candidacies counts those times.
 	settled     uint64
 	candidacies uint64
+	// leaderless is when this server was a candidate first since it had a leader
+	// or led; 0 if it has not been.
+	leaderless time.Duration
 }
 
 func newTransport(m *Mux, group uint32) *Transport {
@@ -90,6 +94,9 @@ func (t *Transport) AppendEntries(_ raft.ServerID, to raft.ServerAddress, args *
 		return err
 	}
 	t.answers.record(to, args.Term, resp.Term, sent)
+	if resp.Term == args.Term {
+		t.heardLeader()
+	}
 	if kind == KindAppend && resp.Success {
 		t.answers.match(to, args.Term, args.PrevLogEntry+uint64(len(args.Entries)), sent)
 	}
@@ -105,7 +112,9 @@ func (t *Transport) RequestVote(_ raft.ServerID, to raft.ServerAddress, args *ra
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *Transport) RequestPreVote(_ raft.ServerID, to raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	t.unsettle()
+	if waited := t.unsettle(); t.mux.abstains.Load() && waited < abstainTime {
+		return ErrAbstains
+	}
 	_, err := t.call(to, KindPreVote, Control, controlTimeout, encodePreVote(args), resp)
 	return err
 }
@@ -181,15 +190,28 @@ func (t *Transport) settle(cmd, response any, candidacies uint64) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.leaderless = 0
 	if t.candidacies == candidacies {
 		t.settled = req.Term
 	}
 }
 
-// unsettle notes that this server is a candidate.
-func (t *Transport) unsettle() {
+// heardLeader notes that the group has a leader: this server.
+func (t *Transport) heardLeader() {
 	t.mu.Lock()
+	t.leaderless = 0
+	t.mu.Unlock()
+}
+
+// unsettle notes that this server is a candidate, and returns for how long it has
+// been without a leader.
+func (t *Transport) unsettle() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.settled = 0
 	t.candidacies++
-	t.mu.Unlock()
+	if t.leaderless == 0 {
+		t.leaderless = Now()
+	}
+	return Now() - t.leaderless
 }

@@ -151,6 +151,7 @@ type status struct {
 	Nodes     []struct {
 		Node string `json:"node"`
 		Disk string `json:"disk"`
+		Up   bool   `json:"up"`
 	} `json:"nodes"`
 	Groups    []groupStatus `json:"groups"`
 	Placement []struct {
