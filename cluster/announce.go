@@ -24,6 +24,9 @@ const announceTimeout = 2 * time.Second
 // when the own copy says so: the one given, or a higher one if the directory wants
 // it. An error means that the directory refuses this disk.
 func (n *Node) announce(ctx context.Context, boot uint64) (uint64, error) {
+	if err := n.lookForBoot(ctx, boot); err != nil {
+		return 0, err
+	}
 	waits := ""
 	for ctx.Err() == nil {
 		info := &shoalpb.NodeInfo{
@@ -31,11 +34,12 @@ func (n *Node) announce(ctx context.Context, boot uint64) (uint64, error) {
 			RpcAddr: n.rpcName, HttpAddr: n.config.HTTPAddr, MqttAddr: n.config.MQTTAddr,
 			Version: clusterVersion, Build: n.config.Build,
 		}
+		n.bootTold.Store(boot)
 		known := n.directoryChanged.next()
 		if n.knows(info) {
 			return boot, nil
 		}
-		reply, err := n.askAnnounce(ctx, info)
+		reply, err := n.askAnnounce(ctx, info, false)
 		switch {
 		case err != nil:
 			n.log.Debug("announce this process", "err", err)
@@ -67,6 +71,25 @@ func (n *Node) announce(ctx context.Context, boot uint64) (uint64, error) {
 	return 0, ctx.Err()
 }
 
+// lookForBoot asks, before this process announces its first boot, whether the
+// directory knows it already. Then another process on this disk has had it, and
+// the disk was put back from a copy since: two processes of one boot would be one
+// to everybody.
+func (n *Node) lookForBoot(ctx context.Context, boot uint64) error {
+	for ctx.Err() == nil && n.bootTold.Load() < boot {
+		reply, err := n.askAnnounce(ctx, &shoalpb.NodeInfo{Node: n.config.NodeID, Disk: n.disk, Boot: boot}, true)
+		switch {
+		case err != nil || reply.NotLeader:
+			pause(ctx, 5*retryDelay)
+		case reply.KnownBoot >= boot:
+			return n.dir.Condemn(fmt.Sprintf("disk %s is rolled back: boot %d was seen, this is the first process that took %d", n.disk, reply.KnownBoot, boot))
+		default:
+			return nil // what an error may say is heard again by the announcement
+		}
+	}
+	return ctx.Err()
+}
+
 // knows tells whether the own copy has this very process.
 func (n *Node) knows(info *shoalpb.NodeInfo) (known bool) {
 	n.readDirectory(func(d *directoryMachine) {
@@ -78,12 +101,12 @@ func (n *Node) knows(info *shoalpb.NodeInfo) (known bool) {
 
 // askAnnounce asks the directory's leader, wherever it is: a server that is not
 // in the directory's configuration any more hears of no leader by itself.
-func (n *Node) askAnnounce(ctx context.Context, info *shoalpb.NodeInfo) (*shoalpb.AnnounceReply, error) {
+func (n *Node) askAnnounce(ctx context.Context, info *shoalpb.NodeInfo, look bool) (*shoalpb.AnnounceReply, error) {
 	data, err := info.MarshalVT()
 	if err != nil {
 		return nil, err
 	}
-	req := &shoalpb.AnnounceRequest{Info: data, ClusterId: n.clusterID()}
+	req := &shoalpb.AnnounceRequest{Info: data, ClusterId: n.clusterID(), Look: look}
 	inner, cancel := context.WithTimeout(ctx, announceTimeout)
 	reply := n.acceptAnnounce(inner, req)
 	cancel()
@@ -117,6 +140,8 @@ func (n *Node) acceptAnnounce(ctx context.Context, req *shoalpb.AnnounceRequest)
 		return &shoalpb.AnnounceReply{NotLeader: true} // its leader is about to give birth
 	case req.ClusterId != own:
 		return &shoalpb.AnnounceReply{Error: fmt.Sprintf("it belongs to cluster %s, this is cluster %s", req.ClusterId, own)}
+	case req.Look:
+		return &shoalpb.AnnounceReply{KnownBoot: n.knownBoot(string(server))}
 	case refusal.Reason != "":
 		return &shoalpb.AnnounceReply{Error: refusal.Reason, Wait: refusal.Wait, MinBoot: refusal.MinBoot, BadDisk: refusal.BadDisk}
 	case !member: // it would not hear of its own announcement

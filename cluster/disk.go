@@ -54,6 +54,7 @@ func (n *Node) readDisk() (err error) {
 		return err
 	}
 	n.bootNow.Store(n.boot)
+	n.bootTold.Store(n.boot - 1)
 	n.diskOpen.Store(true)
 	return n.dir.Failed()
 }

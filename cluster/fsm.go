@@ -29,7 +29,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	for i, l := range logs {
 		f.g.logged.Add(int64(len(l.Data)))
 		if l.Type == raft.LogConfiguration {
-			f.g.configured.Store(&configuration{l.Index, raft.DecodeConfiguration(l.Data).Servers})
+			f.g.configure(l.Index, raft.DecodeConfiguration(l.Data).Servers)
 		}
 		if l.Type != raft.LogCommand {
 			continue
@@ -110,7 +110,7 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 		f.g.log.Warn("an install sets this replica back; it catches up from its log", "from", before, "to", m.applied())
 	}
 	m.publish()
-	f.g.configured.Store(&configuration{marker.ConfigurationIndex, marker.Configuration.Servers})
+	f.g.configure(marker.ConfigurationIndex, marker.Configuration.Servers)
 	f.g.lastCheckpoint.Store(m.applied())
 	f.g.log.Info("state installed by the leader", "index", m.applied())
 	f.g.tasks.run(func(context.Context) { f.g.reopen() })

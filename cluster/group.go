@@ -100,7 +100,7 @@ func openGroup(g *group, founders []raft.Server, fresh func(scanFunc) (machine, 
 	g.m = m
 	m.adopted(marker.Index, marker.Term)
 	m.publish()
-	g.configured.Store(&configuration{marker.ConfigurationIndex, marker.Configuration.Servers})
+	g.configure(marker.ConfigurationIndex, marker.Configuration.Servers)
 	g.lastCheckpoint.Store(marker.Index)
 	g.batcher = newBatcher()
 	g.batcher.format = g.format
@@ -249,6 +249,7 @@ func (g *group) startLead(parent context.Context, r *raft.Raft) (stop func()) {
 		if err := g.barrier(r); err != nil || ctx.Err() != nil || r.CurrentTerm() != term {
 			return
 		}
+		g.mux.Settle(g.id, g.termOf)
 		g.log.Info("leads", "term", term)
 		wait := g.lead(ctx, term)
 		g.term.Store(term)

@@ -245,6 +245,15 @@ func startTimed(t *testing.T, size, parts int, net *network, time *testTime, cha
 // start opens a node, for the first time or on what it has left on its disk.
 func (c *testCluster) start(name string) *testNode {
 	c.t.Helper()
+	n, err := c.open(name)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return n
+}
+
+// open is start for a node that may not open.
+func (c *testCluster) open(name string) (*testNode, error) {
 	var join []string
 	for _, n := range c.up() {
 		join = append(join, n.GossipAddr())
@@ -265,14 +274,14 @@ func (c *testCluster) start(name string) *testNode {
 	}
 	node, err := Open(config)
 	if err != nil {
-		c.t.Fatal(err)
+		return nil, err
 	}
 	n := &testNode{Node: node, subs: make(map[string][]*inboxOf)}
 	node.Attach(n)
 	c.mu.Lock()
 	c.nodes[name] = n
 	c.mu.Unlock()
-	return n
+	return n, nil
 }
 
 // kill stops a node without a word to the others: it is cut off before it

@@ -55,6 +55,9 @@ type Node struct {
 	states   map[uint32]*storage.StateFile
 	diskOpen atomic.Bool
 	bootNow  atomic.Uint64 // of the latest process, fsynced
+	// bootTold is the highest boot that others may know of this disk.
+	bootTold   atomic.Uint64
+	suspicions suspicions
 
 	tls       *tls.Config
 	gossipKey []byte
@@ -120,7 +123,7 @@ func Open(c Config) (*Node, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	n := &Node{
-		config: c, log: c.Log.With("component", "cluster", "node", c.NodeID), metrics: newMetrics(c.Metrics),
+		config: c, log: c.Log.With("component", "cluster", "node", c.NodeID), metrics: newMetrics(c.Metrics), suspicions: suspicions{wake: newSignal()},
 		tasks: newTasks(context.Background()), fatalC: make(chan error, 1), met: newSignal(), rebalance: newSignal(),
 		guesses: newGuesses(), fences: newBroadcast(), directoryChanged: newBroadcast(),
 		groups: make(map[uint32]*group), leads: make(map[uint32]*shardLead), phase: "starting",
@@ -193,13 +196,15 @@ func (n *Node) openNetwork() (err error) {
 	n.pool = raftnet.NewPool(pc)
 	n.server = grpc.NewServer(raftnet.ServerOptions(n.tls)...)
 	n.mux = raftnet.NewMux(string(n.self), n.clusterID, n.pool, n.server, n.log)
-	n.mux.CheckBoots(raftnet.Boots{Own: n.bootNow.Load, Known: n.knownBoot, RolledBack: n.rolledBack})
+	n.mux.CheckBoots(raftnet.Boots{Own: n.bootNow.Load, Told: n.bootTold.Load, Known: n.knownBoot, RolledBack: n.rolledBack})
+	n.mux.CheckEnds(n.raftEnds())
 	n.birth = birth.New(n.birthConfig())
 	shoalpb.RegisterPeerServer(n.server, &peerServer{n: n})
 	if err := n.startGossip(); err != nil {
 		return err
 	}
 	n.tasks.run(n.watch.run)
+	n.tasks.run(n.runSuspicions)
 	n.tasks.run(func(context.Context) {
 		if err := n.server.Serve(n.listener); err != nil {
 			n.log.Error("serve other nodes", "err", err)

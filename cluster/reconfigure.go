@@ -24,6 +24,8 @@ type replica struct {
 	// matched is up to where its log is known to agree with the leader's.
 	matched uint64
 	silent  time.Duration
+	// known is the highest committed entry that its disk is known to have had.
+	known uint64
 }
 
 // standing is how a group is, as its leader knows it.
@@ -101,6 +103,7 @@ func (g *group) look(ctx context.Context) (*standing, error) {
 		p := replica{server: string(x.ID), voter: x.Suffrage == raft.Voter, matched: s.last}
 		if x.ID != g.self {
 			p.matched, p.silent = g.trans.Load().Progress(term, x.Address)
+			p.known = g.mux.Known(g.id, string(x.ID))
 		}
 		s.replicas = append(s.replicas, p)
 	}
@@ -134,6 +137,7 @@ func (s *standing) reply() *shoalpb.ReconfigureReply {
 				continue
 			}
 			r.Matched = append(r.Matched, p.matched)
+			r.Known = append(r.Known, p.known)
 			heard := uint64(math.MaxUint64)
 			if p.silent < math.MaxInt64 {
 				heard = uint64(p.silent.Milliseconds())
@@ -159,6 +163,9 @@ func standingOf(r *shoalpb.ReconfigureReply) *standing {
 			if r.HeardMs[i] < math.MaxInt64/uint64(time.Millisecond) {
 				p.silent = time.Duration(r.HeardMs[i]) * time.Millisecond
 			}
+		}
+		if i < len(r.Known) {
+			p.known = r.Known[i]
 		}
 		s.replicas = append(s.replicas, p)
 	}

@@ -137,6 +137,7 @@ func (n *Node) closeShard(id uint32) {
 	delete(n.groups, id)
 	delete(n.states, id)
 	n.mu.Unlock()
+	n.mux.Members(id, nil)
 	if unused != nil {
 		_ = unused.Close()
 	}

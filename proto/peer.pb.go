@@ -1160,8 +1160,10 @@ func (x *LeaseReply) GetBoot() uint64 {
 type AnnounceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// info is an encoded NodeInfo.
-	Info          []byte `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
-	ClusterId     string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Info      []byte `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
+	ClusterId string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// look: nothing is announced, known_boot is asked for. An older build announces.
+	Look          bool `protobuf:"varint,3,opt,name=look,proto3" json:"look,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1210,6 +1212,13 @@ func (x *AnnounceRequest) GetClusterId() string {
 	return ""
 }
 
+func (x *AnnounceRequest) GetLook() bool {
+	if x != nil {
+		return x.Look
+	}
+	return false
+}
+
 type AnnounceReply struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	NotLeader bool                   `protobuf:"varint,1,opt,name=not_leader,json=notLeader,proto3" json:"not_leader,omitempty"`
@@ -1223,7 +1232,9 @@ type AnnounceReply struct {
 	Wait bool `protobuf:"varint,5,opt,name=wait,proto3" json:"wait,omitempty"`
 	// bad_disk: this disk has forgotten what others know of it and must not be
 	// used any more.
-	BadDisk       bool `protobuf:"varint,6,opt,name=bad_disk,json=badDisk,proto3" json:"bad_disk,omitempty"`
+	BadDisk bool `protobuf:"varint,6,opt,name=bad_disk,json=badDisk,proto3" json:"bad_disk,omitempty"`
+	// known_boot answers a look: the highest boot that is known of this disk.
+	KnownBoot     uint64 `protobuf:"varint,7,opt,name=known_boot,json=knownBoot,proto3" json:"known_boot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1298,6 +1309,13 @@ func (x *AnnounceReply) GetBadDisk() bool {
 		return x.BadDisk
 	}
 	return false
+}
+
+func (x *AnnounceReply) GetKnownBoot() uint64 {
+	if x != nil {
+		return x.KnownBoot
+	}
+	return 0
 }
 
 type RetainedRequest struct {
@@ -1515,7 +1533,10 @@ type ReconfigureReply struct {
 	Matched []uint64 `protobuf:"varint,7,rep,packed,name=matched,proto3" json:"matched,omitempty"`
 	// heard_ms are how long ago each of them answered last, in milliseconds; of
 	// one that has not answered this leader, the highest number.
-	HeardMs       []uint64 `protobuf:"varint,8,rep,packed,name=heard_ms,json=heardMs,proto3" json:"heard_ms,omitempty"`
+	HeardMs []uint64 `protobuf:"varint,8,rep,packed,name=heard_ms,json=heardMs,proto3" json:"heard_ms,omitempty"`
+	// known are the highest committed entries that the disk of each of them is known
+	// to have had; none from older builds.
+	Known         []uint64 `protobuf:"varint,9,rep,packed,name=known,proto3" json:"known,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1602,6 +1623,13 @@ func (x *ReconfigureReply) GetMatched() []uint64 {
 func (x *ReconfigureReply) GetHeardMs() []uint64 {
 	if x != nil {
 		return x.HeardMs
+	}
+	return nil
+}
+
+func (x *ReconfigureReply) GetKnown() []uint64 {
+	if x != nil {
+		return x.Known
 	}
 	return nil
 }
@@ -2564,11 +2592,12 @@ const file_peer_proto_rawDesc = "" +
 	"\x06fenced\x18\x06 \x01(\bR\x06fenced\x12\x18\n" +
 	"\avisible\x18\a \x01(\x04R\avisible\x12\x12\n" +
 	"\x04term\x18\b \x01(\x04R\x04term\x12\x12\n" +
-	"\x04boot\x18\t \x01(\x04R\x04boot\"D\n" +
+	"\x04boot\x18\t \x01(\x04R\x04boot\"X\n" +
 	"\x0fAnnounceRequest\x12\x12\n" +
 	"\x04info\x18\x01 \x01(\fR\x04info\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x02 \x01(\tR\tclusterId\"\xa6\x01\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x12\n" +
+	"\x04look\x18\x03 \x01(\bR\x04look\"\xc5\x01\n" +
 	"\rAnnounceReply\x12\x1d\n" +
 	"\n" +
 	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
@@ -2576,7 +2605,9 @@ const file_peer_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x19\n" +
 	"\bmin_boot\x18\x04 \x01(\x04R\aminBoot\x12\x12\n" +
 	"\x04wait\x18\x05 \x01(\bR\x04wait\x12\x19\n" +
-	"\bbad_disk\x18\x06 \x01(\bR\abadDisk\"U\n" +
+	"\bbad_disk\x18\x06 \x01(\bR\abadDisk\x12\x1d\n" +
+	"\n" +
+	"known_boot\x18\a \x01(\x04R\tknownBoot\"U\n" +
 	"\x0fRetainedRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x12\x14\n" +
@@ -2599,7 +2630,7 @@ const file_peer_proto_rawDesc = "" +
 	"\rCHANGE_REMOVE\x10\x03\x12\x13\n" +
 	"\x0fCHANGE_TRANSFER\x10\x04\x12\x0f\n" +
 	"\vCHANGE_LOOK\x10\x05\x12\x11\n" +
-	"\rCHANGE_DEMOTE\x10\x06\"\xde\x01\n" +
+	"\rCHANGE_DEMOTE\x10\x06\"\xf4\x01\n" +
 	"\x10ReconfigureReply\x12\x1d\n" +
 	"\n" +
 	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
@@ -2609,7 +2640,8 @@ const file_peer_proto_rawDesc = "" +
 	"\tnonvoters\x18\x05 \x03(\tR\tnonvoters\x12\x12\n" +
 	"\x04last\x18\x06 \x01(\x04R\x04last\x12\x18\n" +
 	"\amatched\x18\a \x03(\x04R\amatched\x12\x19\n" +
-	"\bheard_ms\x18\b \x03(\x04R\aheardMs\"T\n" +
+	"\bheard_ms\x18\b \x03(\x04R\aheardMs\x12\x14\n" +
+	"\x05known\x18\t \x03(\x04R\x05known\"T\n" +
 	"\x0eOperateRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\tR\acommand\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +

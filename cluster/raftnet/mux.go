@@ -34,6 +34,7 @@ type Mux struct {
 	muted     atomic.Bool
 	abstains  atomic.Bool
 	boots     *Boots // nil: not checked
+	ends      *ends  // nil: not checked
 
 	mu      sync.RWMutex
 	groups  map[uint32]*Transport
@@ -97,6 +98,20 @@ var ErrAbstains = errors.New("this node leaves the election to others")
 // leader for abstainTime. It is for a node that others should be preferred to.
 func (m *Mux) Abstain(on bool) { m.abstains.Store(on) }
 
+// ErrShort is what requests get while this disk takes no part in a group.
+var ErrShort = errors.New("this disk lacks entries of the group that it is known to have had")
+
+// silence returns why this node keeps out of a group, nil if it does not.
+func (m *Mux) silence(group uint32) error {
+	switch {
+	case m.muted.Load():
+		return ErrMuted
+	case m.ends.isShort(group):
+		return ErrShort
+	}
+	return nil
+}
+
 // Close closes all Transports. The streams they serve end with the server.
 func (m *Mux) Close() error {
 	m.mu.Lock()
@@ -143,6 +158,7 @@ func (m *Mux) serveCalls(_ any, s grpc.ServerStream) error {
 			if a, err = t.serve(s.Context(), kind, cmd, nil); err != nil {
 				a = raft.RPCResponse{Error: err}
 			}
+			m.ends.led(h.group, h.from, cmd, a.Response)
 		}
 		if err := s.SendMsg(encodeAnswer(kind, a)); err != nil {
 			return err
@@ -172,7 +188,10 @@ func (m *Mux) welcome(s grpc.ServerStream) (hello, error) {
 		return hello{}, m.refuse(slog.LevelWarn, codes.FailedPrecondition, h.from,
 			fmt.Sprintf("this is %s, not %s", m.self, h.to))
 	}
-	return h, m.checkBoots(h)
+	if err := m.checkBoots(h); err != nil {
+		return hello{}, err
+	}
+	return h, m.checkEnds(s.Context(), h)
 }
 
 // nextRequest receives a request; io.EOF is the sender's orderly end.

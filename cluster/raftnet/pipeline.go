@@ -105,6 +105,7 @@ func (p *pipeline) run() {
 			p.s.t.answers.record(p.s.to, f.args.Term, f.resp.Term, f.sent)
 			if f.resp.Success {
 				p.s.t.answers.match(p.s.to, f.args.Term, f.args.PrevLogEntry+uint64(len(f.args.Entries)), f.sent)
+				p.s.t.mux.ends.had(p.s.t.group, string(p.s.to), f.args, f.sent)
 			}
 		}
 		<-p.slots

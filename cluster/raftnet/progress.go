@@ -58,4 +58,5 @@ func (t *Transport) Unmatch(peer raft.ServerAddress) {
 		c.logs = make(map[raft.ServerAddress]matched)
 	}
 	c.logs[peer] = matched{since: Now()}
+	t.mux.ends.unmatch(t.group, string(peer))
 }

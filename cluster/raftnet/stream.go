@@ -42,7 +42,8 @@ func (s *stream) open(method *grpc.StreamDesc) error {
 	if err != nil {
 		return err
 	}
-	s.ClientStream, err = conn.NewStream(s.ctx, method, "/"+serviceName+"/"+method.StreamName)
+	ctx := m.tellEnds(s.ctx, s.t.group, string(s.to))
+	s.ClientStream, err = conn.NewStream(ctx, method, "/"+serviceName+"/"+method.StreamName)
 	if err != nil {
 		return err
 	}
@@ -63,11 +64,13 @@ func (s *stream) send(f *frame) error {
 	return err
 }
 
-// pass keeps back requests of a muted node, and lets the fault, if any, hold or
+// pass keeps back requests of a node that is silent, and lets the fault, if any, hold or
 // drop a message.
 func (s *stream) pass(kind Kind, answer bool) error {
-	if !answer && s.t.mux.muted.Load() {
-		return ErrMuted
+	if !answer {
+		if err := s.t.mux.silence(s.t.group); err != nil {
+			return err
+		}
 	}
 	f := s.t.mux.pool.cfg.Fault
 	if f == nil {

@@ -99,6 +99,7 @@ func (t *Transport) AppendEntries(_ raft.ServerID, to raft.ServerAddress, args *
 	}
 	if kind == KindAppend && resp.Success {
 		t.answers.match(to, args.Term, args.PrevLogEntry+uint64(len(args.Entries)), sent)
+		t.mux.ends.had(t.group, string(to), args, sent)
 	}
 	return nil
 }
@@ -128,8 +129,8 @@ func (t *Transport) TimeoutNow(_ raft.ServerID, to raft.ServerAddress, args *raf
 // serve hands a request to raft and waits for its answer. It returns an error
 // when ctx is done or the Transport is closed before raft has answered.
 func (t *Transport) serve(ctx context.Context, kind Kind, cmd any, data io.Reader) (raft.RPCResponse, error) {
-	if t.mux.muted.Load() {
-		return raft.RPCResponse{}, ErrMuted
+	if err := t.mux.silence(t.group); err != nil {
+		return raft.RPCResponse{}, err
 	}
 	answer := make(chan raft.RPCResponse, 1) // raft never blocks on it
 	rpc := raft.RPC{Command: cmd, Reader: data, RespChan: answer}

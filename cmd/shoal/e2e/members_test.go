@@ -193,6 +193,59 @@ func TestLogRowFlipped(t *testing.T) {
 	}
 }
 
+// TestSnapshotPutBack is scenario 54 with processes: the data directory of a node
+// is copied at one instant while it serves, as a snapshot of the volume is, and
+// put back after a thousand more messages. The node finds that its disk was rolled
+// back, ends, and comes back as a new server.
+func TestSnapshotPutBack(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 6)
+	r := chaosConfig(t, 0, 0)
+	l := startLoad(t, c, r.load())
+	awaitAcked(l, 500)
+	n := c.nodes[2]
+	before, err := c.nodes[0].status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(t.TempDir(), "copy")
+	n.freeze()
+	err = os.CopyFS(copied, os.DirFS(n.dir))
+	n.thaw()
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitAcked(l, l.ackedNow()+1000)
+	n.kill()
+	if err := os.RemoveAll(n.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(copied, n.dir); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	if err := n.wait(); err == nil || !strings.Contains(n.tail(logTailBytes), "rolled back") {
+		t.Errorf("the process on the copy ends with %v, its log with\n%s", err, n.tail(logTailBytes))
+	}
+	n.start()
+	c.awaitReady()
+	c.awaitPlaces(3, []string{"a", "b", "c"}, nil)
+	after, err := c.nodes[0].status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.Nodes[2].Disk == after.Nodes[2].Disk {
+		t.Errorf("node %s still has disk %s", n.name, after.Nodes[2].Disk)
+	}
+	awaitAcked(l, l.ackedNow()+500)
+	// The others may die now: what the new disk has counts.
+	c.nodes[0].kill()
+	awaitAcked(l, l.ackedNow()+500)
+	c.heal()
+	l.finish()
+	c.awaitEqual()
+}
+
 // flipRow flips one bit of each message in a file. All of them: a page that is
 // free keeps what it had, and what lies there is no row that anyone reads.
 func flipRow(t *testing.T, path string) {
