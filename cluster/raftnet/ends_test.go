@@ -8,47 +8,60 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// watchEnds makes m look after ends in group 1. The returned function is what m
-// was told of its own disk.
-func watchEnds(m *member, servers []raft.Server) (short func() uint64) {
-	var told atomic.Uint64
-	m.mux.CheckEnds(Ends{
-		Own: func(uint32) uint64 {
-			last, _ := m.logs.LastIndex()
-			return last
-		},
-		Led: func(uint32) (uint64, uint64) {
-			if m.raft == nil || m.raft.State() != raft.Leader {
-				return 0, 0
-			}
-			commit := m.raft.CommitIndex()
-			return m.raft.CurrentTerm(), commit
-		},
-		Short: func(_ uint32, _ string, known uint64) { told.Store(known) },
-	})
-	m.mux.Members(1, servers)
-	return told.Load
+// endsMember is a server with an empty log that looks after ends in group 1.
+type endsMember struct {
+	*member
+	running atomic.Pointer[raft.Raft]
+	short   atomic.Uint64 // what it was told of its own disk
+}
+
+func startEndsMember(t *testing.T, b *book, node string, servers []raft.Server) *endsMember {
+	x := &endsMember{}
+	x.member = startMember(t, b, nil, node, "d", clusterOptions{prepare: func(m *member) {
+		m.fsm, m.logs, m.snaps = &fsm{}, raft.NewInmemStore(), raft.NewInmemSnapshotStore()
+		m.mux.CheckEnds(Ends{
+			Own: func(uint32) uint64 {
+				last, _ := m.logs.LastIndex()
+				return last
+			},
+			Led: func(uint32) (uint64, uint64) {
+				r := x.running.Load()
+				if r == nil || r.State() != raft.Leader {
+					return 0, 0
+				}
+				commit := r.CommitIndex()
+				return r.CurrentTerm(), commit
+			},
+			Short: func(_ uint32, _ string, known uint64) { x.short.Store(known) },
+		})
+		m.mux.Members(1, servers)
+	}})
+	return x
+}
+
+func (x *endsMember) open(servers []raft.Server) {
+	x.openRaft(servers)
+	x.running.Store(x.raft)
 }
 
 // endsCluster is three servers that look after each other's ends.
-func endsCluster(t *testing.T, l *links) (ms []*member, b *book, servers []raft.Server) {
+func endsCluster(t *testing.T) (ms []*member, b *book, servers []raft.Server) {
 	b = &book{addrs: make(map[string]string)}
 	for _, node := range []string{"a", "b", "c"} {
-		m := startMember(t, b, l, node, "d", clusterOptions{})
-		m.fsm, m.logs, m.snaps = &fsm{}, raft.NewInmemStore(), raft.NewInmemSnapshotStore()
-		ms = append(ms, m)
-		servers = append(servers, raft.Server{ID: raft.ServerID(m.self), Address: raft.ServerAddress(m.self)})
+		self := node + "/d"
+		servers = append(servers, raft.Server{ID: raft.ServerID(self), Address: raft.ServerAddress(self)})
 	}
-	for _, m := range ms {
-		watchEnds(m, servers)
-		m.openRaft(servers)
+	for _, node := range []string{"a", "b", "c"} {
+		x := startEndsMember(t, b, node, servers)
+		x.open(servers)
+		ms = append(ms, x.member)
 	}
 	return ms, b, servers
 }
 
 // TestEndsAreKnown: a leader knows its followers' disks, and they know its disk.
 func TestEndsAreKnown(t *testing.T) {
-	ms, _, _ := endsCluster(t, nil)
+	ms, _, _ := endsCluster(t)
 	lead := leader(t, ms)
 	for range 20 {
 		apply(t, lead, "x")
@@ -73,7 +86,7 @@ func TestEndsAreKnown(t *testing.T) {
 // it had takes no part in the group before it is trusted again: neither entries
 // nor votes.
 func TestShortDiskKeepsOut(t *testing.T) {
-	ms, b, servers := endsCluster(t, nil)
+	ms, b, servers := endsCluster(t)
 	lead := leader(t, ms)
 	for range 20 {
 		apply(t, lead, "x")
@@ -83,11 +96,9 @@ func TestShortDiskKeepsOut(t *testing.T) {
 	lost, other := rest[0], rest[1]
 	await(t, "the leader knows what it had", func() bool { return lead.mux.Known(1, lost.self) >= last })
 	lost.stop()
-	again := startMember(t, b, nil, lost.node, "d", clusterOptions{})
-	again.fsm, again.logs, again.snaps = &fsm{}, raft.NewInmemStore(), raft.NewInmemSnapshotStore()
-	short := watchEnds(again, servers)
-	again.openRaft(servers)
-	await(t, "it is told", func() bool { return short() >= last })
+	again := startEndsMember(t, b, lost.node, servers)
+	again.open(servers)
+	await(t, "it is told", func() bool { return again.short.Load() >= last })
 
 	// Two of three are alive, and one of them keeps out: nobody can lead.
 	other.stop()
@@ -99,12 +110,11 @@ func TestShortDiskKeepsOut(t *testing.T) {
 	}
 	again.mux.Trust(1) // its leader has said that all is well: it was thrown away in order
 	lead.mux.ends.unmatch(1, again.self)
-	leader(t, []*member{lead, again})
+	leader(t, []*member{lead, again.member})
 	await(t, "it has everything again", func() bool { return again.fsm.len() >= 20 })
 }
 
-// TestShortDiskIsRefused: who asks with a disk that ends before what is known of
-// it is not answered; who does not tell is.
+// TestKnownEnds: what becomes known, of whom, and when it is forgotten.
 func TestKnownEnds(t *testing.T) {
 	m := &Mux{self: "a/1", log: slog.New(slog.DiscardHandler), refused: map[string]bool{}}
 	term, commit := uint64(3), uint64(0)

@@ -176,6 +176,8 @@ func (l *logRecords) count(s string) int {
 
 type clusterOptions struct {
 	tls func(node string) *tls.Config
+	// prepare is called before the member serves.
+	prepare func(m *member)
 }
 
 // startMember starts a server and a mux on a loopback port and notes it in b.
@@ -199,6 +201,9 @@ func startMember(t testing.TB, b *book, l *links, node, disk string, o clusterOp
 	m.pool = NewPool(pc)
 	m.srv = grpc.NewServer(ServerOptions(cfg)...)
 	m.mux = NewMux(m.self, func() string { return m.cluster }, m.pool, m.srv, logger)
+	if o.prepare != nil {
+		o.prepare(m)
+	}
 	go m.srv.Serve(lis)
 	t.Cleanup(m.stop)
 	return m

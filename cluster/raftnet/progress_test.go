@@ -8,7 +8,7 @@ import (
 // TestProgressIsOfTheTermAndTheLog: what a peer answered in another term, or to
 // what was sent before its log was thrown away, does not count.
 func TestProgressIsOfTheTermAndTheLog(t *testing.T) {
-	tr := &Transport{}
+	tr := &Transport{mux: &Mux{}}
 	want := func(term, index uint64) {
 		t.Helper()
 		if got, _ := tr.Progress(term, "a/d"); got != index {
