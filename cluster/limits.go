@@ -108,14 +108,14 @@ const (
 	hangTick = 250 * time.Millisecond
 
 	// pulseTick is how often a process feels its own pulse. A tick that comes late
-	// by more than standTime is a stand: that long without a word, raft counts a
-	// leader's lease as lost, while a process that has one of fifteen turns on its
-	// processors waits for less. standLimit of standWindow is
+	// by more than standTime is a stand: half of what a leader's followers bear,
+	// and more than a process waits that has one of fifteen turns on its processors.
+	// standLimit of standWindow is
 	// more than clients and raft bear without notice; a single stand counts for
 	// standMost at most, since one pause, however long, says nothing of the next
 	// second.
 	pulseTick   = 100 * time.Millisecond
-	standTime   = leaderLease
+	standTime   = electionTimeout / 2
 	standWindow = 5 * time.Second
 	standMost   = time.Second
 	standLimit  = 1500 * time.Millisecond
