@@ -17,8 +17,9 @@ type queue struct {
 	// unsent: no unfinished entry above sentHi is below. It saves a search and
 	// is no part of the state.
 	unsent uint64
-	// unrowed counts the refs that the session's row has.
-	unrowed int
+	// unrowed counts the refs that the session's row has, rows the segments with
+	// rows of their own.
+	unrowed, rows int
 }
 
 // ref is one entry of a queue: 24 bytes.
@@ -151,7 +152,7 @@ func (m *Machine) recycle(s *session) {
 	q := s.queue
 	s.queue = nil
 	for _, g := range q.segments {
-		m.forgetSegment(g)
+		m.forgetSegment(q, g)
 	}
 	if g := q.segments[0]; len(q.segments) == 1 && g.number == 0 && len(m.spare) < spareQueues && cap(g.refs) <= spareQueueEntries {
 		m.spare = append(m.spare, q)
@@ -167,7 +168,7 @@ func (m *Machine) discardQueue(s *session) {
 	}
 	ended := uint64(q.unfinished)
 	for _, g := range q.segments {
-		m.forgetSegment(g)
+		m.forgetSegment(q, g)
 		for i := range g.refs {
 			r := &g.refs[i]
 			if r.body == nil {

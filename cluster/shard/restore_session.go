@@ -212,7 +212,7 @@ func (r *restorer) queue(s *session, key string, row *shoalpb.SessionRow) error 
 	if len(segments) == 0 && len(row.Queue) == 0 {
 		return nil
 	}
-	q := &queue{segments: segments}
+	q := &queue{segments: segments, rows: len(segments)}
 	s.queue = q
 	next := uint64(1)
 	for _, g := range segments {

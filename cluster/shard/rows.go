@@ -217,8 +217,8 @@ func pendingRows(list []pending) (rows []*shoalpb.PendingRow) {
 	return rows
 }
 
-// record encodes the entries that are in the session's row, or the whole queue,
-// and counts the rows of segments.
+// record encodes the entries that are in the session's row, which are the
+// youngest, or the whole queue, and counts the rows of segments.
 func (q *queue) record(use func(*body), whole bool) (b []byte, shares []string, rows uint32) {
 	if q == nil {
 		return nil, nil, 0
@@ -227,12 +227,16 @@ func (q *queue) record(use func(*body), whole bool) (b []byte, shares []string, 
 	if whole {
 		c.b = make([]byte, 0, 16+4*q.unfinished)
 	}
-	for _, g := range q.segments {
+	first := 0
+	if !whole {
+		for first = len(q.segments); first > 0 && q.segments[first-1].rowed < len(q.segments[first-1].refs); first-- {
+		}
+		rows = uint32(q.rows)
+	}
+	for _, g := range q.segments[first:] {
 		from := g.rowed
 		if whole {
 			from = 0
-		} else if g.number > 0 {
-			rows++
 		}
 		c.add(g, from, len(g.refs))
 	}

@@ -145,6 +145,7 @@ func (m *Machine) rowFrom(s *session, from int) {
 		if g.number == 0 {
 			m.file.lastSegment++
 			g.number = m.file.lastSegment
+			q.rows++
 		}
 		m.touch(g)
 		q.unrowed -= len(g.refs) - g.rowed
@@ -178,7 +179,7 @@ func (m *Machine) take(g *segment, seq uint64) {
 // removeSegment removes a segment and its row.
 func (m *Machine) removeSegment(q *queue, i int) {
 	g := q.segments[i]
-	m.forgetSegment(g)
+	m.forgetSegment(q, g)
 	q.unrowed -= len(g.refs) - g.rowed
 	if i == 0 {
 		q.segments[0] = nil
@@ -188,8 +189,9 @@ func (m *Machine) removeSegment(q *queue, i int) {
 	q.segments = slices.Delete(q.segments, i, i+1)
 }
 
-func (m *Machine) forgetSegment(g *segment) {
+func (m *Machine) forgetSegment(q *queue, g *segment) {
 	if g.number > 0 {
+		q.rows--
 		m.forget(g)
 	}
 }
@@ -214,7 +216,7 @@ func (m *Machine) closeUp(s *session, seq uint64) (next uint64) {
 	for _, g := range list {
 		q.unrowed -= len(g.refs) - g.rowed
 		if g.left == 0 {
-			m.forgetSegment(g)
+			m.forgetSegment(q, g)
 			continue
 		}
 		if g.number > 0 {
@@ -265,7 +267,7 @@ func (m *Machine) merge(q *queue, to, g *segment) bool {
 	to.left += g.left
 	to.shared += g.shared
 	q.unrowed += len(g.refs)
-	m.forgetSegment(g)
+	m.forgetSegment(q, g)
 	return true
 }
 
