@@ -33,7 +33,15 @@ type Cluster interface {
 	// order of topic within a shard: each page is current, as of some time after
 	// the call. The cursor to begin with is the zero value; done gets the next
 	// one. The messages are shared and read only.
+	//
+	// When done is called, every publish of a message in the page, and of what the
+	// register had before, has been through Local.Deliver here, if it matched this
+	// node. What was matched when the first page of a shard was asked for is in the
+	// registers that are read.
 	Retained(filter string, from session.RetainedCursor, done func(page []*shoalpb.Message, next session.RetainedCursor, err error))
+	// RegisterOf is the shard that keeps the retained message of a topic: where
+	// Retained comes to it.
+	RegisterOf(topic string) uint32
 	// Redispatch gives a message of QoS ≥ 1 that a transient member of a Shared
 	// Subscription has not finished to another member. It is called after the
 	// member's own subscription is gone. The message is shared and read only.

@@ -28,7 +28,7 @@ func (b *Broker) deliverAll(m *shoalpb.Message) {
 	}
 	var live *liveMark
 	if m.Retain {
-		live = newLiveMark(m.Topic, stamp)
+		live = &liveMark{m, stamp}
 	}
 	f := newFanout(m)
 	defer f.free()
@@ -118,8 +118,9 @@ func number(b bool) int {
 // deliver puts a PUBLISH of QoS 0 into the output, or drops and counts it.
 func (c *conn) deliver(f *fanout, retain bool, ids []uint32, live *liveMark) {
 	c.mu.Lock()
-	if c.deliverLocked(f, retain, ids) {
-		c.noteLive(live)
+	value := c.isReplayValue(live)
+	if c.deliverLocked(f, retain || value, ids) {
+		c.noteLive(live, value)
 	}
 	c.unlock()
 }
@@ -191,7 +192,9 @@ func (c *conn) queue(d session.Delivery, live *liveMark) {
 		c.broker.metrics.dropped[dropClosed].Add(1)
 		return
 	}
+	value := c.isReplayValue(live)
+	d.Retain = d.Retain || value
 	if !c.withheld(d.Message) && c.enqueue(d) {
-		c.noteLive(live)
+		c.noteLive(live, value)
 	}
 }

@@ -70,10 +70,10 @@ func (c *conn) handlePublish(r *reader, h packet.Header, body []byte) error {
 		}
 		m := &r.message
 		fillMessage(m, p, name, c.client)
-		c.broker.cluster.PublishQoS0(m)
-		if p.Retain { // [MQTT-3.3.1-5]
+		if p.Retain { // [MQTT-3.3.1-5]; before the match, see session.Link
 			c.retain(ownMessage(p, name, c.client))
 		}
+		c.broker.cluster.PublishQoS0(m)
 		return nil
 	}
 	return c.publish(p, name, allowed)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/shoalmq/shoal/broker/packet"
 	"github.com/shoalmq/shoal/broker/session"
+	"github.com/shoalmq/shoal/broker/topic"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -18,15 +19,17 @@ import (
 // length takes one page of memory, and neither live messages nor PINGRESP wait
 // behind more than replayOutputBytes of it.
 //
-// A topic that has been delivered live with RETAIN 1 since the subscription stood
-// is left out: what a page has of it may be older ([MQTT-4.6.0-6]).
+// A live message with RETAIN 1 of a topic that a replay has not passed is that replay's
+// value: it is delivered with RETAIN 1, and the page leaves the topic out
+// ([MQTT-4.6.0-6]).
 type replays struct {
 	// owed are the replays that have not ended, by filter; queue are those whose
 	// SUBACK has left, also ended ones.
-	owed  map[string]*replay
+	owed  topic.Trie[*replay]
 	queue []*replay
-	// subscribing counts SUBSCRIBEs between announce and owe.
-	subscribing int
+	// subscribing are those whose subscriptions may stand already, between announce
+	// and owe.
+	subscribing []*replay
 
 	// current is the replay that is being read, nil for none.
 	current *replay
@@ -35,8 +38,12 @@ type replays struct {
 	page []*shoalpb.Message
 	at   time.Time
 	sub  subscription
-	// asking: an answer or a timer is to come.
+	// asking: an answer or a timer is to come. asked is how many live messages had
+	// been noted when the page was asked for; settled tells that what was under way
+	// then was waited for.
 	asking  bool
+	asked   uint64
+	settled bool
 	backoff time.Duration
 
 	live liveTopics
@@ -45,43 +52,47 @@ type replays struct {
 // replay is what one subscription is owed.
 type replay struct {
 	filter string
+	born   uint64                 // of the subscription
 	from   session.RetainedCursor // where the page read last ends
+	passed session.RetainedCursor // where the topic sent last is
 	ended  bool
 }
 
 // announce says that a subscription is about to stand: from now on live retained
-// messages are noted.
-func (c *conn) announce() {
+// messages are noted, and may be its replay's values.
+func (c *conn) announce(filter string) *replay {
+	r := &replay{filter: filter, born: c.broker.subs.now() + 1}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.phase.Load() != serving {
-		return
+		return r
 	}
 	if c.replays == nil {
-		c.replays = &replays{owed: make(map[string]*replay)}
+		c.replays = &replays{}
 	}
-	c.replays.subscribing++
+	c.replays.subscribing = append(c.replays.subscribing, r)
+	return r
 }
 
-// owe follows announce when it is known whether the subscription is owed a
-// replay. That of a subscription that it replaces ends with it; without, the
+// owe follows announce when it is known whether the subscription, made at born, is
+// owed the replay. That of a subscription that it replaces ends with it; without, the
 // former one goes on: nothing is lost by replacing ([MQTT-3.8.4-4]).
-func (c *conn) owe(filter string, owed bool) *replay {
+func (c *conn) owe(r *replay, born uint64, owed bool) bool {
 	c.mu.Lock()
 	defer c.unlock()
 	rs := c.replays
 	if rs == nil { // the connection has ended
-		return nil
+		return false
 	}
-	rs.subscribing--
+	rs.subscribing = slices.DeleteFunc(rs.subscribing, func(x *replay) bool { return x == r })
 	if !owed {
 		c.replayOn()
-		return nil
+		return false
 	}
-	rs.end(filter)
-	r := &replay{filter: filter}
-	rs.owed[filter] = r
-	return r
+	r.born = born
+	rs.end(r.filter)
+	rs.owed.Set(r.filter, r)
+	return true
 }
 
 // startReplays begins what waited for SUBACK, or ends it if that failed. mu is
@@ -106,7 +117,7 @@ func (c *conn) startReplays(list []*replay, granted bool) {
 // enqueue queues a replay. A client that subscribes again and again, and does not
 // read, must not make the queue grow.
 func (rs *replays) enqueue(r *replay) {
-	if len(rs.queue) > 2*len(rs.owed) {
+	if len(rs.queue) > 2*rs.owed.Len() {
 		rs.queue = slices.DeleteFunc(rs.queue, func(r *replay) bool { return r.ended })
 	}
 	rs.queue = append(rs.queue, r)
@@ -123,12 +134,12 @@ func (c *conn) endReplay(filter string) {
 }
 
 func (rs *replays) end(filter string) {
-	r := rs.owed[filter]
-	if r == nil {
+	r, owed := rs.owed.Lookup(filter)
+	if !owed {
 		return
 	}
 	r.ended = true
-	delete(rs.owed, filter)
+	rs.owed.Delete(filter)
 	if rs.current == r {
 		rs.current, rs.page = nil, nil
 	}
@@ -146,22 +157,40 @@ func (c *conn) replayOn() {
 		case len(rs.page) > 0:
 			m := rs.page[0]
 			rs.page[0], rs.page = nil, rs.page[1:]
-			c.sendRetained(m)
+			if !c.sendRetained(m) {
+				rs.again()
+				continue
+			}
+			rs.current.passed.After = m.Topic
 		case rs.asking:
 			return
 		case rs.current != nil && rs.current.from.Done:
 			rs.end(rs.current.filter)
 		case rs.current != nil:
-			rs.asking = true
+			rs.ask()
 			c.ask = rs.current
 			return
 		case !rs.advance():
-			if len(rs.owed) == 0 && rs.subscribing == 0 {
+			if rs.owed.Len() == 0 && len(rs.subscribing) == 0 {
 				c.replays = nil
 			}
 			return
 		}
 	}
+}
+
+// ask notes that the next page of the current replay is asked for. What came live may
+// be newer than the page: to know, what is under way has to be waited for first.
+func (rs *replays) ask() {
+	from := &rs.current.from
+	from.Settle = from.Settle || rs.live.count > 0
+	rs.asking, rs.asked = true, rs.live.count
+}
+
+// again has the rest of the page read once more, behind the topic sent last.
+func (rs *replays) again() {
+	rs.page = nil
+	rs.current.from = session.RetainedCursor{Group: rs.current.passed.Group, After: rs.current.passed.After, Settle: true}
 }
 
 // advance makes the next in the queue current.
@@ -202,7 +231,11 @@ func (c *conn) askRetained(r *replay) {
 		default:
 			rs.backoff = 0
 			rs.sub, rs.at = sub, time.Now()
+			rs.settled = r.from.Settle || r.from.After == ""
 			rs.page, r.from = slices.Clone(page), next
+			if len(page) > 0 {
+				r.enter(c.broker.cluster.RegisterOf(page[0].Topic))
+			}
 		}
 		c.replayOn()
 	})
@@ -225,83 +258,170 @@ func (c *conn) retryReplay(err error) {
 	})
 }
 
-// sendRetained sends a retained message for the subscription of the page at
-// hand ([MQTT-3.3.1-8], [MQTT-3.8.3-3]). mu is held.
-func (c *conn) sendRetained(m *shoalpb.Message) {
+// enter notes that the next page is of a shard.
+func (r *replay) enter(group uint32) {
+	if r.passed.Group != group {
+		r.passed = session.RetainedCursor{Group: group}
+	}
+}
+
+// sendRetained sends a retained message for the subscription of the page at hand
+// ([MQTT-3.3.1-8], [MQTT-3.8.3-3]), unless the client has it, or a newer one. It
+// reports false if that cannot be told: the page is to be read again. mu is held.
+//
+// Once the page was read, what was in the registers, and matched the subscription, has
+// come live. So, if nothing of the topic came, the client gets this value. If its
+// publisher's came, it was this value or a newer one: the messages of one publisher
+// reach register and subscribers in the same order. If only others' came, this value
+// was matched before the subscription stood. It is newer than what had come when the
+// page was asked for, if what was under way then was waited for before the read; else
+// nobody knows.
+func (c *conn) sendRetained(m *shoalpb.Message) bool {
 	rs := c.replays
-	if rs.live.since(m.Topic, rs.sub.born) || rs.sub.noLocal && m.Publisher == c.client {
-		return
+	if rs.sub.noLocal && m.Publisher == c.client {
+		return true
+	}
+	retain := true
+	if live := rs.live.since(hashOf(m.Topic), rs.sub.born); live != nil {
+		switch {
+		case rs.live.since(hashOf(m.Topic, m.Publisher), rs.sub.born) != nil:
+			return true
+		case !rs.settled || live.count > rs.asked:
+			return false
+		}
+		retain = live.given < rs.sub.born || rs.sub.retain
 	}
 	c.broker.metrics.matched.Add(1)
 	if c.withheld(m) {
-		return
+		return true
 	}
-	d := session.Delivery{QoS: min(uint8(m.Qos), rs.sub.qos), Retain: true, Age: time.Since(rs.at), Message: m}
+	d := session.Delivery{QoS: min(uint8(m.Qos), rs.sub.qos), Retain: retain, Age: time.Since(rs.at), Message: m}
 	if rs.sub.id != 0 {
 		d.Identifiers = []uint32{rs.sub.id}
 	}
 	if d.QoS > 0 {
 		c.enqueue(d)
-		return
+		return true
 	}
-	p := packet.Publish{Retain: true, SubscriptionIDs: d.Identifiers}
+	p := packet.Publish{Retain: retain, SubscriptionIDs: d.Identifiers}
 	fillPublish(&p, m)
 	if p.HasExpiry {
 		left := remaining(&d)
 		if left <= 0 { // [MQTT-3.3.2-5]
 			c.broker.metrics.dropped[dropExpired].Add(1)
-			return
+			return true
 		}
 		p.MessageExpiry = expirySeconds(left)
 	}
 	c.sendQoS0(&p)
+	return true
 }
 
-// liveTopics remembers the topics delivered live with RETAIN 1 to a session that
-// is owed a replay, by hash: a collision of 64 bits, once in 10^9 replays of
-// 100,000 topics, would leave a topic out. It keeps between maxLiveTopics and
-// twice that: the register has long seen what is forgotten.
+// liveTopics remembers what was delivered live with RETAIN 1 to a session that is owed
+// a replay, by topic, and by topic and publisher, hashed: a collision of 64 bits, once
+// in 10^9 replays of 100,000 topics, would leave a topic out. It keeps between
+// maxLiveTopics and twice that: the register has long seen what is forgotten.
 type liveTopics struct {
-	young, old map[uint64]uint64 // stamps
+	young, old map[uint64]liveTopic
+	count      uint64 // of messages noted
 }
 
-// liveMark is a live message with RETAIN 1: its topic, and the time of the
-// subscriptions (subscriptions.clock) that it was matched at.
-type liveMark struct{ hash, stamp uint64 }
+// liveTopic is the latest of a topic. stamp is the time of the subscriptions
+// (subscriptions.clock) that it was matched at, given that of the latest that was
+// delivered as a replay's value. count is its number among all.
+type liveTopic struct{ stamp, given, count uint64 }
+
+// liveMark is a live message with RETAIN 1, while it is being delivered, and the time
+// of the subscriptions that it was matched at.
+type liveMark struct {
+	message *shoalpb.Message
+	stamp   uint64
+}
 
 var topicSeed = maphash.MakeSeed()
 
-func newLiveMark(topic string, stamp uint64) *liveMark {
-	return &liveMark{maphash.String(topicSeed, topic), stamp}
+// hashOf is the hash of strings without a zero byte.
+func hashOf(parts ...string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(topicSeed)
+	for _, s := range parts {
+		h.WriteString(s)
+		h.WriteByte(0)
+	}
+	return h.Sum64()
 }
 
-func (l *liveTopics) add(m *liveMark) {
+// note adds a message under a hash.
+func (l *liveTopics) note(hash, stamp uint64, given bool) {
 	if len(l.young) >= maxLiveTopics {
 		l.young, l.old = nil, l.young
 	}
 	if l.young == nil {
-		l.young = make(map[uint64]uint64)
+		l.young = make(map[uint64]liveTopic)
 	}
-	l.young[m.hash] = max(l.young[m.hash], m.stamp)
+	t, known := l.young[hash]
+	if !known {
+		t = l.old[hash]
+	}
+	t.stamp, t.count = max(t.stamp, stamp), l.count
+	if given {
+		t.given = max(t.given, stamp)
+	}
+	l.young[hash] = t
 }
 
-// since tells whether a message of the topic was delivered for a subscription
-// that stands since born.
-func (l *liveTopics) since(topic string, born uint64) bool {
-	if len(l.young)+len(l.old) == 0 {
+// since returns what was delivered for a subscription that stands since born, nil for
+// nothing.
+func (l *liveTopics) since(hash, born uint64) *liveTopic {
+	if l.count == 0 {
+		return nil
+	}
+	t, known := l.young[hash]
+	if !known {
+		t, known = l.old[hash]
+	}
+	if !known || t.stamp < born {
+		return nil
+	}
+	return &t
+}
+
+// noteLive notes a live message that the client will get, as the value of a replay or
+// not. mu is held.
+func (c *conn) noteLive(m *liveMark, value bool) {
+	if m == nil || c.replays == nil {
+		return
+	}
+	l := &c.replays.live
+	l.count++
+	l.note(hashOf(m.message.Topic), m.stamp, value)
+	l.note(hashOf(m.message.Topic, m.message.Publisher), m.stamp, value)
+}
+
+// isReplayValue tells whether a live message is the value of a replay: the first of its
+// topic, while the replay has not passed that. mu is held.
+func (c *conn) isReplayValue(m *liveMark) (value bool) {
+	if m == nil || c.replays == nil || len(m.message.Payload) == 0 {
 		return false
 	}
-	h := maphash.String(topicSeed, topic)
-	stamp, known := l.young[h]
-	if older, ok := l.old[h]; ok && older >= stamp {
-		stamp, known = older, true
+	rs, name := c.replays, m.message.Topic
+	var group uint32
+	live := rs.live.since(hashOf(name), 0)
+	waits := func(r *replay) bool {
+		if m.stamp < r.born || live != nil && live.given >= r.born {
+			return false
+		}
+		if group == 0 && r.passed.Group != 0 {
+			group = c.broker.cluster.RegisterOf(name)
+		}
+		return r.passed.Group == 0 || group > r.passed.Group || group == r.passed.Group && name > r.passed.After
 	}
-	return known && stamp >= born
-}
-
-// noteLive notes a live message that the client will get. mu is held.
-func (c *conn) noteLive(m *liveMark) {
-	if m != nil && c.replays != nil {
-		c.replays.live.add(m)
+	rs.owed.Match(name, func(r *replay) bool {
+		value = value || waits(r)
+		return !value
+	})
+	for _, r := range rs.subscribing {
+		value = value || topic.MatchOne(r.filter, name) && waits(r)
 	}
+	return value
 }

@@ -287,6 +287,86 @@ func TestReplaySkipsLive(t *testing.T) {
 	}
 }
 
+// TestReplayValueComesLive: what is published to a topic that a replay has not passed is
+// the replay's value, with RETAIN 1, once; a topic that it has passed, and what clears
+// one, comes with RETAIN 0. The page leaves the topics out.
+func TestReplayValueComesLive(t *testing.T) {
+	for qos := packet.QoS0; qos <= packet.QoS2; qos++ {
+		n := start(t)
+		for i := range 150 { // more than a page
+			n.cluster.SetRetained(retained(fmt.Sprintf("t/%03d", i), "old", 1))
+		}
+		sub, pub := n.connect(packet.V5, "s"), n.connect(packet.V5, "p")
+		n.cluster.Hold(brokertest.Retained)
+		sub.Subscribe("t/+", qos)
+		await(t, "a page", func() bool { return n.cluster.Held(brokertest.Retained) == 1 })
+		n.cluster.ReleaseOne(brokertest.Retained, 0) // up to t/099
+		got := map[string][]bool{}
+		sub.AutoAck = true
+		take := func() {
+			for _, p := range sub.Ping() {
+				if p, ok := p.(*packet.Publish); ok {
+					got[string(p.Topic)+" "+string(p.Payload)] = append(got[string(p.Topic)+" "+string(p.Payload)], p.Retain)
+				}
+			}
+		}
+		for len(got) < 100 { // the window and the output bound what is sent at a time
+			take()
+		}
+		n.retain(pub, "t/050", "passed", qos)
+		n.retain(pub, "t/120", "first", qos)
+		n.retain(pub, "t/120", "second", qos)
+		n.retain(pub, "t/130", "", qos)
+		n.retain(pub, "t/130", "after", qos)
+		n.retain(pub, "u", "x", qos)
+		take()
+		n.cluster.ReleaseAll(brokertest.Retained)
+		for got["t/149 old"] == nil {
+			take()
+		}
+		take()
+		for want, retain := range map[string]bool{
+			"t/050 old": true, "t/050 passed": false, "t/120 first": true, "t/120 second": false, "t/130 ": false, "t/130 after": true,
+			"t/000 old": true, "t/149 old": true,
+		} {
+			if flags := got[want]; len(flags) != 1 || flags[0] != retain {
+				t.Errorf("QoS %d: %q came with RETAIN %v, want %v once", qos, want, flags, retain)
+			}
+		}
+		if want := 150 - 2 + 5; len(got) != want {
+			t.Errorf("QoS %d: %d messages, want %d", qos, len(got), want)
+		}
+	}
+}
+
+// TestReplayOfTwoWriters: what another client has written, which the subscriber did not
+// get live, is brought by the replay if it is newer than what came live, and not if
+// it is older.
+func TestReplayOfTwoWriters(t *testing.T) {
+	for _, newer := range []bool{false, true} {
+		n := start(t)
+		n.cluster.SetRetained(retained("a", "before", 1))
+		sub, pub := n.connect(packet.V5, "s"), n.connect(packet.V5, "p")
+		n.cluster.Hold(brokertest.Retained)
+		sub.Subscribe("+", 1)
+		n.retain(pub, "a", "live", 1)
+		sub.AutoAck = true
+		if p := sub.ExpectPublish("a", "live"); !p.Retain {
+			t.Errorf("got %s", mqtttest.Describe(p))
+		}
+		if newer {
+			n.cluster.SetRetained(retained("a", "newer", 1))
+		}
+		n.cluster.ReleaseAll(brokertest.Retained)
+		if newer {
+			if p := sub.ExpectPublish("a", "newer"); p.Retain {
+				t.Errorf("got %s", mqtttest.Describe(p))
+			}
+		}
+		sub.ExpectNothing()
+	}
+}
+
 // TestReplayEnds: with UNSUBSCRIBE, also over a page under way; it begins anew
 // when a subscription is replaced with Retain Handling 0, and goes on with 1 and
 // 2 ([MQTT-3.8.4-4]). One page is under way at any time.

@@ -135,12 +135,14 @@ func (c *conn) subscribeHere(id uint16, codes []packet.Code, places []int, grant
 	for i, s := range granted {
 		_, _, shared, _ := topic.ParseShare(s.Filter)
 		replays := s.RetainHandling != 2 && !shared // MQTT 5 §3.3.1.3, §4.8.2
+		var r *replay
 		if replays {
-			c.announce()
+			r = c.announce(s.Filter)
 		}
 		former, ok := c.broker.subs.add(c, s)
 		if replays { // [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
-			if r := c.owe(s.Filter, ok && (s.RetainHandling == 0 || former == noRoute)); r != nil {
+			sub, stands := c.broker.subs.lookup(c, s.Filter)
+			if c.owe(r, sub.born, ok && stands && (s.RetainHandling == 0 || former == noRoute)) {
 				owed = append(owed, r)
 			}
 		}

@@ -196,6 +196,13 @@ func (s *subscriptions) removeAll(c *conn) {
 	}
 }
 
+// now is the clock.
+func (s *subscriptions) now() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.clock
+}
+
 // lookup returns a copy of a subscription.
 func (s *subscriptions) lookup(c *conn, filter string) (sub subscription, ok bool) {
 	s.mu.RLock()

@@ -86,7 +86,7 @@ func (l *shardLead) spread(messages []*shoalpb.Message, picks []*shoalpb.Message
 			})
 		}
 	})
-	l.hand(all)
+	l.hand(l.join(all))
 	l.n.metrics.dropped.WithLabelValues("no_member").Add(float64(missed))
 }
 
@@ -124,6 +124,9 @@ func (l *shardLead) take(eff *shard.Effects) {
 		}
 	})
 	l.hand(eff.Volatile)
+	if eff.Detached > 0 {
+		l.n.metrics.dropped.WithLabelValues("session_detached").Add(float64(eff.Detached))
+	}
 	if eff.VolatileLost > 0 {
 		l.n.metrics.dropped.WithLabelValues("not_in_memory").Add(float64(eff.VolatileLost))
 	}

@@ -22,6 +22,8 @@ type shardLead struct {
 	heldBytes int
 	over      bool
 	senders   map[outboxKey]*outboxSender
+	// joining counts, by client, the Lives that are proposed and not applied.
+	joining map[string]int
 
 	owners     *broadcast
 	outboxGrew signal
@@ -32,7 +34,7 @@ type shardLead struct {
 	stranded signal
 	// replayMoved wakes the replays of retained messages.
 	replayMoved signal
-	confirms    confirmations
+	confirms    together
 }
 
 // broadcast wakes all that wait at the time.
@@ -59,7 +61,7 @@ func (b *broadcast) broadcast() {
 func newShardLead(ctx context.Context, n *Node, g *group, term uint64) *shardLead {
 	return &shardLead{
 		n: n, g: g, term: term, tasks: newTasks(ctx),
-		seats: make(map[*feedSeat]struct{}), senders: make(map[outboxKey]*outboxSender),
+		seats: make(map[*feedSeat]struct{}), senders: make(map[outboxKey]*outboxSender), joining: make(map[string]int),
 		owners: newBroadcast(), outboxGrew: newSignal(), fenceGrew: newSignal(),
 		dueGrew: newSignal(), stranded: newSignal(), deadlineMoved: newSignal(), replayMoved: newSignal(),
 	}

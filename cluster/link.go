@@ -63,6 +63,9 @@ type publish struct {
 	dup      bool
 	// lazy: QoS 0, for the topic's register alone.
 	lazy bool
+	// settled, of a retained message: it is not under way any more. It may be called
+	// again.
+	settled func()
 	// since is when it began to wait, by the boot-time clock.
 	since time.Duration
 }

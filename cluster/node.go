@@ -75,8 +75,10 @@ type Node struct {
 	leases  atomic.Pointer[leaseServer]
 	routes  *routeCache
 	visible *visibility
-	proc    atomic.Pointer[process]
-	guesses *guesses
+	// settlings are the waits for retained publishes under way.
+	settlings settlings
+	proc      atomic.Pointer[process]
+	guesses   *guesses
 	// elsewhere counts the questions for another node.
 	elsewhere atomic.Uint64
 

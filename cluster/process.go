@@ -24,7 +24,9 @@ type process struct {
 	full    []atomic.Pointer[fullOutboxes]
 	routes  *ownRoutes
 	orphans *redispatcher
-	resumes *resumer
+	// underway are retained publishes that not everybody has answered.
+	underway underway
+	resumes  *resumer
 	// fenced tells that the boot is fenced, on the word of a committed entry.
 	fenced signal
 

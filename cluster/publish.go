@@ -15,8 +15,10 @@ type parts struct {
 	l    *link
 	left atomic.Int32
 	done func(error)
-	mu   sync.Mutex
-	err  error
+	// settled, if not nil, is called before done, and also when that is not.
+	settled func()
+	mu      sync.Mutex
+	err     error
 }
 
 func (p *parts) part(err error) {
@@ -31,6 +33,9 @@ func (p *parts) part(err error) {
 	p.mu.Lock()
 	err = p.err
 	p.mu.Unlock()
+	if p.settled != nil {
+		p.settled()
+	}
 	p.l.settle(p.done, err)
 }
 
@@ -56,12 +61,14 @@ func (l *link) route(p *publish) bool {
 	if !l.registers.claim(p.m.Topic, p.received) {
 		return false
 	}
+	p.settled = l.p.underway.begin(l.p.n.shardOf(p.m.Topic))
 	routed := l.routeTo(p, func(err error) {
 		l.registers.release(p.m.Topic)
 		p.done(err)
 	})
 	if !routed {
 		l.registers.release(p.m.Topic)
+		p.settled()
 	}
 	return routed
 }
@@ -87,7 +94,7 @@ func (l *link) routeTo(p *publish, done func(error)) bool {
 			return false
 		}
 	}
-	w := &parts{l: l, done: done}
+	w := &parts{l: l, done: done, settled: p.settled}
 	w.left.Store(1)
 	if p.received {
 		l.routeReceived(p, t, targets, w)

@@ -2,10 +2,12 @@ package cluster
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/shoalmq/shoal/broker/session"
 	"github.com/shoalmq/shoal/cluster/shard"
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -51,14 +53,21 @@ func (l *shardLead) replaysNow(active map[string]bool) (list []shard.Replay) {
 	return list
 }
 
-// replay commits one page.
+// replay commits one page. Nothing is read before all nodes match the subscription:
+// what they matched earlier is in the registers then.
 func (l *shardLead) replay(ctx context.Context, r shard.Replay) {
-	page, group, next, err := l.n.retained(ctx, r.Filter, session.RetainedCursor{Group: r.Group, After: r.After})
+	if r.After == "" && l.n.routed(ctx, routeSource{group: l.g.id}, r.Route) != nil {
+		return
+	}
+	page, group, next, err := l.n.retained(ctx, r.Filter, session.RetainedCursor{Group: r.Group, After: r.After, Settle: r.Live})
 	if err != nil {
 		l.g.log.Debug("read a page of retained messages", "err", err)
 		return
 	}
 	p := &shoalpb.Page{Client: r.Client, Replay: r.ID, Group: r.Group, After: r.After}
+	if l.n.entryFormat() >= stream.FormatOrder && (r.After == "" || r.Live) {
+		p.ReadIndex = r.Index
+	}
 	p.Messages = pace(page, r.Messages, r.Bytes)
 	if len(p.Messages) < len(page) {
 		next = session.RetainedCursor{Group: group, After: p.Messages[len(p.Messages)-1].Topic}
@@ -67,6 +76,56 @@ func (l *shardLead) replay(ctx context.Context, r shard.Replay) {
 	l.n.step(ctx, "page")
 	if err := l.commit(ctx, &shoalpb.Proposal{Page: p}); err != nil {
 		pause(ctx, retryDelay)
+	}
+}
+
+// join proposes the deliveries of QoS 0 that belong among retained messages in their
+// sessions' queues, and what follows such ones, and returns the others.
+func (l *shardLead) join(all []shard.Volatile) []shard.Volatile {
+	if l.n.entryFormat() < stream.FormatOrder {
+		return all
+	}
+	return slices.DeleteFunc(all, func(v shard.Volatile) bool {
+		l.mu.Lock()
+		joins := v.Joins || !v.Shared && l.joining[v.Client] > 0
+		if joins {
+			l.joining[v.Client]++
+		}
+		l.mu.Unlock()
+		if !joins {
+			return false
+		}
+		done := func(err error) {
+			if err != nil {
+				l.lose(1)
+			}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.joining[v.Client]--; l.joining[v.Client] == 0 {
+				delete(l.joining, v.Client)
+			}
+		}
+		live := &shoalpb.Live{Client: v.Client, Conn: v.Conn, Message: v.Message}
+		proposed := l.g.propose(l.tasks.ctx, &proposal{
+			data: encodeProposal(&shoalpb.Proposal{Live: live}),
+			done: func(_ result, err error) { done(err) },
+		})
+		if !proposed {
+			done(errNotLeader)
+		}
+		return true
+	})
+}
+
+// routed waits until a route change is visible on every node.
+func (n *Node) routed(ctx context.Context, source routeSource, change uint64) error {
+	done := make(chan error, 1)
+	n.visible.await(source, change, func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

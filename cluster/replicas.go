@@ -81,13 +81,25 @@ func (n *Node) openShard(id uint32, placed directory.Placement) error {
 	if placed.Version == 1 && slices.Contains(placed.Founders, string(n.self)) {
 		founders = placed.Founders
 	}
-	config := shard.Config{Group: id, Life: 1, RestoreBytes: n.restoreBytes()}
+	config := shard.Config{Group: id, Life: 1, RestoreBytes: n.restoreBytes(), RegisterOf: n.registers()}
 	leading := func() *shardLead { return n.leadNow(id) }
 	clock := newShardClock(n.config.boot())
 	fresh := func(scan scanFunc) (machine, error) {
 		return (&shardMachine{config: config, leading: leading, clock: clock}).fresh(scan)
 	}
 	return n.openGroup(id, servers(founders), clock, fresh, n.leadShard)
+}
+
+// registers tells for each topic which shard has its register. What places a shard
+// has told where slots are, too.
+func (n *Node) registers() func(topic string) uint32 {
+	shards := make([]uint32, directory.Slots)
+	n.readDirectory(func(d *directoryMachine) {
+		for i := range shards {
+			shards[i] = d.ShardOfSlot(i)
+		}
+	})
+	return func(topic string) uint32 { return shards[directory.Slot(topic)] }
 }
 
 // dropShard throws a replica away, if the group's leader says that its committed

@@ -133,7 +133,12 @@ func (l *link) Retain(m *shoalpb.Message, done func()) {
 		done()
 		return
 	}
-	l.submit(&publish{m: m, done: func(error) { done() }, lazy: true})
+	settled := l.p.underway.begin(l.p.n.shardOf(m.Topic))
+	over := func(error) {
+		settled()
+		done()
+	}
+	l.submit(&publish{m: m, done: over, lazy: true, settled: settled})
 }
 
 // routeLazy queues a retained message of QoS 0 for its register. It reports
@@ -150,6 +155,7 @@ func (l *link) routeLazy(p *publish) bool {
 		l.p.n.metrics.dropped.WithLabelValues("retain_full").Inc()
 	}
 	if !first { // dropped, or in the place of one that is under way
+		p.settled()
 		l.settle(p.done, nil)
 		return true
 	}
@@ -170,6 +176,7 @@ func (l *link) routeLazy(p *publish) bool {
 // the oldest of a queue that takes no more; the connection ends with it.
 func (l *link) retained(p *publish, x *lazyRetain, a *shoalpb.Answer, err error) {
 	l.registers.taken(x, p.m.Topic)
+	p.settled()
 	if err != nil || a != nil {
 		l.p.n.metrics.dropped.WithLabelValues("retain_lost").Inc()
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/shoalmq/shoal/broker/session"
@@ -27,7 +26,9 @@ func (n *Node) Retained(filter string, from session.RetainedCursor, done func([]
 }
 
 // retained reads the next page that has anything, over as many shards as that
-// takes. group is the shard that the page is of.
+// takes. group is the shard that the page is of. What was under way to a shard's
+// registers is waited for before its first page is read, or any, if the cursor says
+// so; and what came of it, before a page is returned.
 func (n *Node) retained(parent context.Context, filter string, at session.RetainedCursor) (page []*shoalpb.Message, group uint32, next session.RetainedCursor, err error) {
 	ctx, cancel := context.WithTimeout(parent, awayTimeout)
 	defer cancel()
@@ -35,14 +36,27 @@ func (n *Node) retained(parent context.Context, filter string, at session.Retain
 		at.Group = n.firstRegisters(filter)
 	}
 	for !at.Done && len(page) == 0 {
+		if at.After == "" || at.Settle {
+			if err := n.settle(ctx, at.Group); err != nil {
+				return nil, 0, at, fmt.Errorf("wait for retained publishes to %s: %w", groupName(at.Group), err)
+			}
+		}
 		r, err := n.readRetained(ctx, &shoalpb.RetainedRequest{Group: at.Group, Filter: filter, After: at.After})
 		if err != nil {
 			return nil, 0, at, err
 		}
 		page, group, at = r.Messages, at.Group, n.afterPage(filter, at, r)
 	}
+	if len(page) > 0 {
+		if err := n.settle(ctx, group); err != nil {
+			return nil, 0, at, fmt.Errorf("wait for retained publishes to %s: %w", groupName(group), err)
+		}
+	}
 	return page, group, at, nil
 }
+
+// RegisterOf implements broker.Cluster.
+func (n *Node) RegisterOf(topic string) uint32 { return n.shardOf(topic) }
 
 // firstRegisters is the shard where the registers that match filter begin.
 func (n *Node) firstRegisters(filter string) uint32 {
@@ -58,7 +72,7 @@ func hasWildcard(filter string) bool { return strings.ContainsAny(filter, "+#") 
 func (n *Node) afterPage(filter string, at session.RetainedCursor, r *shoalpb.RetainedReply) session.RetainedCursor {
 	switch {
 	case r.More:
-		at.After = r.After
+		at.After, at.Settle = r.After, false
 	case hasWildcard(filter) && int(at.Group) < n.shards():
 		at = session.RetainedCursor{Group: at.Group + 1}
 	default:
@@ -94,7 +108,7 @@ func (n *Node) askRetained(ctx context.Context, req *shoalpb.RetainedRequest) (*
 // is in it: the leadership is confirmed after the call, and a leader serves when
 // it has applied all that was committed before its term.
 func (l *shardLead) readRetained(ctx context.Context, req *shoalpb.RetainedRequest) *shoalpb.RetainedReply {
-	if l.confirms.confirm(ctx, l) != nil {
+	if l.confirms.do(ctx, l.tasks, l.confirm) != nil {
 		return &shoalpb.RetainedReply{NotLeader: true}
 	}
 	r := &shoalpb.RetainedReply{}
@@ -115,59 +129,6 @@ func (l *shardLead) readRetained(ctx context.Context, req *shoalpb.RetainedReque
 		r.After, r.More = r.Messages[len(r.Messages)-1].Topic, true
 	}
 	return r
-}
-
-// confirmations lets those who ask at about the same time share a confirmation
-// of leadership that begins after all of them have asked.
-type confirmations struct {
-	mu      sync.Mutex
-	next    *confirmation // not begun
-	running bool
-}
-
-type confirmation struct {
-	done chan struct{}
-	err  error
-}
-
-func (c *confirmations) confirm(ctx context.Context, l *shardLead) error {
-	c.mu.Lock()
-	if c.next == nil {
-		c.next = &confirmation{done: make(chan struct{})}
-	}
-	mine := c.next
-	if !c.running {
-		c.running = l.tasks.run(func(ctx context.Context) { c.run(ctx, l) })
-	}
-	started := c.running
-	c.mu.Unlock()
-	if !started {
-		return errNotLeader
-	}
-	select {
-	case <-mine.done:
-		return mine.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// run confirms as long as anyone waits.
-func (c *confirmations) run(ctx context.Context, l *shardLead) {
-	for {
-		c.mu.Lock()
-		now := c.next
-		c.next = nil
-		c.running = now != nil
-		c.mu.Unlock()
-		if now == nil {
-			return
-		}
-		inner, cancel := context.WithTimeout(ctx, confirmTimeout)
-		now.err = l.g.confirm(inner)
-		cancel()
-		close(now.done)
-	}
 }
 
 // pace is what a Replay may take of a page.

@@ -65,6 +65,10 @@ func (s *peerServer) Retained(ctx context.Context, r *shoalpb.RetainedRequest) (
 	return l.readRetained(ctx, r), nil
 }
 
+func (s *peerServer) Settle(ctx context.Context, r *shoalpb.SettleRequest) (*shoalpb.SettleReply, error) {
+	return s.n.acceptSettle(ctx, r), nil
+}
+
 func (s *peerServer) Hello(_ context.Context, r *shoalpb.HelloRequest) (*shoalpb.HelloReply, error) {
 	reply := s.n.birth.Answer(r)
 	reply.WallMs = s.n.config.wall()

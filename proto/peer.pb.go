@@ -84,7 +84,7 @@ func (x ReconfigureRequest_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReconfigureRequest_Change.Descriptor instead.
 func (ReconfigureRequest_Change) EnumDescriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17, 0}
+	return file_peer_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // AppendRequest is one batch, already encoded: the bytes that a peer sends are
@@ -1459,6 +1459,160 @@ func (x *RetainedReply) GetAfter() string {
 	return ""
 }
 
+// SettleRequest asks for one thing of two. A process of a node answers when its
+// retained publishes to the registers of a shard are answered by everybody, those
+// that it had begun when it was asked.
+type SettleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// register is the shard that keeps the retained messages.
+	Register uint32 `protobuf:"varint,1,opt,name=register,proto3" json:"register,omitempty"`
+	// node and boot of the process that is asked.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Boot uint64 `protobuf:"varint,3,opt,name=boot,proto3" json:"boot,omitempty"`
+	// group, if not 0: the leader of this shard answers, when what its outbox had of
+	// retained messages, and what was due, is with its targets.
+	Group uint32 `protobuf:"varint,4,opt,name=group,proto3" json:"group,omitempty"`
+	// fence is the fence number that the shard must have reached.
+	Fence         uint64 `protobuf:"varint,5,opt,name=fence,proto3" json:"fence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleRequest) Reset() {
+	*x = SettleRequest{}
+	mi := &file_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleRequest) ProtoMessage() {}
+
+func (x *SettleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
+func (*SettleRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SettleRequest) GetRegister() uint32 {
+	if x != nil {
+		return x.Register
+	}
+	return 0
+}
+
+func (x *SettleRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SettleRequest) GetBoot() uint64 {
+	if x != nil {
+		return x.Boot
+	}
+	return 0
+}
+
+func (x *SettleRequest) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+func (x *SettleRequest) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
+	}
+	return 0
+}
+
+type SettleReply struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	NotLeader bool                   `protobuf:"varint,1,opt,name=not_leader,json=notLeader,proto3" json:"not_leader,omitempty"`
+	Leader    string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	// other: the process is not, or no more, that of the request.
+	Other bool `protobuf:"varint,3,opt,name=other,proto3" json:"other,omitempty"`
+	// pending: not all is settled yet. Ask again.
+	Pending       bool `protobuf:"varint,4,opt,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleReply) Reset() {
+	*x = SettleReply{}
+	mi := &file_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleReply) ProtoMessage() {}
+
+func (x *SettleReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleReply.ProtoReflect.Descriptor instead.
+func (*SettleReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SettleReply) GetNotLeader() bool {
+	if x != nil {
+		return x.NotLeader
+	}
+	return false
+}
+
+func (x *SettleReply) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *SettleReply) GetOther() bool {
+	if x != nil {
+		return x.Other
+	}
+	return false
+}
+
+func (x *SettleReply) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
 type ReconfigureRequest struct {
 	state  protoimpl.MessageState    `protogen:"open.v1"`
 	Group  uint32                    `protobuf:"varint,1,opt,name=group,proto3" json:"group,omitempty"`
@@ -1471,7 +1625,7 @@ type ReconfigureRequest struct {
 
 func (x *ReconfigureRequest) Reset() {
 	*x = ReconfigureRequest{}
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1637,7 @@ func (x *ReconfigureRequest) String() string {
 func (*ReconfigureRequest) ProtoMessage() {}
 
 func (x *ReconfigureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1650,7 @@ func (x *ReconfigureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconfigureRequest.ProtoReflect.Descriptor instead.
 func (*ReconfigureRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
+	return file_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReconfigureRequest) GetGroup() uint32 {
@@ -1543,7 +1697,7 @@ type ReconfigureReply struct {
 
 func (x *ReconfigureReply) Reset() {
 	*x = ReconfigureReply{}
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1709,7 @@ func (x *ReconfigureReply) String() string {
 func (*ReconfigureReply) ProtoMessage() {}
 
 func (x *ReconfigureReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1722,7 @@ func (x *ReconfigureReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReconfigureReply.ProtoReflect.Descriptor instead.
 func (*ReconfigureReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
+	return file_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReconfigureReply) GetNotLeader() bool {
@@ -1648,7 +1802,7 @@ type OperateRequest struct {
 
 func (x *OperateRequest) Reset() {
 	*x = OperateRequest{}
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1814,7 @@ func (x *OperateRequest) String() string {
 func (*OperateRequest) ProtoMessage() {}
 
 func (x *OperateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1827,7 @@ func (x *OperateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperateRequest.ProtoReflect.Descriptor instead.
 func (*OperateRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *OperateRequest) GetCommand() string {
@@ -1710,7 +1864,7 @@ type OperateReply struct {
 
 func (x *OperateReply) Reset() {
 	*x = OperateReply{}
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1876,7 @@ func (x *OperateReply) String() string {
 func (*OperateReply) ProtoMessage() {}
 
 func (x *OperateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1889,7 @@ func (x *OperateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperateReply.ProtoReflect.Descriptor instead.
 func (*OperateReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{20}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *OperateReply) GetNotLeader() bool {
@@ -1781,7 +1935,7 @@ type TakeoverRequest struct {
 
 func (x *TakeoverRequest) Reset() {
 	*x = TakeoverRequest{}
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +1947,7 @@ func (x *TakeoverRequest) String() string {
 func (*TakeoverRequest) ProtoMessage() {}
 
 func (x *TakeoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +1960,7 @@ func (x *TakeoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeoverRequest.ProtoReflect.Descriptor instead.
 func (*TakeoverRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{21}
+	return file_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TakeoverRequest) GetClient() string {
@@ -1847,7 +2001,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1859,7 +2013,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1872,7 +2026,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{22}
+	return file_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Connection) GetClient() string {
@@ -1899,7 +2053,7 @@ type TakeoverReply struct {
 
 func (x *TakeoverReply) Reset() {
 	*x = TakeoverReply{}
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2065,7 @@ func (x *TakeoverReply) String() string {
 func (*TakeoverReply) ProtoMessage() {}
 
 func (x *TakeoverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2078,7 @@ func (x *TakeoverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeoverReply.ProtoReflect.Descriptor instead.
 func (*TakeoverReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{23}
+	return file_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TakeoverReply) GetListed() bool {
@@ -1950,7 +2104,7 @@ type AwaitRequest struct {
 
 func (x *AwaitRequest) Reset() {
 	*x = AwaitRequest{}
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2116,7 @@ func (x *AwaitRequest) String() string {
 func (*AwaitRequest) ProtoMessage() {}
 
 func (x *AwaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2129,7 @@ func (x *AwaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitRequest.ProtoReflect.Descriptor instead.
 func (*AwaitRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{24}
+	return file_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AwaitRequest) GetGroup() uint32 {
@@ -2027,7 +2181,7 @@ type AwaitQuestion struct {
 
 func (x *AwaitQuestion) Reset() {
 	*x = AwaitQuestion{}
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2193,7 @@ func (x *AwaitQuestion) String() string {
 func (*AwaitQuestion) ProtoMessage() {}
 
 func (x *AwaitQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2206,7 @@ func (x *AwaitQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitQuestion.ProtoReflect.Descriptor instead.
 func (*AwaitQuestion) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{25}
+	return file_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AwaitQuestion) GetClient() string {
@@ -2097,7 +2251,7 @@ type AwaitReply struct {
 
 func (x *AwaitReply) Reset() {
 	*x = AwaitReply{}
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2263,7 @@ func (x *AwaitReply) String() string {
 func (*AwaitReply) ProtoMessage() {}
 
 func (x *AwaitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2276,7 @@ func (x *AwaitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitReply.ProtoReflect.Descriptor instead.
 func (*AwaitReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{26}
+	return file_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AwaitReply) GetNotLeader() bool {
@@ -2195,7 +2349,7 @@ type AwaitAnswer struct {
 
 func (x *AwaitAnswer) Reset() {
 	*x = AwaitAnswer{}
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2361,7 @@ func (x *AwaitAnswer) String() string {
 func (*AwaitAnswer) ProtoMessage() {}
 
 func (x *AwaitAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2374,7 @@ func (x *AwaitAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitAnswer.ProtoReflect.Descriptor instead.
 func (*AwaitAnswer) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{27}
+	return file_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AwaitAnswer) GetIndex() uint32 {
@@ -2262,7 +2416,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2428,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2441,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{28}
+	return file_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *HelloRequest) GetClusterId() string {
@@ -2329,7 +2483,7 @@ type HelloReply struct {
 
 func (x *HelloReply) Reset() {
 	*x = HelloReply{}
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2495,7 @@ func (x *HelloReply) String() string {
 func (*HelloReply) ProtoMessage() {}
 
 func (x *HelloReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2508,7 @@ func (x *HelloReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloReply.ProtoReflect.Descriptor instead.
 func (*HelloReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{29}
+	return file_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *HelloReply) GetNode() string {
@@ -2454,7 +2608,7 @@ type Promise struct {
 
 func (x *Promise) Reset() {
 	*x = Promise{}
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2620,7 @@ func (x *Promise) String() string {
 func (*Promise) ProtoMessage() {}
 
 func (x *Promise) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2633,7 @@ func (x *Promise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promise.ProtoReflect.Descriptor instead.
 func (*Promise) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{30}
+	return file_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Promise) GetMembers() []string {
@@ -2618,7 +2772,19 @@ const file_peer_proto_rawDesc = "" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12-\n" +
 	"\bmessages\x18\x03 \x03(\v2\x11.shoal.v1.MessageR\bmessages\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12\x14\n" +
-	"\x05after\x18\x05 \x01(\tR\x05after\"\x96\x02\n" +
+	"\x05after\x18\x05 \x01(\tR\x05after\"\x7f\n" +
+	"\rSettleRequest\x12\x1a\n" +
+	"\bregister\x18\x01 \x01(\rR\bregister\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
+	"\x04boot\x18\x03 \x01(\x04R\x04boot\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\rR\x05group\x12\x14\n" +
+	"\x05fence\x18\x05 \x01(\x04R\x05fence\"t\n" +
+	"\vSettleReply\x12\x1d\n" +
+	"\n" +
+	"not_leader\x18\x01 \x01(\bR\tnotLeader\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x14\n" +
+	"\x05other\x18\x03 \x01(\bR\x05other\x12\x18\n" +
+	"\apending\x18\x04 \x01(\bR\apending\"\x96\x02\n" +
 	"\x12ReconfigureRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\rR\x05group\x12;\n" +
 	"\x06change\x18\x02 \x01(\x0e2#.shoal.v1.ReconfigureRequest.ChangeR\x06change\x12\x16\n" +
@@ -2711,7 +2877,7 @@ const file_peer_proto_rawDesc = "" +
 	"\awall_ms\x18\f \x01(\x04R\x06wallMs\"7\n" +
 	"\aPromise\x12\x18\n" +
 	"\amembers\x18\x01 \x03(\tR\amembers\x12\x12\n" +
-	"\x04void\x18\x02 \x01(\bR\x04void2\xac\x05\n" +
+	"\x04void\x18\x02 \x01(\bR\x04void2\xe6\x05\n" +
 	"\x04Peer\x12<\n" +
 	"\x06Append\x12\x17.shoal.v1.AppendRequest\x1a\x15.shoal.v1.AppendReply(\x010\x01\x126\n" +
 	"\x04Feed\x12\x15.shoal.v1.FeedRequest\x1a\x13.shoal.v1.FeedReply(\x010\x01\x12?\n" +
@@ -2720,7 +2886,8 @@ const file_peer_proto_rawDesc = "" +
 	"\bAnnounce\x12\x19.shoal.v1.AnnounceRequest\x1a\x17.shoal.v1.AnnounceReply\x12>\n" +
 	"\bTakeover\x12\x19.shoal.v1.TakeoverRequest\x1a\x17.shoal.v1.TakeoverReply\x125\n" +
 	"\x05Await\x12\x16.shoal.v1.AwaitRequest\x1a\x14.shoal.v1.AwaitReply\x12>\n" +
-	"\bRetained\x12\x19.shoal.v1.RetainedRequest\x1a\x17.shoal.v1.RetainedReply\x12G\n" +
+	"\bRetained\x12\x19.shoal.v1.RetainedRequest\x1a\x17.shoal.v1.RetainedReply\x128\n" +
+	"\x06Settle\x12\x17.shoal.v1.SettleRequest\x1a\x15.shoal.v1.SettleReply\x12G\n" +
 	"\vReconfigure\x12\x1c.shoal.v1.ReconfigureRequest\x1a\x1a.shoal.v1.ReconfigureReply\x12;\n" +
 	"\aOperate\x12\x18.shoal.v1.OperateRequest\x1a\x16.shoal.v1.OperateReply\x125\n" +
 	"\x05Hello\x12\x16.shoal.v1.HelloRequest\x1a\x14.shoal.v1.HelloReplyB(Z&github.com/shoalmq/shoal/proto;shoalpbb\x06proto3"
@@ -2738,7 +2905,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_peer_proto_goTypes = []any{
 	(ReconfigureRequest_Change)(0), // 0: shoal.v1.ReconfigureRequest.Change
 	(*AppendRequest)(nil),          // 1: shoal.v1.AppendRequest
@@ -2758,74 +2925,78 @@ var file_peer_proto_goTypes = []any{
 	(*AnnounceReply)(nil),          // 15: shoal.v1.AnnounceReply
 	(*RetainedRequest)(nil),        // 16: shoal.v1.RetainedRequest
 	(*RetainedReply)(nil),          // 17: shoal.v1.RetainedReply
-	(*ReconfigureRequest)(nil),     // 18: shoal.v1.ReconfigureRequest
-	(*ReconfigureReply)(nil),       // 19: shoal.v1.ReconfigureReply
-	(*OperateRequest)(nil),         // 20: shoal.v1.OperateRequest
-	(*OperateReply)(nil),           // 21: shoal.v1.OperateReply
-	(*TakeoverRequest)(nil),        // 22: shoal.v1.TakeoverRequest
-	(*Connection)(nil),             // 23: shoal.v1.Connection
-	(*TakeoverReply)(nil),          // 24: shoal.v1.TakeoverReply
-	(*AwaitRequest)(nil),           // 25: shoal.v1.AwaitRequest
-	(*AwaitQuestion)(nil),          // 26: shoal.v1.AwaitQuestion
-	(*AwaitReply)(nil),             // 27: shoal.v1.AwaitReply
-	(*AwaitAnswer)(nil),            // 28: shoal.v1.AwaitAnswer
-	(*HelloRequest)(nil),           // 29: shoal.v1.HelloRequest
-	(*HelloReply)(nil),             // 30: shoal.v1.HelloReply
-	(*Promise)(nil),                // 31: shoal.v1.Promise
-	(*BatchAnswer)(nil),            // 32: shoal.v1.BatchAnswer
-	(*Message)(nil),                // 33: shoal.v1.Message
-	(*Pick)(nil),                   // 34: shoal.v1.Pick
-	(Refusal)(0),                   // 35: shoal.v1.Refusal
-	(*Owner)(nil),                  // 36: shoal.v1.Owner
+	(*SettleRequest)(nil),          // 18: shoal.v1.SettleRequest
+	(*SettleReply)(nil),            // 19: shoal.v1.SettleReply
+	(*ReconfigureRequest)(nil),     // 20: shoal.v1.ReconfigureRequest
+	(*ReconfigureReply)(nil),       // 21: shoal.v1.ReconfigureReply
+	(*OperateRequest)(nil),         // 22: shoal.v1.OperateRequest
+	(*OperateReply)(nil),           // 23: shoal.v1.OperateReply
+	(*TakeoverRequest)(nil),        // 24: shoal.v1.TakeoverRequest
+	(*Connection)(nil),             // 25: shoal.v1.Connection
+	(*TakeoverReply)(nil),          // 26: shoal.v1.TakeoverReply
+	(*AwaitRequest)(nil),           // 27: shoal.v1.AwaitRequest
+	(*AwaitQuestion)(nil),          // 28: shoal.v1.AwaitQuestion
+	(*AwaitReply)(nil),             // 29: shoal.v1.AwaitReply
+	(*AwaitAnswer)(nil),            // 30: shoal.v1.AwaitAnswer
+	(*HelloRequest)(nil),           // 31: shoal.v1.HelloRequest
+	(*HelloReply)(nil),             // 32: shoal.v1.HelloReply
+	(*Promise)(nil),                // 33: shoal.v1.Promise
+	(*BatchAnswer)(nil),            // 34: shoal.v1.BatchAnswer
+	(*Message)(nil),                // 35: shoal.v1.Message
+	(*Pick)(nil),                   // 36: shoal.v1.Pick
+	(Refusal)(0),                   // 37: shoal.v1.Refusal
+	(*Owner)(nil),                  // 38: shoal.v1.Owner
 }
 var file_peer_proto_depIdxs = []int32{
-	32, // 0: shoal.v1.AppendReply.answer:type_name -> shoal.v1.BatchAnswer
+	34, // 0: shoal.v1.AppendReply.answer:type_name -> shoal.v1.BatchAnswer
 	5,  // 1: shoal.v1.FeedRequest.fetches:type_name -> shoal.v1.Fetch
-	33, // 2: shoal.v1.FeedRequest.volatiles:type_name -> shoal.v1.Message
+	35, // 2: shoal.v1.FeedRequest.volatiles:type_name -> shoal.v1.Message
 	4,  // 3: shoal.v1.FeedRequest.picks:type_name -> shoal.v1.MessagePick
-	34, // 4: shoal.v1.MessagePick.pick:type_name -> shoal.v1.Pick
+	36, // 4: shoal.v1.MessagePick.pick:type_name -> shoal.v1.Pick
 	7,  // 5: shoal.v1.FeedReply.sessions:type_name -> shoal.v1.FeedEntries
 	9,  // 6: shoal.v1.FeedReply.notices:type_name -> shoal.v1.Notice
 	8,  // 7: shoal.v1.FeedEntries.entries:type_name -> shoal.v1.FeedEntry
-	33, // 8: shoal.v1.FeedEntry.message:type_name -> shoal.v1.Message
-	33, // 9: shoal.v1.ForwardRequest.messages:type_name -> shoal.v1.Message
-	33, // 10: shoal.v1.ForwardRequest.volatiles:type_name -> shoal.v1.Message
+	35, // 8: shoal.v1.FeedEntry.message:type_name -> shoal.v1.Message
+	35, // 9: shoal.v1.ForwardRequest.messages:type_name -> shoal.v1.Message
+	35, // 10: shoal.v1.ForwardRequest.volatiles:type_name -> shoal.v1.Message
 	4,  // 11: shoal.v1.ForwardRequest.picks:type_name -> shoal.v1.MessagePick
 	4,  // 12: shoal.v1.ForwardRequest.volatile_picks:type_name -> shoal.v1.MessagePick
-	35, // 13: shoal.v1.ForwardReply.refusal:type_name -> shoal.v1.Refusal
-	33, // 14: shoal.v1.RetainedReply.messages:type_name -> shoal.v1.Message
+	37, // 13: shoal.v1.ForwardReply.refusal:type_name -> shoal.v1.Refusal
+	35, // 14: shoal.v1.RetainedReply.messages:type_name -> shoal.v1.Message
 	0,  // 15: shoal.v1.ReconfigureRequest.change:type_name -> shoal.v1.ReconfigureRequest.Change
-	23, // 16: shoal.v1.TakeoverRequest.list:type_name -> shoal.v1.Connection
-	26, // 17: shoal.v1.AwaitRequest.list:type_name -> shoal.v1.AwaitQuestion
-	36, // 18: shoal.v1.AwaitReply.former:type_name -> shoal.v1.Owner
-	28, // 19: shoal.v1.AwaitReply.answers:type_name -> shoal.v1.AwaitAnswer
-	36, // 20: shoal.v1.AwaitAnswer.former:type_name -> shoal.v1.Owner
-	31, // 21: shoal.v1.HelloRequest.promise:type_name -> shoal.v1.Promise
-	31, // 22: shoal.v1.HelloReply.promise:type_name -> shoal.v1.Promise
+	25, // 16: shoal.v1.TakeoverRequest.list:type_name -> shoal.v1.Connection
+	28, // 17: shoal.v1.AwaitRequest.list:type_name -> shoal.v1.AwaitQuestion
+	38, // 18: shoal.v1.AwaitReply.former:type_name -> shoal.v1.Owner
+	30, // 19: shoal.v1.AwaitReply.answers:type_name -> shoal.v1.AwaitAnswer
+	38, // 20: shoal.v1.AwaitAnswer.former:type_name -> shoal.v1.Owner
+	33, // 21: shoal.v1.HelloRequest.promise:type_name -> shoal.v1.Promise
+	33, // 22: shoal.v1.HelloReply.promise:type_name -> shoal.v1.Promise
 	1,  // 23: shoal.v1.Peer.Append:input_type -> shoal.v1.AppendRequest
 	3,  // 24: shoal.v1.Peer.Feed:input_type -> shoal.v1.FeedRequest
 	10, // 25: shoal.v1.Peer.Forward:input_type -> shoal.v1.ForwardRequest
 	12, // 26: shoal.v1.Peer.Lease:input_type -> shoal.v1.LeaseRequest
 	14, // 27: shoal.v1.Peer.Announce:input_type -> shoal.v1.AnnounceRequest
-	22, // 28: shoal.v1.Peer.Takeover:input_type -> shoal.v1.TakeoverRequest
-	25, // 29: shoal.v1.Peer.Await:input_type -> shoal.v1.AwaitRequest
+	24, // 28: shoal.v1.Peer.Takeover:input_type -> shoal.v1.TakeoverRequest
+	27, // 29: shoal.v1.Peer.Await:input_type -> shoal.v1.AwaitRequest
 	16, // 30: shoal.v1.Peer.Retained:input_type -> shoal.v1.RetainedRequest
-	18, // 31: shoal.v1.Peer.Reconfigure:input_type -> shoal.v1.ReconfigureRequest
-	20, // 32: shoal.v1.Peer.Operate:input_type -> shoal.v1.OperateRequest
-	29, // 33: shoal.v1.Peer.Hello:input_type -> shoal.v1.HelloRequest
-	2,  // 34: shoal.v1.Peer.Append:output_type -> shoal.v1.AppendReply
-	6,  // 35: shoal.v1.Peer.Feed:output_type -> shoal.v1.FeedReply
-	11, // 36: shoal.v1.Peer.Forward:output_type -> shoal.v1.ForwardReply
-	13, // 37: shoal.v1.Peer.Lease:output_type -> shoal.v1.LeaseReply
-	15, // 38: shoal.v1.Peer.Announce:output_type -> shoal.v1.AnnounceReply
-	24, // 39: shoal.v1.Peer.Takeover:output_type -> shoal.v1.TakeoverReply
-	27, // 40: shoal.v1.Peer.Await:output_type -> shoal.v1.AwaitReply
-	17, // 41: shoal.v1.Peer.Retained:output_type -> shoal.v1.RetainedReply
-	19, // 42: shoal.v1.Peer.Reconfigure:output_type -> shoal.v1.ReconfigureReply
-	21, // 43: shoal.v1.Peer.Operate:output_type -> shoal.v1.OperateReply
-	30, // 44: shoal.v1.Peer.Hello:output_type -> shoal.v1.HelloReply
-	34, // [34:45] is the sub-list for method output_type
-	23, // [23:34] is the sub-list for method input_type
+	18, // 31: shoal.v1.Peer.Settle:input_type -> shoal.v1.SettleRequest
+	20, // 32: shoal.v1.Peer.Reconfigure:input_type -> shoal.v1.ReconfigureRequest
+	22, // 33: shoal.v1.Peer.Operate:input_type -> shoal.v1.OperateRequest
+	31, // 34: shoal.v1.Peer.Hello:input_type -> shoal.v1.HelloRequest
+	2,  // 35: shoal.v1.Peer.Append:output_type -> shoal.v1.AppendReply
+	6,  // 36: shoal.v1.Peer.Feed:output_type -> shoal.v1.FeedReply
+	11, // 37: shoal.v1.Peer.Forward:output_type -> shoal.v1.ForwardReply
+	13, // 38: shoal.v1.Peer.Lease:output_type -> shoal.v1.LeaseReply
+	15, // 39: shoal.v1.Peer.Announce:output_type -> shoal.v1.AnnounceReply
+	26, // 40: shoal.v1.Peer.Takeover:output_type -> shoal.v1.TakeoverReply
+	29, // 41: shoal.v1.Peer.Await:output_type -> shoal.v1.AwaitReply
+	17, // 42: shoal.v1.Peer.Retained:output_type -> shoal.v1.RetainedReply
+	19, // 43: shoal.v1.Peer.Settle:output_type -> shoal.v1.SettleReply
+	21, // 44: shoal.v1.Peer.Reconfigure:output_type -> shoal.v1.ReconfigureReply
+	23, // 45: shoal.v1.Peer.Operate:output_type -> shoal.v1.OperateReply
+	32, // 46: shoal.v1.Peer.Hello:output_type -> shoal.v1.HelloReply
+	35, // [35:47] is the sub-list for method output_type
+	23, // [23:35] is the sub-list for method input_type
 	23, // [23:23] is the sub-list for extension type_name
 	23, // [23:23] is the sub-list for extension extendee
 	0,  // [0:23] is the sub-list for field type_name
@@ -2844,7 +3015,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	Peer_Takeover_FullMethodName    = "/shoal.v1.Peer/Takeover"
 	Peer_Await_FullMethodName       = "/shoal.v1.Peer/Await"
 	Peer_Retained_FullMethodName    = "/shoal.v1.Peer/Retained"
+	Peer_Settle_FullMethodName      = "/shoal.v1.Peer/Settle"
 	Peer_Reconfigure_FullMethodName = "/shoal.v1.Peer/Reconfigure"
 	Peer_Operate_FullMethodName     = "/shoal.v1.Peer/Operate"
 	Peer_Hello_FullMethodName       = "/shoal.v1.Peer/Hello"
@@ -60,6 +61,8 @@ type PeerClient interface {
 	Await(ctx context.Context, in *AwaitRequest, opts ...grpc.CallOption) (*AwaitReply, error)
 	// Retained reads a page of a shard's retained messages at its leader.
 	Retained(ctx context.Context, in *RetainedRequest, opts ...grpc.CallOption) (*RetainedReply, error)
+	// Settle answers when the retained publishes that were under way are settled.
+	Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleReply, error)
 	// Reconfigure asks a group's leader to change its raft configuration.
 	Reconfigure(ctx context.Context, in *ReconfigureRequest, opts ...grpc.CallOption) (*ReconfigureReply, error)
 	// Operate carries an operator's command to the directory's leader.
@@ -168,6 +171,16 @@ func (c *peerClient) Retained(ctx context.Context, in *RetainedRequest, opts ...
 	return out, nil
 }
 
+func (c *peerClient) Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SettleReply)
+	err := c.cc.Invoke(ctx, Peer_Settle_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Reconfigure(ctx context.Context, in *ReconfigureRequest, opts ...grpc.CallOption) (*ReconfigureReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReconfigureReply)
@@ -224,6 +237,8 @@ type PeerServer interface {
 	Await(context.Context, *AwaitRequest) (*AwaitReply, error)
 	// Retained reads a page of a shard's retained messages at its leader.
 	Retained(context.Context, *RetainedRequest) (*RetainedReply, error)
+	// Settle answers when the retained publishes that were under way are settled.
+	Settle(context.Context, *SettleRequest) (*SettleReply, error)
 	// Reconfigure asks a group's leader to change its raft configuration.
 	Reconfigure(context.Context, *ReconfigureRequest) (*ReconfigureReply, error)
 	// Operate carries an operator's command to the directory's leader.
@@ -263,6 +278,9 @@ func (UnimplementedPeerServer) Await(context.Context, *AwaitRequest) (*AwaitRepl
 }
 func (UnimplementedPeerServer) Retained(context.Context, *RetainedRequest) (*RetainedReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Retained not implemented")
+}
+func (UnimplementedPeerServer) Settle(context.Context, *SettleRequest) (*SettleReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Settle not implemented")
 }
 func (UnimplementedPeerServer) Reconfigure(context.Context, *ReconfigureRequest) (*ReconfigureReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reconfigure not implemented")
@@ -394,6 +412,24 @@ func _Peer_Retained_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Settle_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SettleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Settle(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Settle_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Settle(ctx, req.(*SettleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Reconfigure_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReconfigureRequest)
 	if err := dec(in); err != nil {
@@ -470,6 +506,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Retained",
 			Handler:    _Peer_Retained_Handler,
+		},
+		{
+			MethodName: "Settle",
+			Handler:    _Peer_Settle_Handler,
 		},
 		{
 			MethodName: "Reconfigure",

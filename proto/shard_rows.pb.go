@@ -1184,7 +1184,9 @@ type ReplayRow struct {
 	// replay began: the replay leaves them out.
 	Live []string `protobuf:"bytes,5,rep,name=live,proto3" json:"live,omitempty"`
 	// older are those of them that will be forgotten first.
-	Older         []string `protobuf:"bytes,6,rep,name=older,proto3" json:"older,omitempty"`
+	Older []string `protobuf:"bytes,6,rep,name=older,proto3" json:"older,omitempty"`
+	// seen are such topics with who published what came live. From format 2 on.
+	Seen          []*LiveRow `protobuf:"bytes,7,rep,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1261,6 +1263,95 @@ func (x *ReplayRow) GetOlder() []string {
 	return nil
 }
 
+func (x *ReplayRow) GetSeen() []*LiveRow {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+// LiveRow is a topic that was published retained and delivered while a replay had
+// not passed it.
+type LiveRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Topic string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// publishers of what came, ascending.
+	Publishers []string `protobuf:"bytes,2,rep,name=publishers,proto3" json:"publishers,omitempty"`
+	// last is the index of the entry that brought the latest.
+	Last uint64 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	// given: the first of it was delivered as the replay's value, with RETAIN 1.
+	Given bool `protobuf:"varint,4,opt,name=given,proto3" json:"given,omitempty"`
+	// older: it will be forgotten first.
+	Older         bool `protobuf:"varint,5,opt,name=older,proto3" json:"older,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LiveRow) Reset() {
+	*x = LiveRow{}
+	mi := &file_shard_rows_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LiveRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LiveRow) ProtoMessage() {}
+
+func (x *LiveRow) ProtoReflect() protoreflect.Message {
+	mi := &file_shard_rows_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LiveRow.ProtoReflect.Descriptor instead.
+func (*LiveRow) Descriptor() ([]byte, []int) {
+	return file_shard_rows_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LiveRow) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *LiveRow) GetPublishers() []string {
+	if x != nil {
+		return x.Publishers
+	}
+	return nil
+}
+
+func (x *LiveRow) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *LiveRow) GetGiven() bool {
+	if x != nil {
+		return x.Given
+	}
+	return false
+}
+
+func (x *LiveRow) GetOlder() bool {
+	if x != nil {
+		return x.Older
+	}
+	return false
+}
+
 // ReceivedRow is one QoS 2 message whose exchange with its publisher is not
 // finished.
 type ReceivedRow struct {
@@ -1280,7 +1371,7 @@ type ReceivedRow struct {
 
 func (x *ReceivedRow) Reset() {
 	*x = ReceivedRow{}
-	mi := &file_shard_rows_proto_msgTypes[13]
+	mi := &file_shard_rows_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1383,7 @@ func (x *ReceivedRow) String() string {
 func (*ReceivedRow) ProtoMessage() {}
 
 func (x *ReceivedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_rows_proto_msgTypes[13]
+	mi := &file_shard_rows_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1396,7 @@ func (x *ReceivedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceivedRow.ProtoReflect.Descriptor instead.
 func (*ReceivedRow) Descriptor() ([]byte, []int) {
-	return file_shard_rows_proto_rawDescGZIP(), []int{13}
+	return file_shard_rows_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReceivedRow) GetId() uint32 {
@@ -1360,7 +1451,7 @@ type PendingRow struct {
 
 func (x *PendingRow) Reset() {
 	*x = PendingRow{}
-	mi := &file_shard_rows_proto_msgTypes[14]
+	mi := &file_shard_rows_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1463,7 @@ func (x *PendingRow) String() string {
 func (*PendingRow) ProtoMessage() {}
 
 func (x *PendingRow) ProtoReflect() protoreflect.Message {
-	mi := &file_shard_rows_proto_msgTypes[14]
+	mi := &file_shard_rows_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1476,7 @@ func (x *PendingRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingRow.ProtoReflect.Descriptor instead.
 func (*PendingRow) Descriptor() ([]byte, []int) {
-	return file_shard_rows_proto_rawDescGZIP(), []int{14}
+	return file_shard_rows_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PendingRow) GetTarget() *Target {
@@ -1508,14 +1599,23 @@ const file_shard_rows_proto_rawDesc = "" +
 	"\bQueueRow\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\fR\x05queue\x12\x16\n" +
-	"\x06shares\x18\x03 \x03(\tR\x06shares\"\xad\x01\n" +
+	"\x06shares\x18\x03 \x03(\tR\x06shares\"\xd4\x01\n" +
 	"\tReplayRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12:\n" +
 	"\fsubscription\x18\x02 \x01(\v2\x16.shoal.v1.SubscriptionR\fsubscription\x12\x14\n" +
 	"\x05group\x18\x03 \x01(\rR\x05group\x12\x14\n" +
 	"\x05after\x18\x04 \x01(\tR\x05after\x12\x12\n" +
 	"\x04live\x18\x05 \x03(\tR\x04live\x12\x14\n" +
-	"\x05older\x18\x06 \x03(\tR\x05older\"\xc3\x01\n" +
+	"\x05older\x18\x06 \x03(\tR\x05older\x12%\n" +
+	"\x04seen\x18\a \x03(\v2\x11.shoal.v1.LiveRowR\x04seen\"\x7f\n" +
+	"\aLiveRow\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1e\n" +
+	"\n" +
+	"publishers\x18\x02 \x03(\tR\n" +
+	"publishers\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\x04R\x04last\x12\x14\n" +
+	"\x05given\x18\x04 \x01(\bR\x05given\x12\x14\n" +
+	"\x05older\x18\x05 \x01(\bR\x05older\"\xc3\x01\n" +
 	"\vReceivedRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x12\n" +
@@ -1540,7 +1640,7 @@ func file_shard_rows_proto_rawDescGZIP() []byte {
 	return file_shard_rows_proto_rawDescData
 }
 
-var file_shard_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_shard_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_shard_rows_proto_goTypes = []any{
 	(*ShardMeta)(nil),     // 0: shoal.v1.ShardMeta
 	(*OutboxMeta)(nil),    // 1: shoal.v1.OutboxMeta
@@ -1555,45 +1655,47 @@ var file_shard_rows_proto_goTypes = []any{
 	(*WillRow)(nil),       // 10: shoal.v1.WillRow
 	(*QueueRow)(nil),      // 11: shoal.v1.QueueRow
 	(*ReplayRow)(nil),     // 12: shoal.v1.ReplayRow
-	(*ReceivedRow)(nil),   // 13: shoal.v1.ReceivedRow
-	(*PendingRow)(nil),    // 14: shoal.v1.PendingRow
-	(*Target)(nil),        // 15: shoal.v1.Target
-	(*Message)(nil),       // 16: shoal.v1.Message
-	(*RouteChange)(nil),   // 17: shoal.v1.RouteChange
-	(*Pick)(nil),          // 18: shoal.v1.Pick
-	(*Owner)(nil),         // 19: shoal.v1.Owner
-	(*Will)(nil),          // 20: shoal.v1.Will
-	(*Subscription)(nil),  // 21: shoal.v1.Subscription
-	(*QueueLimits)(nil),   // 22: shoal.v1.QueueLimits
-	(*Open)(nil),          // 23: shoal.v1.Open
+	(*LiveRow)(nil),       // 13: shoal.v1.LiveRow
+	(*ReceivedRow)(nil),   // 14: shoal.v1.ReceivedRow
+	(*PendingRow)(nil),    // 15: shoal.v1.PendingRow
+	(*Target)(nil),        // 16: shoal.v1.Target
+	(*Message)(nil),       // 17: shoal.v1.Message
+	(*RouteChange)(nil),   // 18: shoal.v1.RouteChange
+	(*Pick)(nil),          // 19: shoal.v1.Pick
+	(*Owner)(nil),         // 20: shoal.v1.Owner
+	(*Will)(nil),          // 21: shoal.v1.Will
+	(*Subscription)(nil),  // 22: shoal.v1.Subscription
+	(*QueueLimits)(nil),   // 23: shoal.v1.QueueLimits
+	(*Open)(nil),          // 24: shoal.v1.Open
 }
 var file_shard_rows_proto_depIdxs = []int32{
 	1,  // 0: shoal.v1.ShardMeta.outboxes:type_name -> shoal.v1.OutboxMeta
 	2,  // 1: shoal.v1.ShardMeta.counters:type_name -> shoal.v1.ShardCounters
-	15, // 2: shoal.v1.OutboxMeta.target:type_name -> shoal.v1.Target
-	16, // 3: shoal.v1.BodyRow.message:type_name -> shoal.v1.Message
-	17, // 4: shoal.v1.OutboxRow.route:type_name -> shoal.v1.RouteChange
-	18, // 5: shoal.v1.OutboxRow.picks:type_name -> shoal.v1.Pick
-	18, // 6: shoal.v1.DueRow.pick:type_name -> shoal.v1.Pick
-	19, // 7: shoal.v1.SessionRow.former:type_name -> shoal.v1.Owner
-	20, // 8: shoal.v1.SessionRow.will:type_name -> shoal.v1.Will
-	21, // 9: shoal.v1.SessionRow.subscriptions:type_name -> shoal.v1.Subscription
-	13, // 10: shoal.v1.SessionRow.received:type_name -> shoal.v1.ReceivedRow
-	22, // 11: shoal.v1.SessionRow.limits:type_name -> shoal.v1.QueueLimits
+	16, // 2: shoal.v1.OutboxMeta.target:type_name -> shoal.v1.Target
+	17, // 3: shoal.v1.BodyRow.message:type_name -> shoal.v1.Message
+	18, // 4: shoal.v1.OutboxRow.route:type_name -> shoal.v1.RouteChange
+	19, // 5: shoal.v1.OutboxRow.picks:type_name -> shoal.v1.Pick
+	19, // 6: shoal.v1.DueRow.pick:type_name -> shoal.v1.Pick
+	20, // 7: shoal.v1.SessionRow.former:type_name -> shoal.v1.Owner
+	21, // 8: shoal.v1.SessionRow.will:type_name -> shoal.v1.Will
+	22, // 9: shoal.v1.SessionRow.subscriptions:type_name -> shoal.v1.Subscription
+	14, // 10: shoal.v1.SessionRow.received:type_name -> shoal.v1.ReceivedRow
+	23, // 11: shoal.v1.SessionRow.limits:type_name -> shoal.v1.QueueLimits
 	12, // 12: shoal.v1.SessionRow.replays:type_name -> shoal.v1.ReplayRow
 	9,  // 13: shoal.v1.SessionRow.bid:type_name -> shoal.v1.BidRow
 	10, // 14: shoal.v1.SessionRow.wills:type_name -> shoal.v1.WillRow
-	23, // 15: shoal.v1.BidRow.open:type_name -> shoal.v1.Open
-	14, // 16: shoal.v1.WillRow.pending:type_name -> shoal.v1.PendingRow
-	21, // 17: shoal.v1.ReplayRow.subscription:type_name -> shoal.v1.Subscription
-	14, // 18: shoal.v1.ReceivedRow.pending:type_name -> shoal.v1.PendingRow
-	14, // 19: shoal.v1.ReceivedRow.retained:type_name -> shoal.v1.PendingRow
-	15, // 20: shoal.v1.PendingRow.target:type_name -> shoal.v1.Target
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	24, // 15: shoal.v1.BidRow.open:type_name -> shoal.v1.Open
+	15, // 16: shoal.v1.WillRow.pending:type_name -> shoal.v1.PendingRow
+	22, // 17: shoal.v1.ReplayRow.subscription:type_name -> shoal.v1.Subscription
+	13, // 18: shoal.v1.ReplayRow.seen:type_name -> shoal.v1.LiveRow
+	15, // 19: shoal.v1.ReceivedRow.pending:type_name -> shoal.v1.PendingRow
+	15, // 20: shoal.v1.ReceivedRow.retained:type_name -> shoal.v1.PendingRow
+	16, // 21: shoal.v1.PendingRow.target:type_name -> shoal.v1.Target
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_shard_rows_proto_init() }
@@ -1609,7 +1711,7 @@ func file_shard_rows_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shard_rows_proto_rawDesc), len(file_shard_rows_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -297,6 +297,7 @@ type Proposal struct {
 	Page           *Page           `protobuf:"bytes,5,opt,name=page,proto3" json:"page,omitempty"`
 	Dispatch       *Dispatch       `protobuf:"bytes,6,opt,name=dispatch,proto3" json:"dispatch,omitempty"`
 	Relieve        *Relieve        `protobuf:"bytes,7,opt,name=relieve,proto3" json:"relieve,omitempty"`
+	Live           *Live           `protobuf:"bytes,15,opt,name=live,proto3" json:"live,omitempty"`
 	// Of the directory:
 	Birth      *Birth      `protobuf:"bytes,8,opt,name=birth,proto3" json:"birth,omitempty"`
 	NodeUp     *NodeUp     `protobuf:"bytes,9,opt,name=node_up,json=nodeUp,proto3" json:"node_up,omitempty"`
@@ -385,6 +386,13 @@ func (x *Proposal) GetDispatch() *Dispatch {
 func (x *Proposal) GetRelieve() *Relieve {
 	if x != nil {
 		return x.Relieve
+	}
+	return nil
+}
+
+func (x *Proposal) GetLive() *Live {
+	if x != nil {
+		return x.Live
 	}
 	return nil
 }
@@ -1966,8 +1974,12 @@ type Page struct {
 	Messages []*Message `protobuf:"bytes,5,rep,name=messages,proto3" json:"messages,omitempty"`
 	// next_group and next_after are where the next page begins; next_group is 0
 	// when there is none.
-	NextGroup     uint32 `protobuf:"varint,6,opt,name=next_group,json=nextGroup,proto3" json:"next_group,omitempty"`
-	NextAfter     string `protobuf:"bytes,7,opt,name=next_after,json=nextAfter,proto3" json:"next_after,omitempty"`
+	NextGroup uint32 `protobuf:"varint,6,opt,name=next_group,json=nextGroup,proto3" json:"next_group,omitempty"`
+	NextAfter string `protobuf:"bytes,7,opt,name=next_after,json=nextAfter,proto3" json:"next_after,omitempty"`
+	// read_index is the index of the shard's state when the page was asked for, before
+	// all that was under way to the registers was waited for; 0 if it was not waited
+	// for. From format 2 on.
+	ReadIndex     uint64 `protobuf:"varint,8,opt,name=read_index,json=readIndex,proto3" json:"read_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2051,6 +2063,75 @@ func (x *Page) GetNextAfter() string {
 	return ""
 }
 
+func (x *Page) GetReadIndex() uint64 {
+	if x != nil {
+		return x.ReadIndex
+	}
+	return 0
+}
+
+// Live gives a message of QoS 0 in effect to one session whose replay of retained
+// messages is under way: it takes its place among them. From format 2 on.
+type Live struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Conn          uint64                 `protobuf:"varint,2,opt,name=conn,proto3" json:"conn,omitempty"`
+	Message       *Message               `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Live) Reset() {
+	*x = Live{}
+	mi := &file_stream_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Live) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Live) ProtoMessage() {}
+
+func (x *Live) ProtoReflect() protoreflect.Message {
+	mi := &file_stream_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Live.ProtoReflect.Descriptor instead.
+func (*Live) Descriptor() ([]byte, []int) {
+	return file_stream_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Live) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Live) GetConn() uint64 {
+	if x != nil {
+		return x.Conn
+	}
+	return 0
+}
+
+func (x *Live) GetMessage() *Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
 // Dispatch gives a message that is due (a Will, or one of a Shared
 // Subscription whose member is gone) to those who match now.
 type Dispatch struct {
@@ -2066,7 +2147,7 @@ type Dispatch struct {
 
 func (x *Dispatch) Reset() {
 	*x = Dispatch{}
-	mi := &file_stream_proto_msgTypes[23]
+	mi := &file_stream_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2159,7 @@ func (x *Dispatch) String() string {
 func (*Dispatch) ProtoMessage() {}
 
 func (x *Dispatch) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[23]
+	mi := &file_stream_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2172,7 @@ func (x *Dispatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dispatch.ProtoReflect.Descriptor instead.
 func (*Dispatch) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{23}
+	return file_stream_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Dispatch) GetDue() uint64 {
@@ -2136,7 +2217,7 @@ type Relieve struct {
 
 func (x *Relieve) Reset() {
 	*x = Relieve{}
-	mi := &file_stream_proto_msgTypes[24]
+	mi := &file_stream_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2229,7 @@ func (x *Relieve) String() string {
 func (*Relieve) ProtoMessage() {}
 
 func (x *Relieve) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[24]
+	mi := &file_stream_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2242,7 @@ func (x *Relieve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relieve.ProtoReflect.Descriptor instead.
 func (*Relieve) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{24}
+	return file_stream_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Relieve) GetClient() string {
@@ -2197,7 +2278,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_stream_proto_msgTypes[25]
+	mi := &file_stream_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2290,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[25]
+	mi := &file_stream_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2303,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{25}
+	return file_stream_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Fence) GetNumber() uint64 {
@@ -2251,7 +2332,7 @@ type NodeBoot struct {
 
 func (x *NodeBoot) Reset() {
 	*x = NodeBoot{}
-	mi := &file_stream_proto_msgTypes[26]
+	mi := &file_stream_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2344,7 @@ func (x *NodeBoot) String() string {
 func (*NodeBoot) ProtoMessage() {}
 
 func (x *NodeBoot) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[26]
+	mi := &file_stream_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2357,7 @@ func (x *NodeBoot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeBoot.ProtoReflect.Descriptor instead.
 func (*NodeBoot) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{26}
+	return file_stream_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NodeBoot) GetNode() string {
@@ -2306,7 +2387,7 @@ type OutboxAnswered struct {
 
 func (x *OutboxAnswered) Reset() {
 	*x = OutboxAnswered{}
-	mi := &file_stream_proto_msgTypes[27]
+	mi := &file_stream_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2399,7 @@ func (x *OutboxAnswered) String() string {
 func (*OutboxAnswered) ProtoMessage() {}
 
 func (x *OutboxAnswered) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[27]
+	mi := &file_stream_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2412,7 @@ func (x *OutboxAnswered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutboxAnswered.ProtoReflect.Descriptor instead.
 func (*OutboxAnswered) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{27}
+	return file_stream_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OutboxAnswered) GetTarget() *Target {
@@ -2376,7 +2457,7 @@ type BatchAnswer struct {
 
 func (x *BatchAnswer) Reset() {
 	*x = BatchAnswer{}
-	mi := &file_stream_proto_msgTypes[28]
+	mi := &file_stream_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2469,7 @@ func (x *BatchAnswer) String() string {
 func (*BatchAnswer) ProtoMessage() {}
 
 func (x *BatchAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[28]
+	mi := &file_stream_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2482,7 @@ func (x *BatchAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchAnswer.ProtoReflect.Descriptor instead.
 func (*BatchAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{28}
+	return file_stream_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *BatchAnswer) GetRefusal() Refusal {
@@ -2459,7 +2540,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_stream_proto_msgTypes[29]
+	mi := &file_stream_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +2552,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[29]
+	mi := &file_stream_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +2565,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{29}
+	return file_stream_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Answer) GetN() uint64 {
@@ -2542,7 +2623,7 @@ type OpenAnswer struct {
 
 func (x *OpenAnswer) Reset() {
 	*x = OpenAnswer{}
-	mi := &file_stream_proto_msgTypes[30]
+	mi := &file_stream_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2635,7 @@ func (x *OpenAnswer) String() string {
 func (*OpenAnswer) ProtoMessage() {}
 
 func (x *OpenAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[30]
+	mi := &file_stream_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2648,7 @@ func (x *OpenAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenAnswer.ProtoReflect.Descriptor instead.
 func (*OpenAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{30}
+	return file_stream_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *OpenAnswer) GetPresent() bool {
@@ -2632,7 +2713,7 @@ type Owner struct {
 
 func (x *Owner) Reset() {
 	*x = Owner{}
-	mi := &file_stream_proto_msgTypes[31]
+	mi := &file_stream_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2725,7 @@ func (x *Owner) String() string {
 func (*Owner) ProtoMessage() {}
 
 func (x *Owner) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[31]
+	mi := &file_stream_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2738,7 @@ func (x *Owner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Owner.ProtoReflect.Descriptor instead.
 func (*Owner) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{31}
+	return file_stream_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Owner) GetNode() string {
@@ -2694,7 +2775,7 @@ type SubscribeAnswer struct {
 
 func (x *SubscribeAnswer) Reset() {
 	*x = SubscribeAnswer{}
-	mi := &file_stream_proto_msgTypes[32]
+	mi := &file_stream_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +2787,7 @@ func (x *SubscribeAnswer) String() string {
 func (*SubscribeAnswer) ProtoMessage() {}
 
 func (x *SubscribeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[32]
+	mi := &file_stream_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +2800,7 @@ func (x *SubscribeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeAnswer.ProtoReflect.Descriptor instead.
 func (*SubscribeAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{32}
+	return file_stream_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SubscribeAnswer) GetRoute() uint64 {
@@ -2747,7 +2828,7 @@ type UnsubscribeAnswer struct {
 
 func (x *UnsubscribeAnswer) Reset() {
 	*x = UnsubscribeAnswer{}
-	mi := &file_stream_proto_msgTypes[33]
+	mi := &file_stream_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2759,7 +2840,7 @@ func (x *UnsubscribeAnswer) String() string {
 func (*UnsubscribeAnswer) ProtoMessage() {}
 
 func (x *UnsubscribeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_stream_proto_msgTypes[33]
+	mi := &file_stream_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2772,7 +2853,7 @@ func (x *UnsubscribeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsubscribeAnswer.ProtoReflect.Descriptor instead.
 func (*UnsubscribeAnswer) Descriptor() ([]byte, []int) {
-	return file_stream_proto_rawDescGZIP(), []int{33}
+	return file_stream_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UnsubscribeAnswer) GetExisted() []bool {
@@ -2790,7 +2871,7 @@ const file_stream_proto_rawDesc = "" +
 	"\x05Entry\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x19\n" +
 	"\bclock_ms\x18\x02 \x01(\x04R\aclockMs\x120\n" +
-	"\tproposals\x18\x03 \x03(\v2\x12.shoal.v1.ProposalR\tproposals\"\xfc\x04\n" +
+	"\tproposals\x18\x03 \x03(\v2\x12.shoal.v1.ProposalR\tproposals\"\xa0\x05\n" +
 	"\bProposal\x12%\n" +
 	"\x05batch\x18\x01 \x01(\v2\x0f.shoal.v1.BatchR\x05batch\x12%\n" +
 	"\x05fence\x18\x02 \x01(\v2\x0f.shoal.v1.FenceR\x05fence\x12A\n" +
@@ -2798,7 +2879,8 @@ const file_stream_proto_rawDesc = "" +
 	"\x04tick\x18\x04 \x01(\v2\x0e.shoal.v1.TickR\x04tick\x12\"\n" +
 	"\x04page\x18\x05 \x01(\v2\x0e.shoal.v1.PageR\x04page\x12.\n" +
 	"\bdispatch\x18\x06 \x01(\v2\x12.shoal.v1.DispatchR\bdispatch\x12+\n" +
-	"\arelieve\x18\a \x01(\v2\x11.shoal.v1.RelieveR\arelieve\x12%\n" +
+	"\arelieve\x18\a \x01(\v2\x11.shoal.v1.RelieveR\arelieve\x12\"\n" +
+	"\x04live\x18\x0f \x01(\v2\x0e.shoal.v1.LiveR\x04live\x12%\n" +
 	"\x05birth\x18\b \x01(\v2\x0f.shoal.v1.BirthR\x05birth\x12)\n" +
 	"\anode_up\x18\t \x01(\v2\x10.shoal.v1.NodeUpR\x06nodeUp\x12/\n" +
 	"\tnode_down\x18\n" +
@@ -2923,7 +3005,7 @@ const file_stream_proto_rawDesc = "" +
 	"\amembers\x18\x04 \x01(\rR\amembers\x12\x1a\n" +
 	"\battached\x18\x05 \x01(\rR\battached\"\x1f\n" +
 	"\x04Tick\x12\x17\n" +
-	"\awall_ms\x18\x01 \x01(\x04R\x06wallMs\"\xcf\x01\n" +
+	"\awall_ms\x18\x01 \x01(\x04R\x06wallMs\"\xee\x01\n" +
 	"\x04Page\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x16\n" +
 	"\x06replay\x18\x02 \x01(\x04R\x06replay\x12\x14\n" +
@@ -2933,7 +3015,13 @@ const file_stream_proto_rawDesc = "" +
 	"\n" +
 	"next_group\x18\x06 \x01(\rR\tnextGroup\x12\x1d\n" +
 	"\n" +
-	"next_after\x18\a \x01(\tR\tnextAfter\"\x8c\x01\n" +
+	"next_after\x18\a \x01(\tR\tnextAfter\x12\x1d\n" +
+	"\n" +
+	"read_index\x18\b \x01(\x04R\treadIndex\"_\n" +
+	"\x04Live\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
+	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12+\n" +
+	"\amessage\x18\x03 \x01(\v2\x11.shoal.v1.MessageR\amessage\"\x8c\x01\n" +
 	"\bDispatch\x12\x10\n" +
 	"\x03due\x18\x01 \x01(\x04R\x03due\x12*\n" +
 	"\atargets\x18\x02 \x03(\v2\x10.shoal.v1.TargetR\atargets\x12*\n" +
@@ -3022,7 +3110,7 @@ func file_stream_proto_rawDescGZIP() []byte {
 }
 
 var file_stream_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_stream_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_stream_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_stream_proto_goTypes = []any{
 	(QueuePolicy)(0),          // 0: shoal.v1.QueuePolicy
 	(Refusal)(0),              // 1: shoal.v1.Refusal
@@ -3050,89 +3138,92 @@ var file_stream_proto_goTypes = []any{
 	(*RouteChange)(nil),       // 23: shoal.v1.RouteChange
 	(*Tick)(nil),              // 24: shoal.v1.Tick
 	(*Page)(nil),              // 25: shoal.v1.Page
-	(*Dispatch)(nil),          // 26: shoal.v1.Dispatch
-	(*Relieve)(nil),           // 27: shoal.v1.Relieve
-	(*Fence)(nil),             // 28: shoal.v1.Fence
-	(*NodeBoot)(nil),          // 29: shoal.v1.NodeBoot
-	(*OutboxAnswered)(nil),    // 30: shoal.v1.OutboxAnswered
-	(*BatchAnswer)(nil),       // 31: shoal.v1.BatchAnswer
-	(*Answer)(nil),            // 32: shoal.v1.Answer
-	(*OpenAnswer)(nil),        // 33: shoal.v1.OpenAnswer
-	(*Owner)(nil),             // 34: shoal.v1.Owner
-	(*SubscribeAnswer)(nil),   // 35: shoal.v1.SubscribeAnswer
-	(*UnsubscribeAnswer)(nil), // 36: shoal.v1.UnsubscribeAnswer
-	(*Birth)(nil),             // 37: shoal.v1.Birth
-	(*NodeUp)(nil),            // 38: shoal.v1.NodeUp
-	(*NodeDown)(nil),          // 39: shoal.v1.NodeDown
-	(*Place)(nil),             // 40: shoal.v1.Place
-	(*SetNode)(nil),           // 41: shoal.v1.SetNode
-	(*RemoveNode)(nil),        // 42: shoal.v1.RemoveNode
-	(*Recover)(nil),           // 43: shoal.v1.Recover
-	(*Message)(nil),           // 44: shoal.v1.Message
-	(*Will)(nil),              // 45: shoal.v1.Will
-	(*Subscription)(nil),      // 46: shoal.v1.Subscription
+	(*Live)(nil),              // 26: shoal.v1.Live
+	(*Dispatch)(nil),          // 27: shoal.v1.Dispatch
+	(*Relieve)(nil),           // 28: shoal.v1.Relieve
+	(*Fence)(nil),             // 29: shoal.v1.Fence
+	(*NodeBoot)(nil),          // 30: shoal.v1.NodeBoot
+	(*OutboxAnswered)(nil),    // 31: shoal.v1.OutboxAnswered
+	(*BatchAnswer)(nil),       // 32: shoal.v1.BatchAnswer
+	(*Answer)(nil),            // 33: shoal.v1.Answer
+	(*OpenAnswer)(nil),        // 34: shoal.v1.OpenAnswer
+	(*Owner)(nil),             // 35: shoal.v1.Owner
+	(*SubscribeAnswer)(nil),   // 36: shoal.v1.SubscribeAnswer
+	(*UnsubscribeAnswer)(nil), // 37: shoal.v1.UnsubscribeAnswer
+	(*Birth)(nil),             // 38: shoal.v1.Birth
+	(*NodeUp)(nil),            // 39: shoal.v1.NodeUp
+	(*NodeDown)(nil),          // 40: shoal.v1.NodeDown
+	(*Place)(nil),             // 41: shoal.v1.Place
+	(*SetNode)(nil),           // 42: shoal.v1.SetNode
+	(*RemoveNode)(nil),        // 43: shoal.v1.RemoveNode
+	(*Recover)(nil),           // 44: shoal.v1.Recover
+	(*Message)(nil),           // 45: shoal.v1.Message
+	(*Will)(nil),              // 46: shoal.v1.Will
+	(*Subscription)(nil),      // 47: shoal.v1.Subscription
 }
 var file_stream_proto_depIdxs = []int32{
 	4,  // 0: shoal.v1.Entry.proposals:type_name -> shoal.v1.Proposal
 	5,  // 1: shoal.v1.Proposal.batch:type_name -> shoal.v1.Batch
-	28, // 2: shoal.v1.Proposal.fence:type_name -> shoal.v1.Fence
-	30, // 3: shoal.v1.Proposal.outbox_answered:type_name -> shoal.v1.OutboxAnswered
+	29, // 2: shoal.v1.Proposal.fence:type_name -> shoal.v1.Fence
+	31, // 3: shoal.v1.Proposal.outbox_answered:type_name -> shoal.v1.OutboxAnswered
 	24, // 4: shoal.v1.Proposal.tick:type_name -> shoal.v1.Tick
 	25, // 5: shoal.v1.Proposal.page:type_name -> shoal.v1.Page
-	26, // 6: shoal.v1.Proposal.dispatch:type_name -> shoal.v1.Dispatch
-	27, // 7: shoal.v1.Proposal.relieve:type_name -> shoal.v1.Relieve
-	37, // 8: shoal.v1.Proposal.birth:type_name -> shoal.v1.Birth
-	38, // 9: shoal.v1.Proposal.node_up:type_name -> shoal.v1.NodeUp
-	39, // 10: shoal.v1.Proposal.node_down:type_name -> shoal.v1.NodeDown
-	40, // 11: shoal.v1.Proposal.place:type_name -> shoal.v1.Place
-	41, // 12: shoal.v1.Proposal.set_node:type_name -> shoal.v1.SetNode
-	42, // 13: shoal.v1.Proposal.remove_node:type_name -> shoal.v1.RemoveNode
-	43, // 14: shoal.v1.Proposal.recover:type_name -> shoal.v1.Recover
-	6,  // 15: shoal.v1.Batch.commands:type_name -> shoal.v1.Command
-	7,  // 16: shoal.v1.Command.append:type_name -> shoal.v1.Append
-	10, // 17: shoal.v1.Command.open:type_name -> shoal.v1.Open
-	13, // 18: shoal.v1.Command.close:type_name -> shoal.v1.Close
-	14, // 19: shoal.v1.Command.drained:type_name -> shoal.v1.Drained
-	15, // 20: shoal.v1.Command.subscribe:type_name -> shoal.v1.Subscribe
-	16, // 21: shoal.v1.Command.unsubscribe:type_name -> shoal.v1.Unsubscribe
-	17, // 22: shoal.v1.Command.received:type_name -> shoal.v1.Received
-	20, // 23: shoal.v1.Command.released:type_name -> shoal.v1.Released
-	21, // 24: shoal.v1.Command.release:type_name -> shoal.v1.Release
-	22, // 25: shoal.v1.Command.ack:type_name -> shoal.v1.Ack
-	23, // 26: shoal.v1.Command.route:type_name -> shoal.v1.RouteChange
-	9,  // 27: shoal.v1.Command.retain:type_name -> shoal.v1.Retain
-	11, // 28: shoal.v1.Command.confirm:type_name -> shoal.v1.Confirm
-	44, // 29: shoal.v1.Append.message:type_name -> shoal.v1.Message
-	8,  // 30: shoal.v1.Append.picks:type_name -> shoal.v1.Pick
-	44, // 31: shoal.v1.Retain.message:type_name -> shoal.v1.Message
-	45, // 32: shoal.v1.Open.will:type_name -> shoal.v1.Will
-	12, // 33: shoal.v1.Open.limits:type_name -> shoal.v1.QueueLimits
-	0,  // 34: shoal.v1.QueueLimits.policy:type_name -> shoal.v1.QueuePolicy
-	46, // 35: shoal.v1.Subscribe.subscriptions:type_name -> shoal.v1.Subscription
-	44, // 36: shoal.v1.Received.message:type_name -> shoal.v1.Message
-	19, // 37: shoal.v1.Received.targets:type_name -> shoal.v1.Target
-	18, // 38: shoal.v1.Received.picks:type_name -> shoal.v1.TargetPick
-	19, // 39: shoal.v1.TargetPick.target:type_name -> shoal.v1.Target
-	8,  // 40: shoal.v1.TargetPick.pick:type_name -> shoal.v1.Pick
-	44, // 41: shoal.v1.Page.messages:type_name -> shoal.v1.Message
-	19, // 42: shoal.v1.Dispatch.targets:type_name -> shoal.v1.Target
-	18, // 43: shoal.v1.Dispatch.picks:type_name -> shoal.v1.TargetPick
-	29, // 44: shoal.v1.Fence.nodes:type_name -> shoal.v1.NodeBoot
-	19, // 45: shoal.v1.OutboxAnswered.target:type_name -> shoal.v1.Target
-	32, // 46: shoal.v1.OutboxAnswered.refused:type_name -> shoal.v1.Answer
-	1,  // 47: shoal.v1.BatchAnswer.refusal:type_name -> shoal.v1.Refusal
-	32, // 48: shoal.v1.BatchAnswer.answers:type_name -> shoal.v1.Answer
-	19, // 49: shoal.v1.BatchAnswer.full:type_name -> shoal.v1.Target
-	2,  // 50: shoal.v1.Answer.code:type_name -> shoal.v1.Code
-	33, // 51: shoal.v1.Answer.open:type_name -> shoal.v1.OpenAnswer
-	35, // 52: shoal.v1.Answer.subscribe:type_name -> shoal.v1.SubscribeAnswer
-	36, // 53: shoal.v1.Answer.unsubscribe:type_name -> shoal.v1.UnsubscribeAnswer
-	34, // 54: shoal.v1.OpenAnswer.former:type_name -> shoal.v1.Owner
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	27, // 6: shoal.v1.Proposal.dispatch:type_name -> shoal.v1.Dispatch
+	28, // 7: shoal.v1.Proposal.relieve:type_name -> shoal.v1.Relieve
+	26, // 8: shoal.v1.Proposal.live:type_name -> shoal.v1.Live
+	38, // 9: shoal.v1.Proposal.birth:type_name -> shoal.v1.Birth
+	39, // 10: shoal.v1.Proposal.node_up:type_name -> shoal.v1.NodeUp
+	40, // 11: shoal.v1.Proposal.node_down:type_name -> shoal.v1.NodeDown
+	41, // 12: shoal.v1.Proposal.place:type_name -> shoal.v1.Place
+	42, // 13: shoal.v1.Proposal.set_node:type_name -> shoal.v1.SetNode
+	43, // 14: shoal.v1.Proposal.remove_node:type_name -> shoal.v1.RemoveNode
+	44, // 15: shoal.v1.Proposal.recover:type_name -> shoal.v1.Recover
+	6,  // 16: shoal.v1.Batch.commands:type_name -> shoal.v1.Command
+	7,  // 17: shoal.v1.Command.append:type_name -> shoal.v1.Append
+	10, // 18: shoal.v1.Command.open:type_name -> shoal.v1.Open
+	13, // 19: shoal.v1.Command.close:type_name -> shoal.v1.Close
+	14, // 20: shoal.v1.Command.drained:type_name -> shoal.v1.Drained
+	15, // 21: shoal.v1.Command.subscribe:type_name -> shoal.v1.Subscribe
+	16, // 22: shoal.v1.Command.unsubscribe:type_name -> shoal.v1.Unsubscribe
+	17, // 23: shoal.v1.Command.received:type_name -> shoal.v1.Received
+	20, // 24: shoal.v1.Command.released:type_name -> shoal.v1.Released
+	21, // 25: shoal.v1.Command.release:type_name -> shoal.v1.Release
+	22, // 26: shoal.v1.Command.ack:type_name -> shoal.v1.Ack
+	23, // 27: shoal.v1.Command.route:type_name -> shoal.v1.RouteChange
+	9,  // 28: shoal.v1.Command.retain:type_name -> shoal.v1.Retain
+	11, // 29: shoal.v1.Command.confirm:type_name -> shoal.v1.Confirm
+	45, // 30: shoal.v1.Append.message:type_name -> shoal.v1.Message
+	8,  // 31: shoal.v1.Append.picks:type_name -> shoal.v1.Pick
+	45, // 32: shoal.v1.Retain.message:type_name -> shoal.v1.Message
+	46, // 33: shoal.v1.Open.will:type_name -> shoal.v1.Will
+	12, // 34: shoal.v1.Open.limits:type_name -> shoal.v1.QueueLimits
+	0,  // 35: shoal.v1.QueueLimits.policy:type_name -> shoal.v1.QueuePolicy
+	47, // 36: shoal.v1.Subscribe.subscriptions:type_name -> shoal.v1.Subscription
+	45, // 37: shoal.v1.Received.message:type_name -> shoal.v1.Message
+	19, // 38: shoal.v1.Received.targets:type_name -> shoal.v1.Target
+	18, // 39: shoal.v1.Received.picks:type_name -> shoal.v1.TargetPick
+	19, // 40: shoal.v1.TargetPick.target:type_name -> shoal.v1.Target
+	8,  // 41: shoal.v1.TargetPick.pick:type_name -> shoal.v1.Pick
+	45, // 42: shoal.v1.Page.messages:type_name -> shoal.v1.Message
+	45, // 43: shoal.v1.Live.message:type_name -> shoal.v1.Message
+	19, // 44: shoal.v1.Dispatch.targets:type_name -> shoal.v1.Target
+	18, // 45: shoal.v1.Dispatch.picks:type_name -> shoal.v1.TargetPick
+	30, // 46: shoal.v1.Fence.nodes:type_name -> shoal.v1.NodeBoot
+	19, // 47: shoal.v1.OutboxAnswered.target:type_name -> shoal.v1.Target
+	33, // 48: shoal.v1.OutboxAnswered.refused:type_name -> shoal.v1.Answer
+	1,  // 49: shoal.v1.BatchAnswer.refusal:type_name -> shoal.v1.Refusal
+	33, // 50: shoal.v1.BatchAnswer.answers:type_name -> shoal.v1.Answer
+	19, // 51: shoal.v1.BatchAnswer.full:type_name -> shoal.v1.Target
+	2,  // 52: shoal.v1.Answer.code:type_name -> shoal.v1.Code
+	34, // 53: shoal.v1.Answer.open:type_name -> shoal.v1.OpenAnswer
+	36, // 54: shoal.v1.Answer.subscribe:type_name -> shoal.v1.SubscribeAnswer
+	37, // 55: shoal.v1.Answer.unsubscribe:type_name -> shoal.v1.UnsubscribeAnswer
+	35, // 56: shoal.v1.OpenAnswer.former:type_name -> shoal.v1.Owner
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_stream_proto_init() }
@@ -3149,7 +3240,7 @@ func file_stream_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stream_proto_rawDesc), len(file_stream_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -412,6 +412,9 @@ func (c *Cluster) Retained(filter string, from session.RetainedCursor, done func
 
 const retainedPage = 100
 
+// RegisterOf is part of broker.Cluster: there is one shard.
+func (c *Cluster) RegisterOf(string) uint32 { return 1 }
+
 // Redispatch is part of broker.Cluster.
 func (c *Cluster) Redispatch(share string, m *shoalpb.Message) {
 	c.mu.Lock()

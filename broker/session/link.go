@@ -79,9 +79,10 @@ type Link interface {
 	Publish(m *shoalpb.Message, done func(error))
 	// Retain hands a message of QoS 0 with the RETAIN flag to the topic's
 	// register, in order with what was published before; the live copies are
-	// Cluster.PublishQoS0's. done comes when the register has it, or a later one of
-	// this Link, or when it is lost and counted; of several that wait for one topic
-	// the last is kept.
+	// Cluster.PublishQoS0's, which is called afterwards: a new subscription that it
+	// does not match waits for the register. done comes when the register has it, or
+	// a later one of this Link, or when it is lost and counted; of several that wait
+	// for one topic the last is kept.
 	Retain(m *shoalpb.Message, done func())
 	// Received records a QoS 2 message of a durable publisher. done(nil) means
 	// PUBREC with success, also for a repeat; ErrIDInUse means PUBREC 0x91.
@@ -170,6 +171,9 @@ type RetainedCursor struct {
 	// Group is the shard to read next, After the last topic read of it.
 	Group uint32
 	After string
+	// Settle: retained publishes that are under way when the page is asked for are
+	// waited for before it is read, as they are before the first page of a shard.
+	Settle bool
 	// Done: there is no more.
 	Done bool
 }

@@ -36,6 +36,7 @@ var proposalKinds = stream.NewKinds(
 	proposalKind{Name: "page"},
 	proposalKind{Name: "dispatch"},
 	proposalKind{Name: "relieve"},
+	proposalKind{Name: "live"},
 )
 
 var commandKinds = stream.NewKinds(

@@ -89,6 +89,14 @@ func (m *Machine) ShardOf(key string) uint32 {
 	return m.slots[Slot(key)]
 }
 
+// ShardOfSlot is the shard of a slot, 0 before birth.
+func (m *Machine) ShardOfSlot(slot int) uint32 {
+	if m.slots == nil {
+		return 0
+	}
+	return m.slots[slot]
+}
+
 // Nodes returns all nodes in name order, without those that were removed.
 func (m *Machine) Nodes() []Node {
 	nodes := make([]Node, 0, len(m.nodes))

@@ -193,6 +193,16 @@ func checkPage(p *shoalpb.Page) error {
 	return known(p)
 }
 
+func checkLive(l *shoalpb.Live) error {
+	if l.Client == "" || l.Conn == 0 {
+		return errIncomplete
+	}
+	if err := checkMessage(l.Message); err != nil {
+		return err
+	}
+	return known(l)
+}
+
 func checkReceived(r *shoalpb.Received) error {
 	if r.Id == 0 || r.Id > 65535 {
 		return fmt.Errorf("packet identifier %d: %w", r.Id, errValue)

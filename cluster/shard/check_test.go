@@ -35,6 +35,7 @@ func fullEntry() *shoalpb.Entry {
 		{Fence: &shoalpb.Fence{Number: 1, Nodes: []*shoalpb.NodeBoot{{Node: "X", Boot: 1}}}},
 		{Tick: &shoalpb.Tick{WallMs: 1}},
 		{Relieve: &shoalpb.Relieve{}},
+		{Live: &shoalpb.Live{Client: "c", Conn: 1, Message: message()}},
 		{Recover: &shoalpb.Recover{Server: &shoalpb.NodeDisk{Node: "X", Disk: "d"}}},
 		{Page: &shoalpb.Page{Client: "c", Replay: 1, Group: 1, Messages: []*shoalpb.Message{message()}}},
 		{Dispatch: &shoalpb.Dispatch{Due: 1, Targets: []*shoalpb.Target{{Group: 1}}, Picks: picks()}},

@@ -13,6 +13,8 @@ type Effects struct {
 	// VolatileLost counts those that were lost because the message had left
 	// memory: of a Shared Subscription, passed on to a member with QoS 0.
 	VolatileLost int
+	// Detached counts those to connections that have gone meanwhile.
+	Detached int
 	// Completed are QoS 2 exchanges that may get their PUBCOMP.
 	Completed []Completed
 	// Recorded are QoS 2 exchanges that may get their PUBREC: the retained copy
@@ -52,7 +54,12 @@ type Volatile struct {
 	// Identifiers are the Subscription Identifiers; shared, read only.
 	Identifiers []uint32
 	// Retain is the RETAIN flag to send.
-	Retain  bool
+	Retain bool
+	// Joins: it belongs among retained messages that wait in the session's queue, and
+	// is to be proposed as a Live (MatchVolatile alone).
+	Joins bool
+	// Shared: it came through a Shared Subscription.
+	Shared  bool
 	Message *shoalpb.Message
 }
 
@@ -78,7 +85,7 @@ type Superseded struct {
 func (e *Effects) Reset() {
 	e.Ready = empty(e.Ready)
 	e.Volatile = empty(e.Volatile)
-	e.VolatileLost = 0
+	e.VolatileLost, e.Detached = 0, 0
 	e.Completed = empty(e.Completed)
 	e.Recorded = empty(e.Recorded)
 	e.Superseded = empty(e.Superseded)

@@ -31,6 +31,7 @@ var proposalKinds = stream.NewKinds(
 	proposal("tick", (*shoalpb.Proposal).GetTick, known, (*Machine).tick),
 	proposal("dispatch", (*shoalpb.Proposal).GetDispatch, checkDispatch, (*Machine).dispatch),
 	proposal("page", (*shoalpb.Proposal).GetPage, checkPage, (*Machine).page),
+	proposal("live", (*shoalpb.Proposal).GetLive, checkLive, (*Machine).live),
 	proposal("relieve", (*shoalpb.Proposal).GetRelieve, known, (*Machine).relieve),
 	proposal("fence", (*shoalpb.Proposal).GetFence, checkFence, (*Machine).fence),
 	proposal("recover", (*shoalpb.Proposal).GetRecover, checkRecover, (*Machine).recover),

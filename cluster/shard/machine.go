@@ -30,6 +30,9 @@ type Config struct {
 	RestoreBytes int
 	// Retained bounds the retained messages.
 	Retained int
+	// RegisterOf is the shard that keeps the retained message of a topic: a pure
+	// function that never changes. nil: this one, for all topics.
+	RegisterOf func(topic string) uint32
 
 	// sweepPage is what an entry sweeps after a fence, segment how many entries a
 	// segment of a queue has, unrowed how many are in the session's row. Tests have
@@ -118,6 +121,9 @@ func New(c Config) *Machine {
 	setDefault(&c.OutboxBytes, defaultOutboxBytes)
 	setDefault(&c.RestoreBytes, defaultRestoreBytes)
 	setDefault(&c.Retained, defaultRetained)
+	if c.RegisterOf == nil {
+		c.RegisterOf = func(string) uint32 { return c.Group }
+	}
 	setDefault(&c.sweepPage, sweepPage)
 	setDefault(&c.segment, segmentRefs)
 	setDefault(&c.unrowed, sessionRowRefs)

@@ -110,6 +110,7 @@ func (f *match) volatile(message *shoalpb.Message) Volatile {
 		Boot:        s.owner.boot,
 		Identifiers: f.from.list(),
 		Retain:      f.retain,
+		Shared:      f.from.isShared(),
 		Message:     message,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/shoalmq/shoal/broker/topic"
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -18,6 +19,7 @@ type model struct {
 	minBoot  map[string]uint64
 	fenceNo  uint64
 	clock    uint64
+	index    uint64 // of the entry
 	due      map[uint64]*modelDue
 	nextDue  uint64
 	boxes    map[string]*modelBox
@@ -91,6 +93,7 @@ func newModel(c Config) *model {
 
 func (m *model) apply(index uint64, e *shoalpb.Entry) (results []*shoalpb.BatchAnswer) {
 	place := uint64(0)
+	m.index = index
 	m.clock, m.format = max(m.clock, e.ClockMs), max(m.format, e.Format)
 	m.left = m.config.sweepPage
 	m.sweep()
@@ -439,17 +442,25 @@ func (m *model) appendUntil(msg *shoalpb.Message, until uint64, picks []*shoalpb
 			continue
 		}
 		if e.qos == 0 {
-			if m.attached(s) {
-				s.live(msg)
+			if m.attached(s) && m.format < stream.FormatOrder {
+				m.live(s, msg, false)
 			}
-			continue
+			if !m.joins(s, msg.Topic) {
+				continue
+			}
+			if !m.isRoomy(s, e) {
+				s.dropped++
+				continue
+			}
 		}
+		value := m.isValue(s, msg)
+		e.retain = e.retain || value
 		slices.Sort(e.ids)
 		if m.enqueue(s, e) {
 			rejected = true
 		}
 		if e.seq > 0 {
-			s.live(msg)
+			m.live(s, msg, value)
 		}
 	}
 	for _, p := range picks {

@@ -17,6 +17,9 @@ type outbox struct {
 	entries []outboxEntry
 	bytes   int
 	grewAt  int // place in Effects.OutboxGrew, if that place names this target
+	// retained is the number of the newest entry with a retained message, or a higher
+	// one: a hint for Retaining, and no part of the state.
+	retained uint64
 	// The state file has the rows fileBase <= n < fileNext.
 	fileBase, fileNext uint64
 }
@@ -88,6 +91,9 @@ func cloneTarget(t *shoalpb.Target) *shoalpb.Target {
 func (m *Machine) pushOutbox(o *outbox, e outboxEntry) uint64 {
 	n := o.next()
 	o.entries = append(o.entries, e)
+	if e.body != nil && e.body.retain {
+		o.retained = n
+	}
 	o.bytes += e.bytes()
 	m.file.refs++
 	m.grew(o)

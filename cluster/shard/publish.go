@@ -1,6 +1,9 @@
 package shard
 
-import shoalpb "github.com/shoalmq/shoal/proto"
+import (
+	"github.com/shoalmq/shoal/cluster/stream"
+	shoalpb "github.com/shoalmq/shoal/proto"
+)
 
 // appendCommand takes a message into the queues of all sessions that match. A
 // full queue is no exception: it is the limit of one subscriber, counted there,
@@ -46,19 +49,47 @@ func (m *Machine) give(b **body, message *shoalpb.Message, f *match) (rejected b
 		m.counters.Expired += uint64(min(f.qos, 1))
 		return false
 	case f.qos == 0:
-		m.sendVolatile(f, message)
+		m.giveVolatile(f, b, message)
 		return false
 	}
+	live := !f.from.isShared() && message.Retain
+	value := live && m.isReplayValue(f.session, message)
 	flag := refFlag(f.qos)
-	if f.retain {
+	if f.retain || value {
 		flag |= refRetain
 	}
 	before := m.counters.Enqueued // nextSeq may fall, see closeHoles
 	rejected = m.enqueue(f.session, b, message, f.from, flag)
-	if !f.from.isShared() && message.Retain && m.counters.Enqueued > before {
-		f.session.seenLive(message)
+	if live && m.counters.Enqueued > before {
+		m.seenLive(f.session, message, value)
 	}
 	return rejected
+}
+
+// giveVolatile gives a message that is QoS 0 in effect to one session. One that
+// belongs among retained messages which wait in the session's queue goes there; it
+// pushes nothing out of it.
+func (m *Machine) giveVolatile(f *match, b **body, message *shoalpb.Message) {
+	s := f.session
+	if m.format < stream.FormatOrder || message == nil || f.from.isShared() || !m.joinsReplay(s, message.Topic) {
+		m.sendVolatile(f, message)
+		return
+	}
+	m.touch(s)
+	if !m.hasRoom(s, 1, contentBytes(message)) {
+		m.counters.QueueFull++
+		s.more().dropped++
+		return
+	}
+	value := m.isReplayValue(s, message)
+	flag := refFlag(0)
+	if f.retain || value {
+		flag |= refRetain
+	}
+	m.enqueue(s, b, message, f.from, flag)
+	if message.Retain {
+		m.seenLive(s, message, value)
+	}
 }
 
 // sendVolatile hands a delivery of QoS 0 to the leader, who may lose it.
@@ -73,9 +104,9 @@ func (m *Machine) sendVolatile(f *match, message *shoalpb.Message) {
 		}
 		return
 	}
-	if !f.from.isShared() && message.Retain && s.replays() {
+	if m.format < stream.FormatOrder && !f.from.isShared() && message.Retain && s.replays() {
 		m.touch(s)
-		s.seenLive(message)
+		m.seenLive(s, message, false)
 	}
 	if m.now.eff != nil {
 		m.now.eff.Volatile = append(m.now.eff.Volatile, f.volatile(message))

@@ -12,6 +12,8 @@ type queue struct {
 	// unfinished counts the entries, sent those up to the session's sentHi.
 	unfinished int
 	sent       int
+	// volatile counts those of QoS 0: of replays, and what came live among them.
+	volatile int
 	// bytes and sentBytes are the contents of the same entries.
 	bytes, sentBytes int
 	// unsent: no unfinished entry above sentHi is below. It saves a search and
@@ -130,6 +132,7 @@ func (m *Machine) finish(s *session, seq uint64) {
 	}
 	g := q.at(seq)
 	size := int(g.refs[seq-g.first].body.size)
+	q.volatile -= isSet(g.refs[seq-g.first].flag.qos() == 0)
 	q.unfinished--
 	q.bytes -= size
 	if seq <= s.sentHi {

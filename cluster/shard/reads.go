@@ -98,7 +98,12 @@ func (m *Machine) MatchVolatile(message *shoalpb.Message, picks []*shoalpb.Pick,
 	defer mt.clear()
 	found := mt.match(m, message)
 	for i := range found {
-		if found[i].session.attached() && !yield(found[i].volatile(message)) {
+		if !found[i].session.attached() {
+			continue
+		}
+		v := found[i].volatile(message)
+		v.Joins = m.joinsReplay(found[i].session, message.Topic)
+		if !yield(v) {
 			return missed
 		}
 	}
@@ -151,6 +156,45 @@ func (m *Machine) Outbox(t *shoalpb.Target, after uint64, maxBytes int, now uint
 		commands = append(commands, e.command(now))
 	}
 	return first, commands, missing
+}
+
+// Retaining is how far the retained messages that a shard makes others keep and
+// deliver had got at some time.
+type Retaining struct {
+	due      uint64             // number of the next due message
+	outboxes map[*outbox]uint64 // number of the last entry with one
+}
+
+// RetainedDue returns the mark of what is due now.
+func (m *Machine) RetainedDue() Retaining { return Retaining{due: m.due.next} }
+
+// RetainedSent returns the mark of what is in the outboxes now, and reports whether
+// all that was due at an earlier mark is there. A Will that waits for its connection
+// is not: nobody has matched it.
+func (m *Machine) RetainedSent(at Retaining) (sent Retaining, ok bool) {
+	for _, d := range m.due.list {
+		if d != nil && d.id < at.due && d.body.retain && d.pick == nil && !m.waits(d) {
+			return at, false
+		}
+	}
+	sent = Retaining{outboxes: map[*outbox]uint64{}}
+	for _, o := range m.outboxes {
+		if len(o.entries) > 0 && o.retained >= o.base {
+			sent.outboxes[o] = o.retained
+		}
+	}
+	return sent, true
+}
+
+// RetainedAnswered tells whether the targets have answered all that was in the
+// outboxes at a mark.
+func (m *Machine) RetainedAnswered(at Retaining) bool {
+	for _, o := range m.outboxes {
+		if last, marked := at.outboxes[o]; marked && o.base <= last {
+			return false
+		}
+	}
+	return true
 }
 
 // Missing is a command whose message is not in memory.

@@ -96,7 +96,7 @@ func (r *restorer) metaRow(_, v []byte) error {
 	for _, o := range row.Outboxes {
 		m.outboxes = append(m.outboxes, &outbox{
 			target: o.Target, base: o.Base, entries: make([]outboxEntry, o.Next-o.Base),
-			fileBase: o.Base, fileNext: o.Next,
+			fileBase: o.Base, fileNext: o.Next, retained: o.Next - 1,
 		})
 	}
 	r.meta = true

@@ -124,6 +124,7 @@ func (g *segment) append(seq uint64, r ref) {
 // count counts an entry that was added.
 func (q *queue) count(s *session, seq uint64, r *ref) {
 	q.unfinished++
+	q.volatile += isSet(r.flag.qos() == 0)
 	q.bytes += int(r.body.size)
 	if seq <= s.sentHi {
 		q.sent++

@@ -102,6 +102,9 @@ func (w *world) page() *shoalpb.Page {
 		p = list[w.choose(len(list), "replay")]
 	}
 	p.NextGroup, p.NextAfter = place()
+	if w.flip("settled") {
+		p.ReadIndex = uint64(w.choose(60, "read index"))
+	}
 	for n := w.choose(5, "page"); n > 0; n-- {
 		m := w.message()
 		m.Retain = true
