@@ -49,21 +49,24 @@ func TestMain(m *testing.M) {
 
 // clusters counts the clusters that run in this process.
 type clusters struct {
-	mu      sync.Mutex
-	running int
+	starting sync.Mutex // held by enter, until the cluster serves
+	mu       sync.Mutex
+	running  int
 }
 
 var crowd clusters
 
-// enter waits until another cluster may start, and returns what to call when it has
-// ended. On a machine that runs this process too late there is one at a time: the
-// nodes of several would take each other's leaders for dead.
-func (c *clusters) enter() (leave func()) {
+// enter waits until another cluster may start, and returns what to call when it
+// serves, or never will, and when it has ended. On a machine that runs this process
+// too late there is one at a time: the nodes of several would take each other's
+// leaders for dead. So that this shows, they start one after the other.
+func (c *clusters) enter() (serves, leave func()) {
+	c.starting.Lock()
 	const tooLate = 30 * time.Millisecond
 	for end := time.Now().Add(patience / 2); !c.take(lateness() < tooLate || time.Now().After(end)); {
 		pause(context.Background(), 100*time.Millisecond)
 	}
-	return func() {
+	return sync.OnceFunc(c.starting.Unlock), func() {
 		c.mu.Lock()
 		c.running--
 		c.mu.Unlock()
@@ -218,8 +221,12 @@ func startTimed(t *testing.T, size, parts int, net *network, time *testTime, cha
 	if err != nil {
 		t.Fatal(err)
 	}
+	serves := func() {}
 	if t.Name() != "" {
-		t.Cleanup(crowd.enter())
+		var leave func()
+		serves, leave = crowd.enter()
+		t.Cleanup(leave)
+		t.Cleanup(serves)
 	}
 	c := &testCluster{
 		t: t, dir: dir, nodes: make(map[string]*testNode), size: size, parts: parts, net: net, time: time, changes: changes,
@@ -236,6 +243,7 @@ func startTimed(t *testing.T, size, parts int, net *network, time *testTime, cha
 		t.Cleanup(c.close)
 	}
 	c.ready()
+	serves()
 	if os.Getenv("SHOAL_TEST_CHURN") != "" {
 		t.Cleanup(c.churn(churnPace))
 	}
