@@ -47,9 +47,7 @@ var sample = sync.OnceValues(func() (map[string][]byte, error) {
 // while it elects a leader, is tried again.
 func (n *node) fill(count int) error {
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		before := n.disturbances()
-		err := n.tryFill(count)
-		if err == nil || n.disturbances() == before || time.Now().After(end) {
+		if err := n.tryFill(count); err == nil || time.Now().After(end) {
 			return err
 		}
 	}
