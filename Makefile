@@ -65,7 +65,7 @@ bench:
 # chaos is the long run of what make test does briefly: nodes are killed,
 # frozen and cut off under load.
 chaos:
-	SHOAL_CHAOS=long $(GO) test -count=1 -timeout 2h -v -run TestChaos ./cmd/shoal/e2e/...
+	SHOAL_CHAOS=long $(GO) test -count=1 -timeout 2h -v -run 'TestChaos|TestOrder' ./cmd/shoal/e2e/...
 
 # fuzz runs every fuzz target for FUZZTIME.
 fuzz:

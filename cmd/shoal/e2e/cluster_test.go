@@ -13,7 +13,7 @@ import (
 // logTailBytes is how much of each node's log a failed test shows.
 const logTailBytes = 6 << 10
 
-// cluster is three nodes on loopback.
+// cluster is some nodes on loopback: three, if not said otherwise.
 type cluster struct {
 	t     testing.TB
 	nodes []*node
@@ -23,10 +23,17 @@ type cluster struct {
 // starts none.
 func newCluster(t testing.TB, shards int, dir string) *cluster {
 	t.Helper()
+	return newClusterOf(t, 3, shards, dir)
+}
+
+// newClusterOf is newCluster with another number of nodes.
+func newClusterOf(t testing.TB, size, shards int, dir string) *cluster {
+	t.Helper()
 	c := &cluster{t: t}
 	logs := t.TempDir()
 	var join []string
-	for _, name := range []string{"a", "b", "c"} {
+	for i := range size {
+		name := string(rune('a' + i))
 		n := &node{t: t, name: name, dir: filepath.Join(dir, name), surface: httpClient}
 		for _, addr := range []*string{&n.mqtt, &n.http, &n.gossip, &n.rpc} {
 			*addr = loopback(freePort(t))
@@ -39,7 +46,10 @@ func newCluster(t testing.TB, shards int, dir string) *cluster {
 		c.nodes = append(c.nodes, n)
 	}
 	for _, n := range c.nodes {
-		n.flags = []string{"--join=" + strings.Join(join, ","), "--bootstrap-expect=3", fmt.Sprintf("--shards=%d", shards)}
+		n.flags = []string{fmt.Sprintf("--bootstrap-expect=%d", size), fmt.Sprintf("--shards=%d", shards)}
+		if size > 1 { // with --join a node alone waits for others
+			n.flags = append(n.flags, "--join="+strings.Join(join, ","))
+		}
 	}
 	t.Cleanup(c.end)
 	return c
@@ -48,7 +58,13 @@ func newCluster(t testing.TB, shards int, dir string) *cluster {
 // startCluster starts three nodes and waits until they serve.
 func startCluster(t testing.TB, shards int) *cluster {
 	t.Helper()
-	c := newCluster(t, shards, t.TempDir())
+	return startClusterOf(t, 3, shards)
+}
+
+// startClusterOf is startCluster with another number of nodes.
+func startClusterOf(t testing.TB, size, shards int) *cluster {
+	t.Helper()
+	c := newClusterOf(t, size, shards, t.TempDir())
 	c.start()
 	c.awaitReady()
 	return c
