@@ -216,9 +216,10 @@ func publishing(topic, payload string, qos packet.QoS, retain bool) *packet.Publ
 }
 
 // oneWrite connects, sends all with one write, and returns the deliveries that come
-// until the last of the packets, a publish of QoS 1 to a topic of its own that the
-// connection is subscribed to, comes back.
-func (x *orderScene) oneWrite(round int, packets ...packet.Packet) (func(time.Time) ([]*packet.Publish, error), error) {
+// until there are as many as are wanted and the last of the packets, a publish of QoS
+// 1 to a topic of its own that the connection is subscribed to, has come back. Of
+// messages of different QoS either may come first.
+func (x *orderScene) oneWrite(round, want int, packets ...packet.Packet) (func(time.Time) ([]*packet.Publish, error), error) {
 	c, err := x.open(x.from, x.name("client", round), true)
 	if err != nil {
 		return nil, err
@@ -238,23 +239,29 @@ func (x *orderScene) oneWrite(round int, packets ...packet.Packet) (func(time.Ti
 	return func(deadline time.Time) (got []*packet.Publish, err error) {
 		defer c.Close()
 		acked, ended := false, false
-		before, err := until(c, deadline, "the last message", func(p packet.Packet) bool {
+		note := func(p packet.Packet) {
 			m, ok := p.(*packet.Publish)
-			ended = ended || ok && string(m.Topic) == end
-			acked = acked || isAck(1001)(p)
-			return ended && acked
-		})
-		if err != nil {
-			return nil, err
-		}
-		if err := c.Send(&packet.Pingreq{}); err != nil {
-			return nil, err
-		}
-		more, err := until(c, deadline, "PINGRESP", func(p packet.Packet) bool { _, ok := p.(*packet.Pingresp); return ok })
-		for _, p := range append(before, more...) {
-			if m, ok := p.(*packet.Publish); ok && string(m.Topic) != end {
+			switch {
+			case !ok:
+				acked = acked || isAck(1001)(p)
+			case string(m.Topic) == end:
+				ended = true
+			default:
 				got = append(got, m)
 			}
+		}
+		if _, err := until(c, deadline, "all messages", func(p packet.Packet) bool {
+			note(p)
+			return ended && acked && len(got) >= want
+		}); err != nil {
+			return got, err
+		}
+		if err := c.Send(&packet.Pingreq{}); err != nil {
+			return got, err
+		}
+		more, err := until(c, deadline, "PINGRESP", func(p packet.Packet) bool { _, ok := p.(*packet.Pingresp); return ok })
+		for _, p := range more {
+			note(p)
 		}
 		return got, err
 	}, nil
@@ -263,7 +270,7 @@ func (x *orderScene) oneWrite(round int, packets ...packet.Packet) (func(time.Ti
 // gets makes a case that expects these deliveries, by "payload qos retain".
 func gets(packets func(topic string) []packet.Packet, want ...string) func(*orderScene, int) (func(time.Time) error, error) {
 	return func(x *orderScene, round int) (func(time.Time) error, error) {
-		deliveries, err := x.oneWrite(round, packets(x.name("topic", round))...)
+		deliveries, err := x.oneWrite(round, len(want), packets(x.name("topic", round))...)
 		if err != nil {
 			return nil, err
 		}
