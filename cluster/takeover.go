@@ -107,7 +107,7 @@ func (n *Node) closeFormer(client string, conn, boot uint64) {
 
 // await asks the shard's leader whether a connection still has former owners.
 func (n *Node) await(parent context.Context, req *shoalpb.AwaitRequest) (*shoalpb.AwaitReply, error) {
-	ctx, cancel := context.WithTimeout(parent, 2*takeoverAsk)
+	ctx, cancel := context.WithTimeout(parent, 2*askTimeout) // one may be silent
 	defer cancel()
 	if l := n.leadOf(req.Group); l != nil {
 		reply := l.await(ctx, req)
@@ -116,19 +116,9 @@ func (n *Node) await(parent context.Context, req *shoalpb.AwaitRequest) (*shoalp
 		}
 		return reply, nil
 	}
-	leader := n.leaderOf(req.Group)
-	if leader == "" || leader == n.config.NodeID {
-		return nil, errNotLeader
-	}
-	peer, err := n.peer(leader)
-	if err != nil {
-		return nil, err
-	}
-	reply, err := peer.Await(ctx, req)
-	if err == nil && reply.NotLeader {
-		err = errNotLeader
-	}
-	return reply, err
+	return askLeader(ctx, n, req.Group, func(ctx context.Context, p shoalpb.PeerClient) (*shoalpb.AwaitReply, error) {
+		return p.Await(ctx, req)
+	})
 }
 
 // await answers at once if nothing is left to wait for, else when something
