@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoalmq/shoal/broker/session"
+	"github.com/shoalmq/shoal/cluster/raftnet"
 )
 
 // homes are the nodes that have a replica of a shard, away the others.
@@ -52,6 +53,60 @@ func TestScenarioSilentLeader(t *testing.T) {
 	}
 }
 
+// All streams of a node follow when one of them has found a leader silent, or when
+// its process is fenced. So each kind is tried alone, too, with a leader that keeps
+// its lease.
+func TestScenarioSilentLeaderOneStream(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		goes func(x *silence)
+	}{
+		{"feed", func(x *silence) {
+			pub := x.c.node(x.homes[1]).open(x.t, "near", true, 0)
+			x.muffle()
+			pub.publish("a/b", 1, "to the feed")
+			eventually(x.t, "the delivery", func() error {
+				if got, _ := x.sub.payloads(); len(got) != 2 {
+					return fmt.Errorf("got %q", got)
+				}
+				return nil
+			})
+		}},
+		{"outbox", func(x *silence) {
+			x.muffle()
+			x.pub.completes(x.pub.publish("a/b", 2, "by the outbox"), x.away...)
+		}},
+		{"batches", func(x *silence) {
+			x.muffle()
+			x.pub.completes(x.pub.publish("a/b", 1, "by a batch"), x.away...)
+		}},
+		{"retained", func(x *silence) {
+			x.muffle()
+			if got, err := x.c.node(x.away[0]).registers(x.topic); err != nil || got[x.topic] != "value" {
+				x.t.Errorf("registers are %v, %v", got, err)
+			}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			x := newSilence(t)
+			began := time.Now()
+			elected := make(chan time.Duration, 1)
+			go func() {
+				for !x.isElected() {
+					pause(t.Context(), retryDelay)
+				}
+				elected <- time.Since(began)
+			}()
+			test.goes(x)
+			x.prompt(wait(t, "another leader", elected), time.Since(began))
+			x.c.net.heal()
+			x.c.ready()
+		})
+	}
+}
+
 // silence is a cluster of five whose shard 1 has all it needs on three nodes,
 // and clients on the other two; shard 2 is led by one of those.
 type silence struct {
@@ -59,7 +114,7 @@ type silence struct {
 	c      *testCluster
 	leader string   // of shard 1
 	homes  []string // with a replica of shard 1, the leader first
-	away   []string // without a replica of shard 1
+	away   []string // without a replica of shard 1; only the second has a feed of it
 	sub    *device  // its session is in shard 1
 	pub    *device  // its session is in shard 2
 	dying  *client  // its session, with a Will, is in shard 1
@@ -88,12 +143,25 @@ func newSilence(t *testing.T) *silence {
 	c.must(x.sub.subscribe("$share/g/s/#", 1))
 	x.pub = newDevice(c, c.clientIn(2, "pub"))
 	c.must(x.pub.stay(x.away[0]))
-	x.dying = c.node(x.away[0]).openWith(t, willOf(c.clientIn(1, "dying"), 0, 3600, false), nil)
+	x.dying = c.node(x.away[1]).openWith(t, willOf(c.clientIn(1, "dying"), 0, 3600, false), nil)
 	w := c.node(x.away[0]).open(t, "w", true, 0)
 	w.retain(map[string]string{x.topic: "value"})
 	wait(t, "PUBACK", x.pub.publish("a/b", 1, "before").acked)
 	x.sub.expect("before")
 	return x
+}
+
+// muffle holds all that goes between the shard's leader and the clients' nodes, and
+// takes the shard's quorum from it. It keeps its lease: nobody fences it.
+func (x *silence) muffle() {
+	x.t.Helper()
+	x.c.lead(0, x.homes[1])
+	x.c.net.filter(func(m raftnet.Message) (<-chan struct{}, bool) {
+		return nil, m.Group == 1 && (nodeOf(m.From) == x.leader || nodeOf(m.To) == x.leader)
+	})
+	for _, name := range x.away {
+		x.c.net.hold(x.leader, name)
+	}
 }
 
 // goesOn checks all that goes to the shard: messages of QoS 1 and of QoS 2 to
@@ -164,11 +232,13 @@ func (x *silence) prompt(elected, took time.Duration) {
 func (x *silence) elected() {
 	x.t.Helper()
 	eventually(x.t, "another leader", func() error {
-		for _, name := range x.homes[1:] {
-			if x.c.node(name).group(1).leads() {
-				return nil
-			}
+		if !x.isElected() {
+			return errNoLeader
 		}
-		return errNoLeader
+		return nil
 	})
+}
+
+func (x *silence) isElected() bool {
+	return slices.ContainsFunc(x.homes[1:], func(name string) bool { return x.c.node(name).group(1).leads() })
 }
