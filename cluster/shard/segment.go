@@ -166,8 +166,11 @@ func (m *Machine) touchEntry(g *segment, seq uint64) {
 // take finishes the entry seq of g, and removes g if nothing is left in it. The
 // session has been touched.
 func (m *Machine) take(g *segment, seq uint64) {
-	m.touchEntry(g, seq)
-	q, r := g.session.queue, &g.refs[seq-g.first]
+	i := int(seq - g.first)
+	if i < g.rowed {
+		m.touch(g)
+	}
+	q, r := g.session.queue, &g.refs[i]
 	g.shared -= isSet(r.from.isShared())
 	g.left--
 	m.drop(r.body)
