@@ -79,6 +79,7 @@ type Node struct {
 	settlings settlings
 	proc      atomic.Pointer[process]
 	guesses   *guesses
+	reach     reach
 	// elsewhere counts the questions for another node.
 	elsewhere atomic.Uint64
 
@@ -342,6 +343,7 @@ func (n *Node) runProcesses(ctx context.Context) error {
 		n.lease.report() // asks for a lease at once
 		n.setPhase("")
 		p.start()
+		p.tasks.run(func(ctx context.Context) { n.reachShards(ctx, int(shards)) })
 		n.log.Info("announced", "boot", boot)
 		n.untilFenced(ctx, p)
 		n.proc.Store(nil)
@@ -569,7 +571,7 @@ func (n *Node) Ready() error {
 	case !n.lease.valid():
 		return fmt.Errorf("no lease from the directory's leader: %s", n.lease.why())
 	}
-	return nil
+	return n.reach.why()
 }
 
 // Drain makes the node unready and gives its leaderships away.

@@ -1,7 +1,6 @@
 package listener
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -40,30 +39,73 @@ type Listener struct {
 // Listen opens a Listener. It does not accept before Accept is called, but
 // clients can connect.
 func Listen(c Config) (*Listener, error) {
-	l := &Listener{config: c}
+	r, err := Reserve(c)
+	if err != nil {
+		return nil, err
+	}
+	return r.Listen()
+}
+
+// Reserved is the address of a Listener that is not open yet. Clients that connect
+// are refused, and nobody else can listen there. It is not safe for concurrent use.
+type Reserved struct {
+	config Config
+	keys   *keys // nil without TLS
+	addr   net.Addr
+	tcp    *reservedTCP // nil for Unix sockets, and after Listen and Close
+}
+
+// Reserve takes the address of a Listener and reads its files. A Unix socket is
+// only made by Listen: its path can not be taken otherwise.
+func Reserve(c Config) (*Reserved, error) {
+	r := &Reserved{config: c}
 	var err error
 	if c.TLS != nil {
-		if l.keys, err = readKeys(c.TLS, c.Name, c.Watch); err != nil {
+		if r.keys, err = readKeys(c.TLS, c.Name, c.Watch); err != nil {
 			return nil, fmt.Errorf("listener %s: %w", c.Name, err)
 		}
 	}
 	if c.Network == "unix" {
-		l.Listener, err = listenUnix(c.Addr, c.Mode)
-	} else {
-		l.Listener, err = listenTCP(c.Addr)
+		r.addr = &net.UnixAddr{Name: c.Addr, Net: "unix"}
+		err = removeStale(c.Addr)
+	} else if r.tcp, err = reserveTCP(c.Addr); err == nil {
+		r.addr = r.tcp.addr
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listener %s: %w", c.Name, err)
 	}
+	return r, nil
+}
+
+// Addr is the address, with the port that was taken if any would do.
+func (r *Reserved) Addr() net.Addr { return r.addr }
+
+// Listen opens the Listener, once.
+func (r *Reserved) Listen() (*Listener, error) {
+	l := &Listener{config: r.config, keys: r.keys}
+	var err error
+	if r.config.Network == "unix" {
+		l.Listener, err = listenUnix(r.config.Addr, r.config.Mode)
+	} else {
+		l.Listener, err = r.tcp.listen()
+		r.tcp = nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listener %s: %w", r.config.Name, err)
+	}
 	return l, nil
 }
 
-func listenTCP(addr string) (net.Listener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount,
-	}}
-	return lc.Listen(context.Background(), "tcp", addr)
+// Close gives the address back, unless Listen has been called.
+func (r *Reserved) Close() {
+	if r.tcp != nil {
+		r.tcp.close()
+		r.tcp = nil
+	}
 }
+
+// keepAlive finds out that a client's machine is gone.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}
 
 // Accept returns the next connection.
 func (l *Listener) Accept() (net.Conn, error) {

@@ -14,58 +14,66 @@ import (
 	"github.com/shoalmq/shoal/cmd/shoal/config"
 )
 
-// doors are the listeners for clients, in the order of the configuration.
+// doors are the listeners for clients, in the order of the configuration. Their
+// addresses are taken when the process starts, and they open when the node is ready
+// for the first time: until then clients, and those who look for a server by
+// connecting to it, are refused.
 type doors struct{ all []door }
 
 type door struct {
-	net.Listener
+	*listener.Reserved
 	config *config.Listener
 }
 
-// openDoors opens all listeners, or none.
-func (d *daemon) openDoors() error {
+// reserveDoors takes the addresses of all listeners, or of none.
+func (d *daemon) reserveDoors() error {
 	for i := range d.config.AllListeners {
 		c := &d.config.AllListeners[i]
-		l, err := listener.Listen(listenerConfig(c, d.watcher))
+		r, err := listener.Reserve(listenerConfig(c, d.watcher))
 		if err != nil {
 			d.doors.close()
 			return fmt.Errorf("open listener: %w", err)
 		}
-		d.doors.all = append(d.doors.all, door{l, c})
+		d.doors.all = append(d.doors.all, door{r, c})
 	}
 	return nil
 }
 
-// serveDoors lets clients in.
-func (d *daemon) serveDoors() {
+// openDoors lets clients in.
+func (d *daemon) openDoors() error {
 	told := d.doors.announced()
 	for _, door := range d.doors.all {
 		c := door.config
-		d.log.Info("listening", "listener", c.Name, "protocol", c.Protocol, "tls", c.TLS != nil, "addr", door.Addr())
+		open, err := door.Listen()
+		if err != nil {
+			return fmt.Errorf("open listener: %w", err)
+		}
+		d.log.Info("listening", "listener", c.Name, "protocol", c.Protocol, "tls", c.TLS != nil, "addr", open.Addr())
 		l := &broker.Listener{
-			Listener: door, Name: c.Name, AllowAnonymous: c.AllowAnonymous,
-			Unannounced: door.Listener != told,
+			Listener: open, Name: c.Name, AllowAnonymous: c.AllowAnonymous,
+			Unannounced: door.Addr() != told,
 			Limits: broker.ListenerLimits{
 				Quota: quota(&c.Limits.Quota), ConnectRate: c.Limits.ConnectRate, Each: clientLimits(&c.Limits.Client, queueLimits(d.config)),
 			},
 		}
 		d.tasks.Go(func() { d.fail(d.broker.Serve(context.Background(), l)) })
 	}
+	return nil
 }
 
-// announced is the listener whose address other nodes and clients are told: the
-// first without TLS or WebSocket, or else the first that speaks TCP, or nil.
-func (d *doors) announced() net.Listener {
-	var next net.Listener
+// announced is the address that other nodes and clients are told: that of the first
+// listener without TLS or WebSocket, or else the first that speaks TCP, or nil.
+func (d *doors) announced() net.Addr {
+	var next net.Addr
 	for _, door := range d.all {
 		if network, _ := door.config.Endpoint(); network != "tcp" {
 			continue
 		}
 		if door.config.TLS == nil && door.config.Protocol == "mqtt" {
-			return door.Listener
+			return door.Addr()
 		}
 		if next == nil {
-			next = door.Listener
+			next = door.Addr()
 		}
 	}
 	return next

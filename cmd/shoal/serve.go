@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,8 +27,10 @@ const (
 	// closes after it. Together they stay below a pod's grace period of 60 s.
 	drainTimeout = 15 * time.Second
 	closeTimeout = 10 * time.Second
-	// readyWatchEvery is how soon the log tells that readiness changed.
+	// readyWatchEvery is how soon the log tells that readiness changed, and
+	// firstReadyEvery how soon clients are let in.
 	readyWatchEvery = 250 * time.Millisecond
+	firstReadyEvery = 10 * time.Millisecond
 )
 
 func serveCommand() *cobra.Command {
@@ -55,7 +58,7 @@ environment, the environment over the file, the file over defaults.`,
 // fails for good, which ends it at once: after a failed write nothing must be
 // acknowledged any more.
 func serve(ctx context.Context, c *config.Config, stderr io.Writer) error {
-	d := &daemon{config: c, log: newLogger(c, stderr), failed: make(chan error, 1+len(c.AllListeners))}
+	d := &daemon{config: c, log: newLogger(c, stderr), failed: make(chan error, 2+len(c.AllListeners))}
 	token, err := readToken(c.HTTPTokenFile)
 	if err != nil {
 		return err
@@ -64,10 +67,15 @@ func serve(ctx context.Context, c *config.Config, stderr io.Writer) error {
 	if err := d.open(); err != nil {
 		return errors.Join(err, d.close())
 	}
-	watch, stop := context.WithCancel(ctx)
-	d.tasks.Go(func() { d.watchReady(watch) })
-	d.tasks.Go(func() { d.watcher.Run(watch) })
-	defer stop()
+	watch, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { d.watchReady(watch) })
+	watching.Go(func() { d.watcher.Run(watch) })
+	stop := func() {
+		cancel()
+		watching.Wait() // no listener opens any more
+	}
+	defer cancel()
 	select {
 	case err := <-d.node.Fatal():
 		return err
@@ -75,11 +83,12 @@ func serve(ctx context.Context, c *config.Config, stderr io.Writer) error {
 		stop()
 		return errors.Join(err, d.close())
 	case <-ctx.Done():
+		stop()
 	}
 	d.log.Info("stopping: giving leaderships away")
 	d.surface.Draining()
-	drain, cancel := context.WithTimeout(context.Background(), drainTimeout)
-	defer cancel()
+	drain, over := context.WithTimeout(context.Background(), drainTimeout)
+	defer over()
 	d.node.Drain(drain)
 	err = d.close()
 	d.log.Info("stopped")
@@ -105,17 +114,19 @@ type daemon struct {
 	guards  *guards
 	broker  *broker.Broker
 	watcher *watch.Watcher // of all files that are read again when they change
+	// listening: clients have been let in.
+	listening atomic.Bool
 
-	tasks  sync.WaitGroup // serving goroutines and the watcher
-	failed chan error     // of listeners, buffered for each
+	tasks  sync.WaitGroup // serving goroutines
+	failed chan error     // of listeners and of opening them, buffered for each
 }
 
 // open takes the client's addresses first, so that one in use is told before
-// anything on disk is touched, and answers probes while the node opens.
-// Clients that connect meanwhile wait in the listener's backlog.
+// anything on disk is touched, and answers probes while the node opens. Clients
+// are refused until watchReady lets them in.
 func (d *daemon) open() (err error) {
 	d.watcher = watch.New(d.log.With("component", "files", "node", d.config.NodeID))
-	if err := d.openDoors(); err != nil {
+	if err := d.reserveDoors(); err != nil {
 		return err
 	}
 	if d.config.HTTPAddr != "" {
@@ -136,9 +147,8 @@ func (d *daemon) open() (err error) {
 	d.broker = broker.New(b)
 	d.broker.Attach(d.node)
 	d.node.Attach(d.broker)
-	d.serveDoors()
 	d.surface.Opened(admin.Node{
-		Ready: d.node.Ready, Live: d.node.Live, Status: func() any { return d.node.Status() },
+		Ready: d.ready, Live: d.node.Live, Status: func() any { return d.node.Status() },
 		Digest:   func() any { return d.node.Digests() },
 		Overview: func(ctx context.Context) any { return d.node.Overview(ctx) },
 		Operate:  d.node.Operate,
@@ -162,7 +172,7 @@ func (d *daemon) clusterConfig(memory int64) cluster.Config {
 	return cluster.Config{
 		NodeID: c.NodeID, DataDir: c.DataDir,
 		GossipAddr: c.GossipAddr, RPCAddr: c.RPCAddr, AdvertiseHost: c.AdvertiseHost,
-		HTTPAddr: d.announced(d.http), MQTTAddr: d.announced(d.doors.announced()),
+		HTTPAddr: d.announced(d.httpAddr()), MQTTAddr: d.announced(d.doors.announced()),
 		Join: c.Join, BootstrapExpect: c.BootstrapExpect, Shards: c.Shards,
 		CAFile: c.ClusterCA, CertFile: c.ClusterCert, KeyFile: c.ClusterKey, GossipKeyFile: c.GossipKeyFile,
 		SharedStrategy: c.SharedStrategy,
@@ -200,14 +210,22 @@ func queueMemory(configured, memory int64) int {
 	return usual
 }
 
-// announced is a listener's address as others may use it.
-func (d *daemon) announced(l net.Listener) string {
-	if l == nil {
+// httpAddr is the address of the HTTP listener, nil if there is none.
+func (d *daemon) httpAddr() net.Addr {
+	if d.http == nil {
+		return nil
+	}
+	return d.http.Addr()
+}
+
+// announced is an address as others may use it.
+func (d *daemon) announced(a net.Addr) string {
+	if a == nil {
 		return ""
 	}
-	host, port, err := net.SplitHostPort(l.Addr().String())
+	host, port, err := net.SplitHostPort(a.String())
 	if err != nil {
-		return l.Addr().String()
+		return a.String()
 	}
 	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
 		host = d.config.AdvertiseHost
@@ -221,15 +239,39 @@ func (d *daemon) fail(err error) {
 	}
 }
 
-// watchReady logs each change of readiness, the first with every address.
+// errNotOpen is why a node is not ready that could be.
+var errNotOpen = errors.New("opening the listeners for clients")
+
+// ready returns nil if clients can come and are served, else why not.
+func (d *daemon) ready() error {
+	err := d.node.Ready()
+	if err == nil && !d.listening.Load() {
+		return errNotOpen
+	}
+	return err
+}
+
+// watchReady lets clients in when the node is ready for the first time, and logs
+// each change of readiness: what it waits for, and, when it has come, every
+// address. Listeners stay open after that, whatever becomes of the node: whoever
+// connects is told that it cannot be served.
 func (d *daemon) watchReady(ctx context.Context) {
-	tick := time.NewTicker(readyWatchEvery)
+	tick := time.NewTicker(firstReadyEvery)
 	defer tick.Stop()
 	last := errors.New("starting")
 	for {
-		switch err := d.node.Ready(); {
+		err := d.node.Ready()
+		if err == nil && !d.listening.Load() {
+			if err := d.openDoors(); err != nil {
+				d.fail(err)
+				return
+			}
+			d.listening.Store(true)
+			tick.Reset(readyWatchEvery)
+		}
+		switch {
 		case err == nil && last != nil:
-			d.log.Info("ready", "node", d.config.NodeID, "mqtt", d.announced(d.doors.announced()), "http", d.announced(d.http),
+			d.log.Info("ready", "node", d.config.NodeID, "mqtt", d.announced(d.doors.announced()), "http", d.announced(d.httpAddr()),
 				"gossip", d.config.GossipAddr, "rpc", d.config.RPCAddr, "data", d.config.DataDir)
 			last = nil
 		case err != nil && (last == nil || err.Error() != last.Error()):
@@ -255,9 +297,8 @@ func (d *daemon) close() error {
 	}
 	if d.broker != nil {
 		step(d.broker.Close)
-	} else {
-		d.doors.close()
 	}
+	d.doors.close()
 	if d.node != nil {
 		step(d.node.Close)
 	}
