@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"math"
 	"time"
 
@@ -143,6 +144,7 @@ func (c *conn) accept(q *connect) session.OpenRequest {
 		ExpirySeconds: c.expiry,
 		Window:        c.window,
 		Queue:         config.Queue,
+		Waits:         c.stillWaits,
 	}
 	if q.Will != nil {
 		r.Will = willMessage(q.Will, c.client)
@@ -198,6 +200,10 @@ func willMessage(w *packet.Will, publisher string) *shoalpb.Will {
 
 // opened takes the Cluster's answer.
 func (c *conn) opened(q *connect, l session.Link, o session.Opened, err error) {
+	if errors.Is(err, session.ErrUndecided) {
+		c.undecided(err.Error())
+		return
+	}
 	if err != nil {
 		c.refuseConnect(openCode(err), err.Error())
 		return
@@ -205,9 +211,8 @@ func (c *conn) opened(q *connect, l session.Link, o session.Opened, err error) {
 	c.mu.Lock()
 	c.link = l
 	if c.phase.Load() != opening { // its cleanup has run, or will not see the Link
-		request := c.request
 		c.unlock()
-		l.Close(request)
+		l.Close(session.CloseRequest{DiscardWill: true}) // there was no CONNACK
 		return
 	}
 	c.durable, c.resumed, c.sentHi = o.Durable, o.Present && o.Durable, o.SentHi
@@ -226,6 +231,30 @@ func (c *conn) opened(q *connect, l session.Link, o session.Opened, err error) {
 	c.mu.Lock()
 	c.resume(pauseOpening)
 	c.unlock()
+}
+
+// stillWaits tells whether the client waits for its CONNACK: not if it has gone
+// and left nothing that is unread.
+func (c *conn) stillWaits() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase.Load() != opening {
+		return false
+	}
+	return c.reading || len(c.rest) > 0 || !c.wire.hungUp()
+}
+
+// undecided ends a connection without CONNACK: its session may be opened still,
+// or was.
+func (c *conn) undecided(why string) {
+	c.mu.Lock()
+	defer c.unlock()
+	if c.phase.Load() >= serving {
+		return
+	}
+	c.broker.metrics.refused.Add(1)
+	c.listener.counts.refused.Add(1)
+	c.endLocked(ending{why: why})
 }
 
 func openCode(err error) packet.Code {

@@ -85,7 +85,7 @@ func (c *conn) subscribeAnswered() {
 func (c *conn) Superseded() {
 	const why = "another connection has the session"
 	if c.phase.Load() < serving {
-		c.refuseConnect(packet.CodeServerUnavailable, why)
+		c.undecided(why)
 	}
 	c.mu.Lock()
 	defer c.unlock()
@@ -95,7 +95,7 @@ func (c *conn) Superseded() {
 // Lost is part of session.Sink. Nothing more can take effect.
 func (c *conn) Lost(err error) {
 	if c.phase.Load() < serving {
-		c.refuseConnect(packet.CodeServerUnavailable, err.Error())
+		c.undecided(err.Error())
 	}
 	c.goodbye(packet.CodeServerUnavailable, err.Error())
 	c.dropLine()

@@ -179,6 +179,20 @@ func (s *socket) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
+func (s *socket) hungUp() bool { return hungUp(s.fd) }
+
+// hungUp tells whether the other side of a socket has closed and nothing of it
+// is unread.
+func hungUp(fd int) bool {
+	const gone = unix.POLLRDHUP | unix.POLLHUP | unix.POLLERR
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	if n, err := unix.Poll(fds, 0); err != nil || n == 0 || fds[0].Revents&gone == 0 {
+		return false
+	}
+	unread, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	return err != nil || unread == 0
+}
+
 func (s *socket) closeWrite() bool { return unix.Shutdown(s.fd, unix.SHUT_WR) == nil }
 
 func (s *socket) interrupt() { unix.Shutdown(s.fd, unix.SHUT_RDWR) }

@@ -21,6 +21,9 @@ type wire interface {
 	// closeWrite tells the client that nothing more comes, while it can still
 	// be read. It returns false if the wire cannot do that.
 	closeWrite() bool
+	// hungUp tells whether the client has closed its side and nothing of it is
+	// unread. False if that cannot be known.
+	hungUp() bool
 	// interrupt ends a Read and a Write that are waiting, or are to come.
 	interrupt()
 	// Close gives the wire up. It is called last and once.

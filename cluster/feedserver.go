@@ -130,8 +130,11 @@ func (l *shardLead) take(eff *shard.Effects) {
 	if eff.VolatileLost > 0 {
 		l.n.metrics.dropped.WithLabelValues("not_in_memory").Add(float64(eff.VolatileLost))
 	}
-	if len(eff.OwnersChanged) > 0 {
-		l.owners.broadcast()
+	for _, client := range eff.OwnersChanged {
+		l.owners.change(client)
+	}
+	for _, x := range eff.Superseded {
+		l.owners.change(x.Client)
 	}
 	if len(eff.OutboxGrew) > 0 {
 		l.outboxGrew.set()

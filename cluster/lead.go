@@ -25,7 +25,7 @@ type shardLead struct {
 	// joining counts, by client, the Lives that are proposed and not applied.
 	joining map[string]int
 
-	owners     *broadcast
+	owners     *owners
 	outboxGrew signal
 	fenceGrew  signal
 	// dueGrew wakes the dispatcher, deadlineMoved the clock.
@@ -62,7 +62,7 @@ func newShardLead(ctx context.Context, n *Node, g *group, term uint64) *shardLea
 	return &shardLead{
 		n: n, g: g, term: term, tasks: newTasks(ctx),
 		seats: make(map[*feedSeat]struct{}), senders: make(map[outboxKey]*outboxSender), joining: make(map[string]int),
-		owners: newBroadcast(), outboxGrew: newSignal(), fenceGrew: newSignal(),
+		owners: newOwners(), outboxGrew: newSignal(), fenceGrew: newSignal(),
 		dueGrew: newSignal(), stranded: newSignal(), deadlineMoved: newSignal(), replayMoved: newSignal(),
 	}
 }

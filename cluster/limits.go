@@ -61,9 +61,19 @@ const (
 	// wait for their shards; what is beyond is dropped and counted.
 	lazyRetains = 1024
 
-	// formerPage bounds the clients whose former connections a shard's leader
-	// asks to close in one round.
-	formerPage = 256
+	// takeoverAsk is how long a newcomer waits for a process that has its session,
+	// and how long a call to it, or a shard's leader, may take: a dead node must not
+	// hold up the newcomer. takeoverMost is how long it waits if that process has
+	// answered, and is about to end what it has.
+	takeoverAsk  = 500 * time.Millisecond
+	takeoverMost = time.Second
+
+	// takeoverPage bounds the connections in one such call. awaitBurst and awaitEvery
+	// bound the calls of a process to a shard's leader that bring nothing: three
+	// nodes stay below ten a second together.
+	takeoverPage = 1024
+	awaitBurst   = 4
+	awaitEvery   = 400 * time.Millisecond
 
 	// settleTime is how long a process must have been up before leaderships are
 	// given to it: longer than it takes to catch up after a restart.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoalmq/shoal/broker/session"
@@ -16,9 +17,14 @@ type link struct {
 	sink    session.Sink
 	conn    uint64 // set before the link is handed out
 	durable bool
+	// opening is nil when the client has got its CONNACK.
+	opening atomic.Pointer[opening]
 
 	mu     sync.Mutex
 	closed bool
+	// unconfirmed: the shard has not performed the bid yet; fetching: deliveries
+	// begin when it has.
+	unconfirmed, fetching bool
 	// blocked: publishes go to waiting, in order, because former owners have
 	// not drained, or the lease has lapsed, or others wait already.
 	blocked bool
@@ -439,7 +445,15 @@ func (l *link) Release(seq uint64, done func(error)) {
 }
 
 // Fetch implements session.Link.
-func (l *link) Fetch() { l.p.feed(l.shard).attach(l) }
+func (l *link) Fetch() {
+	l.mu.Lock()
+	l.fetching = true
+	now := !l.unconfirmed
+	l.mu.Unlock()
+	if now {
+		l.p.feed(l.shard).attach(l)
+	}
+}
 
 // disowned is told when the shard answers that another connection owns the
 // session: the connection ends, whether or not a notice reached it.

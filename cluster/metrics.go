@@ -15,6 +15,9 @@ type metrics struct {
 	diskHangs prometheus.Counter
 	// opensRefused counts CONNECTs that admission refused.
 	opensRefused prometheus.Counter
+	// takeoverAsked counts calls to other nodes about connections that are taken
+	// over.
+	takeoverAsked prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -33,12 +36,16 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		Name: "shoal_disk_hangs_total",
 		Help: "How often the disk did not answer and this node fell silent.",
 	})
+	m.takeoverAsked = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "shoal_takeover_calls_total",
+		Help: "Calls to other nodes about connections that are taken over.",
+	})
 	m.opensRefused = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "shoal_opens_refused_total",
 		Help: "CONNECTs refused because too many were under way to their shard.",
 	})
 	if r != nil {
-		r.MustRegister(m.dropped, m.fenced, m.diskHangs, m.opensRefused)
+		r.MustRegister(m.dropped, m.fenced, m.diskHangs, m.opensRefused, m.takeoverAsked)
 		r.MustRegister(m.delays.collectors()...)
 	}
 	return m

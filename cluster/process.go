@@ -2,12 +2,10 @@ package cluster
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/shoalmq/shoal/broker/session"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -27,6 +25,11 @@ type process struct {
 	// underway are retained publishes that not everybody has answered.
 	underway underway
 	resumes  *resumer
+	// questions are those to each shard's leader; questions[0] is unused. seen is
+	// the highest index that was heard of each group.
+	questions []*questions
+	seen      []atomic.Uint64
+	summons   *summons
 	// fenced tells that the boot is fenced, on the word of a committed entry.
 	fenced signal
 
@@ -51,6 +54,8 @@ func newProcess(n *Node, boot uint64, shards int) *process {
 		inboxes: make(map[inboxKey]*inbox), fenced: newSignal(),
 	}
 	p.full = make([]atomic.Pointer[fullOutboxes], shards+1)
+	p.seen = make([]atomic.Uint64, shards+1)
+	p.summons = newSummons(p)
 	p.routes = newOwnRoutes(p)
 	p.orphans = newRedispatcher(p, shards)
 	p.resumes = newResumer(p)
@@ -59,11 +64,13 @@ func newProcess(n *Node, boot uint64, shards int) *process {
 		s.name, s.log, s.boot, s.node = groupName(id), n.log, boot, n.config.NodeID
 		s.fence, s.met = n.knownFence, n.metFence
 		s.leader = office{n: n, group: id}
+		s.heard = func(index uint64) { p.heard(id, index) }
 		s.fenced = p.fenced.set
 		s.full = func(targets []*shoalpb.Target) { p.setFull(id, targets) }
 		p.sources = append(p.sources, s)
 		p.feeds = append(p.feeds, newFeedClient(p, id))
 		p.admits = append(p.admits, newAdmission())
+		p.questions = append(p.questions, newQuestions(p, id))
 	}
 	return p
 }
@@ -73,6 +80,7 @@ func (p *process) start() {
 		p.tasks.run(s.run)
 		if id > 0 {
 			p.tasks.run(p.feeds[id].run)
+			p.tasks.run(p.questions[id].run)
 		}
 	}
 	p.tasks.run(p.resumes.run)
@@ -91,9 +99,7 @@ func (p *process) stop(err error) {
 	p.mu.Unlock()
 	p.tasks.stop()
 	for _, l := range open {
-		if !l.isClosed() {
-			l.sink.Lost(err)
-		}
+		l.lost(err)
 	}
 	p.tasks.wait()
 	p.waitClosed(open)
@@ -123,9 +129,7 @@ func (p *process) loseClients(err error) {
 	}
 	p.mu.Unlock()
 	for _, l := range open {
-		if !l.isClosed() {
-			l.sink.Lost(err)
-		}
+		l.lost(err)
 	}
 }
 
@@ -140,6 +144,7 @@ func (p *process) sweep(ctx context.Context) {
 			return
 		}
 		p.forgetInboxes()
+		p.summons.forget()
 		limit := time.Now().Add(-time.Second)
 		for _, l := range p.pendingLinks() {
 			l.askAgain(limit)
@@ -277,164 +282,6 @@ func (p *process) find(client string, conn uint64) *link {
 }
 
 func (p *process) lapsed(l *link) { p.resumes.lapsed(l) }
-
-// openings are the Opens of one client that are under way in this process.
-type openings struct {
-	count int
-	// over is the highest connection number that was asked to close before its
-	// Open was answered here.
-	over uint64
-}
-
-// opens notes that an Open of client is under way.
-func (p *process) opens(client string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	o := p.openings[client]
-	if o == nil {
-		o = &openings{}
-		p.openings[client] = o
-	}
-	o.count++
-}
-
-// opened ends what opens began, and tells whether conn was asked to close
-// meanwhile; conn 0 is an Open without success.
-func (p *process) opened(client string, conn uint64) (over bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	o := p.openings[client]
-	if o.count--; o.count == 0 {
-		delete(p.openings, client)
-	}
-	return conn <= o.over
-}
-
-// takeover makes a former connection close and drain. One that this process
-// does not know has nothing to drain (its Open was given up, or it was drained
-// before), unless it is about to be opened: then it closes at once.
-func (p *process) takeover(client string, conn uint64) {
-	if l := p.find(client, conn); l != nil {
-		if !l.isClosed() {
-			l.sink.Superseded()
-		}
-		return
-	}
-	p.mu.Lock()
-	o := p.openings[client]
-	if o != nil {
-		o.over = max(o.over, conn)
-	}
-	p.mu.Unlock()
-	if o == nil {
-		p.control(p.n.shardOf(client), &shoalpb.Command{Drained: &shoalpb.Drained{Client: client, Conn: conn}}, nil, nil)
-	}
-}
-
-// Open implements broker.Cluster.
-func (n *Node) Open(r session.OpenRequest, sink session.Sink, done func(session.Link, session.Opened, error)) {
-	p := n.proc.Load()
-	if err := n.Ready(); err != nil || p == nil {
-		done(nil, session.Opened{}, fmt.Errorf("%w: %v", session.ErrUnavailable, err))
-		return
-	}
-	l := &link{p: p, client: r.Client, shard: n.shardOf(r.Client), sink: sink}
-	if !p.admits[l.shard].enter() {
-		n.metrics.opensRefused.Inc()
-		done(nil, session.Opened{}, session.ErrBusy)
-		return
-	}
-	o := &opening{l: l, done: done}
-	p.opens(l.client)
-	o.command = &command{owner: l, keep: true, done: o.answered, data: encodeCommand(&shoalpb.Command{Open: &shoalpb.Open{
-		Client: r.Client, CleanStart: r.CleanStart, ExpiryS: r.ExpirySeconds, Window: uint32(r.Window), Will: r.Will, Limits: r.Queue,
-	}})}
-	o.timer = time.AfterFunc(openTimeout, o.giveUp)
-	p.sources[l.shard].enqueueControl(o.command)
-}
-
-// opening is an Open that is under way; it ends once, by its answer or by time.
-type opening struct {
-	l       *link
-	command *command
-	timer   *time.Timer
-	done    func(session.Link, session.Opened, error)
-
-	mu   sync.Mutex
-	over bool
-}
-
-func (o *opening) end() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	first := !o.over
-	o.over = true
-	return first
-}
-
-// giveUp answers the client in time. An Open without a number is taken back: it
-// must not come to the shard after the client's next one.
-func (o *opening) giveUp() {
-	if o.end() {
-		o.done(nil, session.Opened{}, session.ErrUnavailable)
-	}
-	o.l.p.sources[o.l.shard].cancel(o.command)
-}
-
-func (o *opening) answered(_ uint64, a *shoalpb.Answer, err error) {
-	o.timer.Stop()
-	now := time.Now()
-	o.l.p.admits[o.l.shard].leave(now.Sub(o.command.queued), now)
-	opened := a.GetOpen()
-	if err == nil {
-		err = answerError(a)
-	}
-	if err == nil && opened == nil {
-		err = session.ErrUnavailable
-	}
-	if err != nil {
-		o.l.p.opened(o.l.client, 0)
-		o.fail(err)
-		return
-	}
-	l := o.l
-	l.conn, l.durable = opened.Conn, opened.Durable
-	known := l.p.remember(l)
-	over := l.p.opened(l.client, l.conn)
-	switch {
-	case !known:
-		o.fail(session.ErrUnavailable)
-	case over:
-		o.fail(session.ErrNotOwner)
-		l.Close(session.CloseRequest{DiscardWill: true})
-	case !l.p.n.lease.valid(): // the owner may be another by now
-		o.fail(session.ErrUnavailable)
-		l.Close(session.CloseRequest{DiscardWill: true})
-	case !o.end(): // nobody waits for it any more
-		l.Close(session.CloseRequest{DiscardWill: true})
-	default:
-		o.serve(opened)
-	}
-}
-
-// fail ends the opening without a link.
-func (o *opening) fail(err error) {
-	if o.end() {
-		o.done(nil, session.Opened{}, err)
-	}
-}
-
-// serve hands the link out. While there are former owners its publishes wait.
-func (o *opening) serve(opened *shoalpb.OpenAnswer) {
-	l := o.l
-	if len(opened.Former) > 0 {
-		l.mu.Lock()
-		l.blocked, l.held = true, true
-		l.mu.Unlock()
-		l.p.tasks.run(func(ctx context.Context) { l.p.n.takeover(ctx, l, opened.Former) })
-	}
-	o.done(l, session.Opened{Present: opened.Present, Durable: opened.Durable, SentHi: opened.SentHi}, nil)
-}
 
 // resumer wakes links whose publishes wait: for the end of a hold, or for the
 // lease.

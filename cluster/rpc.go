@@ -37,8 +37,7 @@ func (s *peerServer) Announce(ctx context.Context, r *shoalpb.AnnounceRequest) (
 }
 
 func (s *peerServer) Takeover(_ context.Context, r *shoalpb.TakeoverRequest) (*shoalpb.TakeoverReply, error) {
-	s.n.closeFormer(r.Client, r.Conn, r.Boot)
-	return &shoalpb.TakeoverReply{}, nil
+	return s.n.acceptTakeover(r), nil
 }
 
 func (s *peerServer) Await(ctx context.Context, r *shoalpb.AwaitRequest) (*shoalpb.AwaitReply, error) {

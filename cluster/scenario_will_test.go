@@ -101,9 +101,12 @@ func TestWillCrossesDisconnect(t *testing.T) {
 	other.link.Close(session.CloseRequest{})
 	c.node("n3").openWith(t, session.OpenRequest{Client: "gone-0", ExpirySeconds: 3600}, nil)
 	c.node("n3").openWith(t, session.OpenRequest{Client: "lost-0", ExpirySeconds: 3600}, nil)
-	if st := c.stats(1); st.Wills < 2 || st.Due != 2 {
-		t.Errorf("%d wills, %d due, while the old connections have not drained", st.Wills, st.Due)
-	}
+	eventually(t, "both Wills wait for the old connections to drain", func() error {
+		if st := c.stats(1); st.Wills < 2 || st.Due != 2 {
+			return fmt.Errorf("%d wills, %d due", st.Wills, st.Due)
+		}
+		return nil
+	})
 	c.net.heal()
 	eventually(t, "both are decided", func() error {
 		if st := c.stats(1); st.Due != 0 {

@@ -59,6 +59,7 @@ type source struct {
 	node   string
 	fence  func() uint64                   // highest fence number known
 	met    func(fence uint64)              // the target's fence number
+	heard  func(index uint64)              // of the target's log
 	leader office                          // of the group
 	fenced func()                          // the boot is fenced
 	full   func(targets []*shoalpb.Target) // outboxes that are full
@@ -139,8 +140,8 @@ func (s *source) enqueue(q *commandQueue, c *command) {
 	s.wake.set()
 }
 
-// cancel takes a control command back if it has no number yet.
-func (s *source) cancel(c *command) {
+// cancel takes a control command back if it has no number yet, which it reports.
+func (s *source) cancel(c *command) bool {
 	s.mu.Lock()
 	i := slices.Index(s.control, c)
 	if i >= 0 {
@@ -148,9 +149,11 @@ func (s *source) cancel(c *command) {
 		s.waiting--
 	}
 	s.mu.Unlock()
-	if i >= 0 {
-		c.finish(nil, session.ErrUnavailable)
+	if i < 0 {
+		return false
 	}
+	c.finish(nil, session.ErrUnavailable)
+	return true
 }
 
 // take removes up to a batch of commands: control first, then one publish of
@@ -321,6 +324,7 @@ func (s *source) Take(r *shoalpb.AppendReply) error {
 	}
 	s.full(a.Full)
 	s.met(a.Fence)
+	s.heard(a.Index)
 	switch a.Refusal {
 	case shoalpb.Refusal_REFUSAL_NONE:
 		s.trouble, s.retry = "", 0

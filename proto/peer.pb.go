@@ -2335,14 +2335,18 @@ func (x *AwaitReply) GetAnswers() []*AwaitAnswer {
 	return nil
 }
 
-// AwaitAnswer answers the question at a place in the list: done, owner and
-// former as in AwaitReply.
+// AwaitAnswer answers the question at a place in the list.
 type AwaitAnswer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	Done          bool                   `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
-	Owner         bool                   `protobuf:"varint,3,opt,name=owner,proto3" json:"owner,omitempty"`
-	Former        []*Owner               `protobuf:"bytes,4,rep,name=former,proto3" json:"former,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Place uint32                 `protobuf:"varint,1,opt,name=place,proto3" json:"place,omitempty"`
+	// done: there are no others.
+	Done bool `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	// owner: conn has the session or bids for it, or is 0.
+	Owner bool `protobuf:"varint,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	// former are the others; of a conn that is not 0 those before it.
+	Former []*Owner `protobuf:"bytes,4,rep,name=former,proto3" json:"former,omitempty"`
+	// gone: conn is not even a former owner.
+	Gone          bool `protobuf:"varint,5,opt,name=gone,proto3" json:"gone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2377,9 +2381,9 @@ func (*AwaitAnswer) Descriptor() ([]byte, []int) {
 	return file_peer_proto_rawDescGZIP(), []int{29}
 }
 
-func (x *AwaitAnswer) GetIndex() uint32 {
+func (x *AwaitAnswer) GetPlace() uint32 {
 	if x != nil {
-		return x.Index
+		return x.Place
 	}
 	return 0
 }
@@ -2403,6 +2407,13 @@ func (x *AwaitAnswer) GetFormer() []*Owner {
 		return x.Former
 	}
 	return nil
+}
+
+func (x *AwaitAnswer) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
 }
 
 type HelloRequest struct {
@@ -2849,12 +2860,13 @@ const file_peer_proto_rawDesc = "" +
 	"\x06former\x18\x05 \x03(\v2\x0f.shoal.v1.OwnerR\x06former\x12\x14\n" +
 	"\x05fence\x18\x06 \x01(\x04R\x05fence\x12\x16\n" +
 	"\x06listed\x18\a \x01(\bR\x06listed\x12/\n" +
-	"\aanswers\x18\b \x03(\v2\x15.shoal.v1.AwaitAnswerR\aanswers\"v\n" +
+	"\aanswers\x18\b \x03(\v2\x15.shoal.v1.AwaitAnswerR\aanswers\"\x8a\x01\n" +
 	"\vAwaitAnswer\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
+	"\x05place\x18\x01 \x01(\rR\x05place\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\bR\x04done\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\bR\x05owner\x12'\n" +
-	"\x06former\x18\x04 \x03(\v2\x0f.shoal.v1.OwnerR\x06former\"Z\n" +
+	"\x06former\x18\x04 \x03(\v2\x0f.shoal.v1.OwnerR\x06former\x12\x12\n" +
+	"\x04gone\x18\x05 \x01(\bR\x04gone\"Z\n" +
 	"\fHelloRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12+\n" +

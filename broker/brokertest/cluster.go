@@ -46,6 +46,7 @@ type Cluster struct {
 	sessions map[string]*durable
 	routes   map[route]int
 	links    int
+	requests []session.OpenRequest
 	closes   []session.CloseRequest
 	wills    []*shoalpb.Will
 	messages []*shoalpb.Message
@@ -156,6 +157,13 @@ func (c *Cluster) Links() int {
 	return c.links
 }
 
+// Requests returns the requests of all Opens.
+func (c *Cluster) Requests() []session.OpenRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]session.OpenRequest(nil), c.requests...)
+}
+
 // Closes returns the CloseRequests of all Links that were closed.
 func (c *Cluster) Closes() []session.CloseRequest {
 	c.mu.Lock()
@@ -230,6 +238,7 @@ func (c *Cluster) finish(op Op, done func()) {
 // Open is part of broker.Cluster.
 func (c *Cluster) Open(r session.OpenRequest, sink session.Sink, done func(session.Link, session.Opened, error)) {
 	c.mu.Lock()
+	c.requests = append(c.requests, r)
 	if err := c.begin(Open); err != nil {
 		c.finish(Open, func() { done(nil, session.Opened{}, err) })
 		return

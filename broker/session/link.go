@@ -34,6 +34,10 @@ var (
 	ErrQueueFull = errors.New("the queue of a subscriber is full")
 	// ErrIDInUse: a QoS 2 Packet Identifier is in use by another message (0x91).
 	ErrIDInUse = errors.New("packet identifier in use")
+	// ErrUndecided: nobody knows whether the session will be opened, or was: the
+	// connection closes without CONNACK, as one with an error would be a promise
+	// that nothing happens.
+	ErrUndecided = errors.New("the session was not opened in time")
 	// ErrBusy: the node admits no more work for now (0x89 to CONNECT).
 	ErrBusy = errors.New("the server is busy")
 	// ErrClosed: the Link was closed, or the node is stopping.
@@ -52,6 +56,9 @@ type OpenRequest struct {
 	Will   *shoalpb.Will
 	// Queue bounds what waits for the session; nil for the defaults.
 	Queue *shoalpb.QueueLimits
+	// Waits, if not nil, tells whether the client still waits for its CONNACK. It
+	// is asked before a connection is ended for the client's sake.
+	Waits func() bool
 }
 
 // Opened is what the shard decided about an OpenRequest.

@@ -89,7 +89,7 @@ func (m *model) refuse(c *shoalpb.Close) *shoalpb.Answer {
 		m.advance(s)
 		m.settle(s)
 		m.pass()
-	case s.owner != nil && s.owner.Conn == c.Conn:
+	case m.attached(s) && s.owner.Conn == c.Conn:
 		s.will, s.expiry = nil, 0
 		m.detach(s, true)
 		m.settle(s)

@@ -50,21 +50,24 @@ func (m *Machine) Attached(yield func(client, node string, boot, conn uint64) bo
 	}
 }
 
-// Former returns the former owners of the session that came before conn, and
-// whether conn owns it, or has owned it and not drained.
-func (m *Machine) Former(client string, conn uint64) (former []*shoalpb.Owner, known bool) {
+// Others returns the connections that have the session of client, bid for it, or
+// had it and are not settled: those before conn, or all if conn is 0. owner tells
+// whether conn has it or bids for it, known whether it is one of those at all.
+func (m *Machine) Others(client string, conn uint64) (others []*shoalpb.Owner, owner, known bool) {
 	s := m.sessions[client]
 	if s == nil {
-		return nil, false
+		return nil, conn == 0, conn == 0
 	}
-	known = s.owner != nil && s.conn == conn
-	for _, o := range s.formerOwners() {
+	b := s.standing()
+	owner = conn == 0 || s.owner != nil && s.conn == conn || b != nil && b.conn == conn
+	known = owner
+	for _, o := range s.others(conn) {
 		known = known || o.Conn == conn
-		if o.Conn < conn {
-			former = append(former, o)
+		if o.Conn < conn || conn == 0 {
+			others = append(others, o)
 		}
 	}
-	return former, known
+	return others, owner, known
 }
 
 // OpenIndex is the index of the entry that opened a connection.

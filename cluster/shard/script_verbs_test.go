@@ -175,7 +175,7 @@ func (s *script) ownersText(owners []*shoalpb.Owner) string {
 
 func (s *script) owner(a *args) []string {
 	c := s.conns[a.plain[0]]
-	_, owner := s.m.Former(c.client, c.conn)
+	_, owner, _ := s.m.Others(c.client, c.conn)
 	return []string{yesNo(owner)}
 }
 
