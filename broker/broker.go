@@ -291,6 +291,7 @@ func (b *Broker) Close(ctx context.Context) error {
 		err = fmt.Errorf("close MQTT connections: %w", ctx.Err())
 		for _, c := range conns {
 			c.abort("server is shutting down")
+			c.dropLine()
 		}
 		<-ended
 	}
