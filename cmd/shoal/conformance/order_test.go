@@ -164,6 +164,32 @@ func TestOrder(t *testing.T) {
 				c.Close()
 			}
 		}},
+		{"508 SUBSCRIBE of a durable session and DISCONNECT, or the end without: the subscription stands", allDurable, func(s *scene) {
+			pub := s.connect(s.there, "p")
+			for i := range orderRounds {
+				id := fmt.Sprint("c", i)
+				a := s.topic("a", fmt.Sprint(i))
+				packets := []packet.Packet{subscribe(1, a), &packet.Disconnect{}}
+				c := s.connect(s.here, id)
+				if i%2 == 0 {
+					s.goes(c, packets...)
+				} else {
+					s.goes(c, packets[0])
+				}
+				// The session is back when what it sent has taken effect.
+				c = s.resume(s.other, id)
+				s.eventually(func() bool {
+					pub.Publish(a, "x", packet.QoS1)
+					for _, p := range c.Ping() {
+						if _, ok := p.(*packet.Publish); ok {
+							return true
+						}
+					}
+					return false
+				})
+				c.Close()
+			}
+		}},
 		{"509 a retained message and SUBSCRIBE: that value comes once, with RETAIN 1, and no older one", every, func(s *scene) {
 			for i := range orderRounds {
 				a := s.topic("a", fmt.Sprint(i))
