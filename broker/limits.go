@@ -135,6 +135,8 @@ const (
 	// sent: enough for full segments, little enough for PINGRESP and live
 	// messages behind it.
 	replayOutputBytes = 64 << 10
+	// maxPrefetchTime is how long SUBACK waits for the first page of a replay.
+	maxPrefetchTime = 100 * time.Millisecond
 	// maxLiveTopics bounds, twice, the topics noted during a replay (≈ 40 bytes
 	// each).
 	maxLiveTopics = 1 << 14

@@ -56,6 +56,10 @@ type replay struct {
 	from   session.RetainedCursor // where the page read last ends
 	passed session.RetainedCursor // where the topic sent last is
 	ended  bool
+	// early: SUBACK has not left. ready, if not nil, is called when the first page
+	// has come.
+	early bool
+	ready func()
 }
 
 // announce says that a subscription is about to stand: from now on live retained
@@ -104,6 +108,8 @@ func (c *conn) startReplays(list []*replay, granted bool) {
 	}
 	for _, r := range list {
 		switch {
+		case r.early:
+			r.early, r.ready = false, nil
 		case r.ended:
 		case granted:
 			rs.enqueue(r)
@@ -112,6 +118,39 @@ func (c *conn) startReplays(list []*replay, granted bool) {
 		}
 	}
 	c.replayOn()
+}
+
+// prefetch reads the first page before SUBACK leaves, and then calls finish, so that what
+// is published after SUBACK comes after a short replay: with RETAIN 0. It waits no
+// longer than maxPrefetchTime, and not at all behind another replay. It reports false
+// if there is nothing to wait for: then the caller finishes.
+func (c *conn) prefetch(list []*replay, finish func()) (waits bool) {
+	c.mu.Lock()
+	rs := c.replays
+	i := slices.IndexFunc(list, func(r *replay) bool { return !r.ended })
+	if rs == nil || i < 0 || c.phase.Load() != serving || rs.current != nil || len(rs.queue) > 0 {
+		c.unlock()
+		return false
+	}
+	r, came := list[i], false
+	timer := time.AfterFunc(maxPrefetchTime, finish)
+	r.early = true
+	r.ready = func() {
+		switch {
+		case !timer.Stop():
+		case waits:
+			c.spawn(finish)
+		default:
+			came = true
+		}
+	}
+	rs.enqueue(r)
+	c.replayOn()
+	c.unlock() // asks for the page, which may come at once
+	c.mu.Lock()
+	defer c.unlock()
+	waits = !came
+	return waits
 }
 
 // enqueue queues a replay. A client that subscribes again and again, and does not
@@ -154,6 +193,8 @@ func (c *conn) replayOn() {
 	}
 	for c.roomForReplay() {
 		switch {
+		case len(rs.page) > 0 && rs.current.early:
+			return
 		case len(rs.page) > 0:
 			m := rs.page[0]
 			rs.page[0], rs.page = nil, rs.page[1:]
@@ -222,6 +263,10 @@ func (c *conn) askRetained(r *replay) {
 			return
 		}
 		rs.asking = false
+		if r.ready != nil {
+			r.ready()
+			r.ready = nil
+		}
 		switch {
 		case r.ended:
 		case !stands:

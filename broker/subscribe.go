@@ -125,12 +125,17 @@ func (c *conn) subscribeHere(id uint16, codes []packet.Code, places []int, grant
 		if e := failed.Load(); e != nil {
 			err = *e
 		}
-		c.mu.Lock()
-		c.subscribedLocked(id, codes, err)
-		c.startReplays(owed, err == nil)
-		c.subscriptionsChanged(&c.subscribing)
-		c.unlock()
-		c.answered(weight)
+		finish := func() {
+			c.mu.Lock()
+			c.subscribedLocked(id, codes, err)
+			c.startReplays(owed, err == nil)
+			c.subscriptionsChanged(&c.subscribing)
+			c.unlock()
+			c.answered(weight)
+		}
+		if err != nil || !c.prefetch(owed, finish) {
+			finish()
+		}
 	}
 	for i, s := range granted {
 		_, _, shared, _ := topic.ParseShare(s.Filter)

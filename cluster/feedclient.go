@@ -280,6 +280,9 @@ func (f *feedClient) notice(n *shoalpb.Notice) {
 	if n.Superseded {
 		x.l.sink.Superseded()
 	}
+	if n.Replayed {
+		x.l.replayed()
+	}
 	for _, id := range n.Recorded {
 		x.l.recorded(uint16(id))
 	}

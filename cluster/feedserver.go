@@ -119,6 +119,9 @@ func (l *shardLead) take(eff *shard.Effects) {
 		for _, c := range eff.Completed {
 			s.notice(c.Client, c.Conn, func(n *shoalpb.Notice) { n.Completed = append(n.Completed, uint32(c.ID)) })
 		}
+		for _, x := range eff.Replayed {
+			s.notice(x.Client, x.Conn, func(n *shoalpb.Notice) { n.Replayed = true })
+		}
 		for _, x := range eff.Superseded {
 			s.notice(x.Client, x.Conn, func(n *shoalpb.Notice) { n.Superseded = true })
 		}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,10 @@ type link struct {
 	queues  map[uint32]*commandQueue
 	// acks and expired gather what Ack and Expired got until a batch takes them.
 	acks, expired []uint64
+	// replaying: a replay of retained messages may be under way; replayWaits are the
+	// SUBACKs that wait for its end.
+	replaying   bool
+	replayWaits []*replayWait
 	// pending are the Released exchanges that wait for their targets, from
 	// asking on.
 	pending map[uint16]*release
@@ -364,6 +369,11 @@ func (l *link) completedIf(id uint16, r *release) {
 // Subscribe implements session.Link.
 func (l *link) Subscribe(subs []*shoalpb.Subscription, done func(existed []bool, err error)) {
 	c := &shoalpb.Subscribe{Client: l.client, Conn: l.conn, Subscriptions: subs, Replay: l.p.n.replays(subs)}
+	if slices.ContainsFunc(c.Replay, func(group uint32) bool { return group != 0 }) {
+		l.mu.Lock()
+		l.replaying = true
+		l.mu.Unlock()
+	}
 	l.p.control(l.shard, &shoalpb.Command{Subscribe: c}, l,
 		func(_ uint64, a *shoalpb.Answer, err error) {
 			if err == nil {
@@ -377,8 +387,45 @@ func (l *link) Subscribe(subs []*shoalpb.Subscription, done func(existed []bool,
 				return
 			}
 			answer := a.Subscribe
-			l.p.n.visible.await(routeSource{group: l.shard}, answer.Route, func(err error) { done(answer.Existed, err) })
+			l.p.n.visible.await(routeSource{group: l.shard}, answer.Route, func(err error) {
+				l.afterReplay(err, func() { done(answer.Existed, err) })
+			})
 		})
+}
+
+// afterReplay calls done when the session is owed no retained messages, or after a
+// while: a short replay is over before SUBACK leaves, so that what is published then
+// comes as a live message.
+func (l *link) afterReplay(err error, done func()) {
+	l.mu.Lock()
+	if err != nil || !l.replaying || l.closed {
+		l.mu.Unlock()
+		done()
+		return
+	}
+	w := &replayWait{done: done}
+	l.replayWaits = append(l.replayWaits, w)
+	l.mu.Unlock()
+	time.AfterFunc(replayPatience, w.end)
+}
+
+// replayWait is a SUBACK that waits for the end of a replay.
+type replayWait struct {
+	done func()
+	once sync.Once
+}
+
+func (w *replayWait) end() { w.once.Do(w.done) }
+
+// replayed takes a notice: the session is owed no retained messages any more.
+func (l *link) replayed() {
+	l.mu.Lock()
+	waits := l.replayWaits
+	l.replaying, l.replayWaits = false, nil
+	l.mu.Unlock()
+	for _, w := range waits {
+		w.end()
+	}
 }
 
 // Unsubscribe implements session.Link.

@@ -35,9 +35,15 @@ func (n *Node) retained(parent context.Context, filter string, at session.Retain
 	if at.Group == 0 {
 		at.Group = n.firstRegisters(filter)
 	}
+	settled := false
 	for !at.Done && len(page) == 0 {
-		if at.After == "" || at.Settle {
-			if err := n.settle(ctx, at.Group); err != nil {
+		if (at.After == "" || at.Settle) && !settled {
+			settled = hasWildcard(filter)
+			register := at.Group
+			if settled { // once for all that follow
+				register = 0
+			}
+			if err := n.settle(ctx, register); err != nil {
 				return nil, 0, at, fmt.Errorf("wait for retained publishes to %s: %w", groupName(at.Group), err)
 			}
 		}

@@ -67,12 +67,13 @@ func (u *underway) end(n uint64) {
 	}
 }
 
-// wait waits for the publishes to the registers of a shard that are under way now.
+// wait waits for the publishes that are under way now, to the registers of a shard, or
+// of all if it is 0.
 func (u *underway) wait(ctx context.Context, register uint32) error {
 	w := &underwayWait{left: make(map[uint64]struct{}), done: make(chan struct{})}
 	u.mu.Lock()
 	for n, r := range u.open {
-		if r == register {
+		if r == register || register == 0 {
 			w.left[n] = struct{}{}
 		}
 	}
@@ -115,8 +116,8 @@ func (s *settlings) of(register uint32) *together {
 	return s.by[register]
 }
 
-// settle waits until all retained publishes to the registers of a shard that are under
-// way now are in their registers, and with all who matched.
+// settle waits until all retained publishes to the registers of a shard, or of all if it
+// is 0, that are under way now are in their registers, and with all who matched.
 func (n *Node) settle(ctx context.Context, register uint32) error {
 	return n.settlings.of(register).do(ctx, n.tasks, func(ctx context.Context) error {
 		return n.settleNow(ctx, register)
@@ -331,6 +332,8 @@ func (t *together) run(ctx context.Context, f func(context.Context) error) {
 }
 
 const (
+	// replayPatience is how long SUBACK waits for the end of a replay.
+	replayPatience = 100 * time.Millisecond
 	// settleAsk is how long a node takes for an answer: what it waits for may take until a
 	// shard has a leader. Then it is asked again.
 	settleAsk = time.Second

@@ -690,6 +690,8 @@ type Notice struct {
 	Completed []uint32 `protobuf:"varint,3,rep,packed,name=completed,proto3" json:"completed,omitempty"`
 	// superseded: another connection owns the session.
 	Superseded bool `protobuf:"varint,4,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// replayed: all replays of retained messages to the session have ended.
+	Replayed bool `protobuf:"varint,6,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	// recorded: Packet Identifiers of QoS 2 messages whose retained copy is in
 	// its register (PUBREC).
 	Recorded      []uint32 `protobuf:"varint,5,rep,packed,name=recorded,proto3" json:"recorded,omitempty"`
@@ -751,6 +753,13 @@ func (x *Notice) GetCompleted() []uint32 {
 func (x *Notice) GetSuperseded() bool {
 	if x != nil {
 		return x.Superseded
+	}
+	return false
+}
+
+func (x *Notice) GetReplayed() bool {
+	if x != nil {
+		return x.Replayed
 	}
 	return false
 }
@@ -1464,7 +1473,7 @@ func (x *RetainedReply) GetAfter() string {
 // that it had begun when it was asked.
 type SettleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// register is the shard that keeps the retained messages.
+	// register is the shard that keeps the retained messages; 0 for all.
 	Register uint32 `protobuf:"varint,1,opt,name=register,proto3" json:"register,omitempty"`
 	// node and boot of the process that is asked.
 	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
@@ -2711,7 +2720,7 @@ const file_peer_proto_rawDesc = "" +
 	"\videntifiers\x18\x05 \x03(\rR\videntifiers\x12+\n" +
 	"\amessage\x18\x06 \x01(\v2\x11.shoal.v1.MessageR\amessage\x12\x15\n" +
 	"\x06age_ms\x18\a \x01(\x04R\x05ageMs\x12\x14\n" +
-	"\x05share\x18\b \x01(\tR\x05share\"\x8e\x01\n" +
+	"\x05share\x18\b \x01(\tR\x05share\"\xaa\x01\n" +
 	"\x06Notice\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x1c\n" +
@@ -2719,6 +2728,7 @@ const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"superseded\x18\x04 \x01(\bR\n" +
 	"superseded\x12\x1a\n" +
+	"\breplayed\x18\x06 \x01(\bR\breplayed\x12\x1a\n" +
 	"\brecorded\x18\x05 \x03(\rR\brecorded\"\x9f\x03\n" +
 	"\x0eForwardRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +

@@ -1364,7 +1364,9 @@ type ReceivedRow struct {
 	// pending are the outbox entries that are not answered.
 	Pending []*PendingRow `protobuf:"bytes,5,rep,name=pending,proto3" json:"pending,omitempty"`
 	// retained is the one of pending that the PUBREC waits for, if any.
-	Retained      *PendingRow `protobuf:"bytes,6,opt,name=retained,proto3" json:"retained,omitempty"`
+	Retained *PendingRow `protobuf:"bytes,6,opt,name=retained,proto3" json:"retained,omitempty"`
+	// whole, of format 2: the PUBREC waits for all of pending.
+	Whole         bool `protobuf:"varint,7,opt,name=whole,proto3" json:"whole,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1439,6 +1441,13 @@ func (x *ReceivedRow) GetRetained() *PendingRow {
 		return x.Retained
 	}
 	return nil
+}
+
+func (x *ReceivedRow) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
 }
 
 type PendingRow struct {
@@ -1615,14 +1624,15 @@ const file_shard_rows_proto_rawDesc = "" +
 	"publishers\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\x04R\x04last\x12\x14\n" +
 	"\x05given\x18\x04 \x01(\bR\x05given\x12\x14\n" +
-	"\x05older\x18\x05 \x01(\bR\x05older\"\xc3\x01\n" +
+	"\x05older\x18\x05 \x01(\bR\x05older\"\xd9\x01\n" +
 	"\vReceivedRow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04conn\x18\x02 \x01(\x04R\x04conn\x12\x12\n" +
 	"\x04hash\x18\x03 \x01(\x04R\x04hash\x12\x1a\n" +
 	"\breleased\x18\x04 \x01(\bR\breleased\x12.\n" +
 	"\apending\x18\x05 \x03(\v2\x14.shoal.v1.PendingRowR\apending\x120\n" +
-	"\bretained\x18\x06 \x01(\v2\x14.shoal.v1.PendingRowR\bretained\"D\n" +
+	"\bretained\x18\x06 \x01(\v2\x14.shoal.v1.PendingRowR\bretained\x12\x14\n" +
+	"\x05whole\x18\a \x01(\bR\x05whole\"D\n" +
 	"\n" +
 	"PendingRow\x12(\n" +
 	"\x06target\x18\x01 \x01(\v2\x10.shoal.v1.TargetR\x06target\x12\f\n" +

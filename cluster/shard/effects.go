@@ -20,6 +20,8 @@ type Effects struct {
 	// Recorded are QoS 2 exchanges that may get their PUBREC: the retained copy
 	// of the message is in its register.
 	Recorded []Completed
+	// Replayed are connections whose sessions' last replay has ended.
+	Replayed []Superseded
 	// Superseded are connections that lost their session to another one.
 	Superseded []Superseded
 	// OwnersChanged are clients whose last former owner is gone.
@@ -89,6 +91,7 @@ func (e *Effects) Reset() {
 	e.Completed = empty(e.Completed)
 	e.Recorded = empty(e.Recorded)
 	e.Superseded = empty(e.Superseded)
+	e.Replayed = empty(e.Replayed)
 	e.OwnersChanged = empty(e.OwnersChanged)
 	e.OutboxGrew = empty(e.OutboxGrew)
 	e.DueGrew, e.DeadlineMoved, e.ReplayMoved, e.Stranded = false, false, false, false

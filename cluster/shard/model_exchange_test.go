@@ -3,6 +3,7 @@ package shard
 import (
 	"slices"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -24,7 +25,7 @@ func (m *model) receive(s *modelSession, c *shoalpb.Received) *shoalpb.Answer {
 		switch {
 		case x.hash == c.Hash:
 			x.conn = c.Conn
-			if x.retained != "" {
+			if x.whole || x.retained != "" {
 				return refuse(shoalpb.Code_CODE_PENDING)
 			}
 			return refuse(shoalpb.Code_CODE_KNOWN)
@@ -53,6 +54,11 @@ func (m *model) receive(s *modelSession, c *shoalpb.Received) *shoalpb.Answer {
 	if n := m.retainIn(c.Retain, c.Message, m.until(c.Message)); n > 0 {
 		x.retained = waitText(&shoalpb.Target{Group: c.Retain}, n)
 		x.waits[x.retained] = true
+	}
+	if m.format >= stream.FormatOrder {
+		x.whole, x.retained = len(x.waits) > 0, ""
+	}
+	if x.whole || x.retained != "" {
 		return refuse(shoalpb.Code_CODE_PENDING)
 	}
 	return nil
@@ -96,6 +102,7 @@ func (m *model) pop(b *modelBox, n uint64) {
 			if x.retained == waitText(b.target, n) {
 				x.retained = ""
 			}
+			x.whole = x.whole && len(x.waits) > 0
 			if x.released && len(x.waits) == 0 {
 				s.remove(x)
 			}

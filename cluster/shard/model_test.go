@@ -66,6 +66,7 @@ type modelExchange struct {
 	released bool
 	waits    map[string]bool // "target n"
 	retained string          // one of waits
+	whole    bool
 }
 
 // modelBox is an outbox: what is unanswered by number.

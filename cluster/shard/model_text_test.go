@@ -36,7 +36,7 @@ func (m *model) lines() (lines []string) {
 		}
 		for i, x := range s.exchanges {
 			waits := slices.Sorted(maps.Keys(x.waits))
-			lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits)+x.retained)
+			lines = append(lines, fmt.Sprintf("session %s exchange %d: %d %x %d %v %v %v", s.client, i, x.id, x.hash, x.conn, x.released, x.whole, waits)+x.retained)
 		}
 	}
 	for id, d := range m.due {
@@ -164,7 +164,7 @@ func exchangeLines(s *session) (lines []string) {
 		if len(waits) == 0 {
 			waits = nil
 		}
-		line := fmt.Sprintf("session %s exchange %d: %d %x %d %v %v", s.client, i, x.id, x.hash, x.conn, x.released, waits)
+		line := fmt.Sprintf("session %s exchange %d: %d %x %d %v %v %v", s.client, i, x.id, x.hash, x.conn, x.released, x.whole, waits)
 		if p := x.retained; p.outbox != nil {
 			line += waitText(p.outbox.target, p.n)
 		}

@@ -3,6 +3,7 @@ package shard
 import (
 	"slices"
 
+	"github.com/shoalmq/shoal/cluster/stream"
 	shoalpb "github.com/shoalmq/shoal/proto"
 )
 
@@ -16,8 +17,12 @@ type received struct {
 	// released: PUBREL came; PUBCOMP waits for pending.
 	released bool
 	waiter   // of all its targets
-	// retained is the one of pending that the PUBREC waits for: the topic's
-	// register is in another shard.
+	// whole: the message is retained, and the PUBREC waits for pending. What is
+	// acknowledged is in its register, and no copy of it is on its way to a
+	// subscription that is made later.
+	whole bool
+	// retained, of an exchange that began before FormatOrder, is the one of pending
+	// that the PUBREC waits for: the register's.
 	retained pending
 }
 
@@ -53,7 +58,7 @@ func (m *Machine) receive(c *shoalpb.Received) *shoalpb.Answer {
 		case r.hash == c.Hash: // a repeat, whatever its DUP flag
 			m.touch(s)
 			r.conn = c.Conn
-			if r.retained.outbox != nil {
+			if r.whole || r.retained.outbox != nil {
 				return refuse(shoalpb.Code_CODE_PENDING)
 			}
 			return refuse(shoalpb.Code_CODE_KNOWN)
@@ -79,8 +84,13 @@ func (m *Machine) receive(c *shoalpb.Received) *shoalpb.Answer {
 	if c.Retain == 0 {
 		return nil
 	}
-	r.retained = m.distributeRetained(&b, c.Message, c.Retain, &r.waiter)
-	if r.retained.outbox == nil {
+	register := m.distributeRetained(&b, c.Message, c.Retain, &r.waiter)
+	if m.format >= stream.FormatOrder {
+		r.whole = len(r.pending) > 0
+	} else {
+		r.retained = register
+	}
+	if !r.whole && r.retained.outbox == nil {
 		return nil
 	}
 	return refuse(shoalpb.Code_CODE_PENDING)
@@ -136,8 +146,8 @@ func (r *received) answered(m *Machine, p pending) {
 	if s == nil {
 		return
 	}
-	if r.retained == p {
-		r.retained = pending{}
+	if r.retained == p || r.whole && len(r.pending) == 0 {
+		r.retained, r.whole = pending{}, false
 		m.recorded(r)
 	}
 	if len(r.pending) > 0 || !r.released {

@@ -126,6 +126,9 @@ func (m *Machine) endReplay(s *session, sub *subscription) {
 	s.extra.replays = slices.DeleteFunc(s.extra.replays, func(r *replay) bool { return r.sub == sub })
 	if len(s.extra.replays) == 0 {
 		s.extra.replays = nil
+		if m.now.eff != nil && s.attached() {
+			m.now.eff.Replayed = append(m.now.eff.Replayed, Superseded{s.owner.node, s.owner.boot, s.client, s.conn})
+		}
 		m.gauges.replaying--
 		delete(m.roomy, s)
 	}

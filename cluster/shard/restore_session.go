@@ -98,7 +98,7 @@ func (r *restorer) extra(s *session, row *shoalpb.SessionRow) error {
 	}
 	for _, e := range row.Received {
 		exchange := newReceived(s, e.Conn, e.Id, e.Hash)
-		exchange.released = e.Released
+		exchange.released, exchange.whole = e.Released, e.Whole
 		x.received = append(x.received, exchange)
 		for _, p := range e.Pending {
 			if err := r.wait(&exchange.waiter, p); err != nil {

@@ -202,7 +202,7 @@ func (s *session) record(use func(*body), whole bool) *shoalpb.SessionRow {
 }
 
 func (r *received) row() *shoalpb.ReceivedRow {
-	row := &shoalpb.ReceivedRow{Id: r.id, Conn: r.conn, Hash: r.hash, Released: r.released}
+	row := &shoalpb.ReceivedRow{Id: r.id, Conn: r.conn, Hash: r.hash, Released: r.released, Whole: r.whole}
 	row.Pending = pendingRows(r.pending)
 	if p := r.retained; p.outbox != nil {
 		row.Retained = &shoalpb.PendingRow{Target: p.outbox.target, N: p.n}
