@@ -13,18 +13,21 @@ import (
 	"github.com/shoalmq/shoal/broker/packet"
 )
 
+// freeAddr is an address on which nobody listens.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 // launch runs serve with an MQTT port that nobody has, and returns at once.
 func launch(t *testing.T, dir string, flags ...string) *process {
 	t.Helper()
-	free := func() string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return l.Addr().String()
-	}
-	p := &process{mqtt: free(), http: free()}
+	p := &process{mqtt: freeAddr(t), http: freeAddr(t)}
 	p.Cmd = exec.Command(program(t), append([]string{"serve", "--node-id=a", "--data-dir=" + dir,
 		"--mqtt-addr=" + p.mqtt, "--http-addr=" + p.http, "--gossip-addr=127.0.0.1:0", "--rpc-addr=127.0.0.1:0"}, flags...)...)
 	p.Stdout, p.Stderr = &p.said, &p.said
@@ -56,7 +59,7 @@ func (p *process) probe(path string) int {
 
 // firstClients expects that those who come as soon as the port takes connections
 // are served, and that what they publish arrives, whatever its QoS.
-func firstClients(t *testing.T, p *process, durable *packet.Subscription, resumed bool) {
+func firstClients(t *testing.T, p *process, resumed bool) {
 	t.Helper()
 	ready := false
 	eventually(t, "the port opens", &p.said, func() bool {
@@ -66,12 +69,12 @@ func firstClients(t *testing.T, p *process, durable *packet.Subscription, resume
 	if ready && !p.accepts() {
 		t.Fatalf("ready, and the port is closed; it said\n%s", &p.said)
 	}
-	late := mqtttest.DialTest(t, p.mqtt, packet.V5)
-	if ack := late.Connect(mqtttest.ID("kept"), mqtttest.Resume(), mqtttest.Expiry(3600)); ack.SessionPresent != resumed {
+	kept := mqtttest.DialTest(t, p.mqtt, packet.V5)
+	if ack := kept.Connect(mqtttest.ID("kept"), mqtttest.Resume(), mqtttest.Expiry(3600)); ack.SessionPresent != resumed {
 		t.Errorf("session present %t", ack.SessionPresent)
 	}
 	if !resumed {
-		late.SubscribeAll(*durable)
+		kept.Subscribe("a/#", 1)
 	}
 	sub := mqtttest.DialTest(t, p.mqtt, packet.V311)
 	sub.Connect(mqtttest.ID("sub"))
@@ -82,7 +85,7 @@ func firstClients(t *testing.T, p *process, durable *packet.Subscription, resume
 	for i := range messages {
 		pub.Publish(fmt.Sprint("a/", i), "x", packet.QoS(i%2))
 	}
-	for _, c := range []*mqtttest.Client{sub, late} {
+	for _, c := range []*mqtttest.Client{sub, kept} {
 		got := map[string]bool{}
 		for end := time.Now().Add(deadline); len(got) < messages; {
 			for _, x := range c.Ping() {
@@ -118,9 +121,35 @@ func TestFirstClients(t *testing.T) {
 			dir = t.TempDir()
 		}
 		p := launch(t, dir)
-		firstClients(t, p, &packet.Subscription{Filter: "a/#", QoS: 1}, i%4 > 0)
+		firstClients(t, p, i%4 > 0)
 		p.Process.Kill()
 		p.Wait()
+	}
+}
+
+// TestFirstClientsOfThree: so it is on each of three nodes, at birth and when one
+// comes back.
+func TestFirstClientsOfThree(t *testing.T) {
+	names := []string{"a", "b", "c"}
+	var dirs, gossip []string
+	for range names {
+		dirs, gossip = append(dirs, t.TempDir()), append(gossip, freeAddr(t))
+	}
+	start := func(i int) *process {
+		return launch(t, dirs[i], "--node-id="+names[i], "--gossip-addr="+gossip[i], "--join="+strings.Join(gossip, ","), "--bootstrap-expect=3")
+	}
+	var nodes []*process
+	for i := range names {
+		nodes = append(nodes, start(i))
+	}
+	for i, p := range nodes {
+		firstClients(t, p, i > 0)
+	}
+	for i, p := range nodes {
+		p.Process.Kill()
+		p.Wait()
+		nodes[i] = start(i)
+		firstClients(t, nodes[i], true)
 	}
 }
 
