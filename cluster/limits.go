@@ -73,7 +73,7 @@ const (
 	// nodes stay below ten a second together.
 	takeoverPage = 1024
 	awaitBurst   = 4
-	awaitEvery   = 400 * time.Millisecond
+	awaitEvery   = 500 * time.Millisecond
 
 	// settleTime is how long a process must have been up before leaderships are
 	// given to it: longer than it takes to catch up after a restart.

@@ -270,13 +270,15 @@ func (o *opening) question(conn uint64) {
 	o.mu.Unlock()
 	o.p.questions[o.l.shard].add(&question{
 		AwaitQuestion: &shoalpb.AwaitQuestion{Client: o.l.client, Conn: conn, Index: o.p.seen[o.l.shard].Load()},
-		told:          func(a *shoalpb.AwaitAnswer, fence uint64) bool { return o.told(turn, a, fence) },
+		told:          func(a *shoalpb.AwaitAnswer, fence uint64) bool { return o.told(turn, conn, a, fence) },
 	})
 }
 
 // told takes an answer to the question of a turn, and reports whether it is the
-// last. Once the link is handed out its publishes wait for the answer.
-func (o *opening) told(turn int, a *shoalpb.AwaitAnswer, fence uint64) (last bool) {
+// last. Once the link is handed out its publishes wait for the answer about its own
+// connection. The one about no connection was asked before there was one, and would
+// name it among those that have the session.
+func (o *opening) told(turn int, conn uint64, a *shoalpb.AwaitAnswer, fence uint64) (last bool) {
 	o.mu.Lock()
 	step, accepted, current := o.step, o.accepted, turn == o.turn
 	if current && !a.Done {
@@ -284,6 +286,8 @@ func (o *opening) told(turn int, a *shoalpb.AwaitAnswer, fence uint64) (last boo
 	}
 	o.mu.Unlock()
 	switch {
+	case !current && conn == 0:
+		return true
 	case accepted:
 		return o.l.told(a, fence)
 	case !current:
@@ -374,18 +378,18 @@ func (o *opening) accept() bool {
 		o.mu.Unlock()
 		return false
 	}
-	o.over, o.accepted = true, true
-	o.next(stepOver)
-	a, confirmed, held := o.answer, o.confirmed, len(o.others) > 0
-	o.mu.Unlock()
-	o.timer.Stop()
 	l := o.l
-	l.opening.Store(nil)
-	if held {
+	if len(o.others) > 0 { // before an answer can end the hold
 		l.mu.Lock()
 		l.blocked, l.held = true, true
 		l.mu.Unlock()
 	}
+	o.over, o.accepted = true, true
+	o.next(stepOver)
+	a, confirmed := o.answer, o.confirmed
+	o.mu.Unlock()
+	o.timer.Stop()
+	l.opening.Store(nil)
 	if a.Bid && !confirmed {
 		o.confirm(func() {})
 	}
