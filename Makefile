@@ -66,6 +66,7 @@ bench:
 # frozen and cut off under load.
 chaos:
 	SHOAL_CHAOS=long $(GO) test -count=1 -timeout 2h -v -run 'TestChaos|TestOrder' ./cmd/shoal/e2e/...
+	SHOAL_CHAOS=long $(GO) test -count=1 -timeout 2h -run TestScenario ./cluster
 
 # fuzz runs every fuzz target for FUZZTIME.
 fuzz:

@@ -2,19 +2,35 @@ package cluster
 
 import (
 	"fmt"
+	"os"
 	"testing"
 )
 
 // onSizes runs a scenario in a cluster of three nodes, where every node has a
 // replica of everything, and in one of five, where the clients are on nodes that
-// have no replica of a shard; see widened.
+// have no replica of a shard; see widened. All scenarios on both sizes take longer
+// than a test run may: those in alwaysOnFive run on five nodes each time, the others
+// with SHOAL_CHAOS=long (make chaos).
 func onSizes(t *testing.T, f func(t *testing.T, size int)) {
-	for _, size := range []int{3, 5} {
+	for _, size := range sizes(t.Name()) {
 		t.Run(fmt.Sprintf("%d nodes", size), func(t *testing.T) {
 			t.Parallel()
 			f(t, size)
 		})
 	}
+}
+
+// alwaysOnFive are the scenarios about whom a node without a replica asks and hears.
+var alwaysOnFive = map[string]bool{
+	"TestScenarioDiskHangs": true, "TestScenarioFrozenPublisherNode": true, "TestScenarioRouteHeldBack": true,
+	"TestScenarioLeaderDiesBeforeRoute": true, "TestScenarioWills": true,
+}
+
+func sizes(test string) []int {
+	if os.Getenv("SHOAL_CHAOS") == "long" || alwaysOnFive[test] {
+		return []int{3, 5}
+	}
+	return []int{3}
 }
 
 // newSized is newScenario with the size given by onSizes.

@@ -10,7 +10,7 @@ import (
 
 // orderRounds is how often a race of packets in one write is run for each
 // version, class and pair of nodes.
-const orderRounds = 20
+const orderRounds = 6
 
 // register reads the retained message of a topic from a node, "" if there is none.
 func (s *scene) register(n *node, topic string) string {
