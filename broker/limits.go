@@ -136,7 +136,7 @@ const (
 	// messages behind it.
 	replayOutputBytes = 64 << 10
 	// maxPrefetchTime is how long SUBACK waits for the first page of a replay.
-	maxPrefetchTime = 100 * time.Millisecond
+	maxPrefetchTime = 2 * time.Second
 	// maxLiveTopics bounds, twice, the topics noted during a replay (≈ 40 bytes
 	// each).
 	maxLiveTopics = 1 << 14

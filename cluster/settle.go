@@ -333,7 +333,7 @@ func (t *together) run(ctx context.Context, f func(context.Context) error) {
 
 const (
 	// replayPatience is how long SUBACK waits for the end of a replay.
-	replayPatience = 100 * time.Millisecond
+	replayPatience = 2 * time.Second
 	// settleAsk is how long a node takes for an answer: what it waits for may take until a
 	// shard has a leader. Then it is asked again.
 	settleAsk = time.Second

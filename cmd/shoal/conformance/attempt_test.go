@@ -82,7 +82,8 @@ func where() string {
 
 // unavailable tells a failure that is the cluster's word that it cannot serve now.
 func unavailable(failure string) bool {
-	return strings.Contains(failure, packet.CodeServerUnavailable.String()) || strings.Contains(failure, "(0x88")
+	return strings.Contains(failure, packet.CodeServerUnavailable.String()) || strings.Contains(failure, "(0x88") ||
+		strings.Contains(failure, "connect: EOF") // a CONNECT whose Open was not answered in time
 }
 
 // lapses counts the times that a node of the cluster was found unready.
