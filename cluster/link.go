@@ -533,9 +533,6 @@ func (l *link) abandon() {
 	l.waiting = nil
 	l.mu.Unlock()
 	for _, p := range waiting {
-		if p.lazy {
-			l.p.n.metrics.dropped.WithLabelValues("retain_lost").Inc()
-		}
 		p.done(session.ErrNotOwner)
 	}
 }

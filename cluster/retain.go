@@ -134,7 +134,10 @@ func (l *link) Retain(m *shoalpb.Message, done func()) {
 		return
 	}
 	settled := l.p.underway.begin(l.p.n.shardOf(m.Topic))
-	over := func(error) {
+	over := func(err error) {
+		if err != nil { // not taken at all: the disk is low, or the process has ended
+			l.p.n.metrics.dropped.WithLabelValues("retain_lost").Inc()
+		}
 		settled()
 		done()
 	}
